@@ -1,0 +1,136 @@
+"""The one ViT of the project: timm's VisionTransformer, and the seam where methods insert prompts.
+
+A method computes `tokens = embed(vit, images)` and `encode(vit, tokens, prompts)`. Without prompts the pair equals
+timm's `forward_features`. Two ways to insert prompts exist in the literature, and both reach a block only as
+additional keys and values of its attention:
+
+* prompt tuning (L2P-style tokens, appended before a block and dropped after it): the outputs of prompt tokens are
+  dropped, so only their keys and values matter. They pass the block's first norm, like every token.
+* prefix tuning: key prompts and value prompts enter the key and the value projection separately, without the norm.
+
+Shapes: B images, N tokens (class token first), D width, L prompt length, M rows of a prompt table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Tokens appended at a block and dropped after it.
+
+    table: [M, L, D] distinct prompts. index: [B] row used by each image, or None: all images use row 0.
+    Tables are projected once per distinct prompt, not once per image.
+    """
+
+    table: Tensor
+    index: Tensor | None = None
+
+    def project(self, block: nn.Module) -> tuple[Tensor, Tensor]:
+        """Keys and values [M, L, D] of the table in this block."""
+        tokens = block.norm1(self.table)
+        return _linear(block, tokens, "k"), _linear(block, tokens, "v")
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """Key prompts and value prompts [M, L, D] of a block; index as in `Prompt`."""
+
+    key_table: Tensor
+    value_table: Tensor
+    index: Tensor | None = None
+
+    def project(self, block: nn.Module) -> tuple[Tensor, Tensor]:
+        return _linear(block, self.key_table, "k"), _linear(block, self.value_table, "v")
+
+
+Prompts = Mapping[int, list[Prompt | Prefix]]
+NO_PROMPTS: Prompts = {}
+
+
+def embed(vit: VisionTransformer, images: Tensor) -> Tensor:
+    """Images [B, 3, H, W] to tokens [B, N, D]: patches, class token first, position embedding added."""
+    return vit.norm_pre(vit._pos_embed(vit.patch_embed(images)))
+
+
+def encode(vit: VisionTransformer, tokens: Tensor, prompts: Prompts = NO_PROMPTS, class_token: bool = True) -> Tensor:
+    """All blocks and the last norm; block i also attends to `prompts[i]`.
+
+    class_token: return only the class token [B, D], for which the last block computes nothing else; otherwise all
+    tokens [B, N, D].
+    """
+    last = len(vit.blocks) - 1
+    for layer, block in enumerate(vit.blocks):
+        only_first = class_token and layer == last
+        tokens = _block(block, tokens, prompts.get(layer, ()), only_first)
+    tokens = vit.norm(tokens)
+    return tokens[:, 0] if class_token else tokens
+
+
+def _block(block: nn.Module, tokens: Tensor, prompts, only_first: bool) -> Tensor:
+    """One transformer block. only_first: outputs for the first token alone, [B, 1, D]."""
+    residual = tokens[:, :1] if only_first else tokens
+    attended = _attention(block, block.norm1(tokens), prompts, only_first)
+    tokens = residual + block.drop_path1(block.ls1(attended))
+    return tokens + block.drop_path2(block.ls2(block.mlp(block.norm2(tokens))))
+
+
+def _attention(block: nn.Module, normed: Tensor, prompts, only_first: bool) -> Tensor:
+    """Multi-head attention of normed tokens [B, N, D] over themselves and the prompts."""
+    attn = block.attn
+    if only_first:
+        query = _linear(block, normed[:, :1], "q")
+        key, value = _linear(block, normed, "kv").chunk(2, dim=-1)
+    else:
+        query, key, value = attn.qkv(normed).chunk(3, dim=-1)
+    for prompt in prompts:
+        prompt_key, prompt_value = prompt.project(block)
+        key = torch.cat((key, _rows(prompt_key, prompt.index, len(key)).to(key.dtype)), dim=1)
+        value = torch.cat((value, _rows(prompt_value, prompt.index, len(value)).to(value.dtype)), dim=1)
+    query, key, value = (_heads(attn, t) for t in (query, key, value))
+    dropout = attn.attn_drop.p if attn.training else 0.0
+    out = F.scaled_dot_product_attention(attn.q_norm(query), attn.k_norm(key), value, dropout_p=dropout, scale=attn.scale)
+    return attn.proj_drop(attn.proj(out.transpose(1, 2).flatten(2)))
+
+
+def _rows(table: Tensor, index: Tensor | None, batch: int) -> Tensor:
+    """[M, L, D] to [B, L, D]."""
+    return table.expand(batch, -1, -1) if index is None else table.index_select(0, index)
+
+
+def _heads(attn: nn.Module, tokens: Tensor) -> Tensor:
+    """[B, N, D] to [B, heads, N, D / heads]."""
+    return tokens.unflatten(-1, (attn.num_heads, -1)).transpose(1, 2)
+
+
+_ROWS = {"q": (0, 1), "k": (1, 2), "v": (2, 3), "kv": (1, 3)}
+
+
+def _linear(block: nn.Module, tokens: Tensor, part: str) -> Tensor:
+    """The query, key or value rows of the block's joint projection, applied to tokens [..., D]."""
+    qkv = block.attn.qkv
+    width = qkv.in_features
+    start, stop = (width * i for i in _ROWS[part])
+    return F.linear(tokens, qkv.weight[start:stop], None if qkv.bias is None else qkv.bias[start:stop])
+
+
+def check_seam(vit: nn.Module) -> str | None:
+    """Why this timm model cannot take prompts, or None. The seam knows plain pre-norm blocks with a joint projection."""
+    if not isinstance(vit, VisionTransformer):
+        return f"{type(vit).__name__} is not a timm VisionTransformer"
+    if vit.cls_token is None or vit.num_prefix_tokens != 1:
+        return "it has no class token, or further prefix tokens"
+    for block in vit.blocks:
+        attn = getattr(block, "attn", None)
+        if not all(hasattr(block, name) for name in ("norm1", "ls1", "drop_path1", "norm2", "ls2", "drop_path2", "mlp")):
+            return f"its blocks are {type(block).__name__}"
+        if not hasattr(attn, "qkv") or not isinstance(getattr(attn, "norm", nn.Identity()), nn.Identity):
+            return f"its attention is {type(attn).__name__}"
+    return None

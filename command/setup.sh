@@ -1,0 +1,115 @@
+#!/usr/bin/env bash
+# Makes the virtual environment that every other command uses, and keeps it while requirements.txt is unchanged.
+#
+#   bash command/setup.sh        make or refresh it
+#   . command/setup.sh           the same, from another bash script; VENV then holds its absolute path
+#
+# VENV    the folder of the environment (default: .venv in the repository)
+# PYTHON  the interpreter to make it with, 3.10 or newer (default: the first one found on PATH)
+
+# Sourced: do the work in a process of its own, so that no option, trap or exit reaches the caller's shell.
+if [ "${BASH_SOURCE[0]}" != "$0" ]; then
+    bash "${BASH_SOURCE[0]}" || return
+    VENV="${VENV:-$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)/.venv}"
+    case "$VENV" in /*) ;; *) VENV="$PWD/$VENV" ;; esac
+    export VENV
+    return 0
+fi
+
+set -euo pipefail
+
+# Progress goes to stderr: the commands that call this one keep their stdout for their results.
+say() { echo "setup: $*" >&2; }
+die() { say "$*"; exit 1; }
+
+repo="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+venv="${VENV:-$repo/.venv}"
+case "$venv" in /*) ;; *) venv="$PWD/$venv" ;; esac
+
+stamp="$venv/.requirements.sha256"  # the requirements that are completely installed; absent during an install
+made="$venv/.made-by-setup"         # we made this environment, so we may empty it to repair it
+lock="$venv/.setup.lock"
+
+wanted="$({ sha256sum || shasum -a 256; } 2>/dev/null <"$repo/requirements.txt" | cut -c1-64)" ||
+    die "cannot hash $repo/requirements.txt (needs the file, and sha256sum or shasum)"
+
+new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1; }
+
+find_python() {
+    if [ -n "${PYTHON:-}" ]; then  # an explicit choice is obeyed or refused, never replaced
+        new_enough "$PYTHON" || die "PYTHON=$PYTHON is not a working Python 3.10 or newer"
+        python="$PYTHON"
+        return
+    fi
+    for python in python3 python3.13 python3.12 python3.11 python3.10; do
+        if new_enough "$python"; then return; fi
+    done
+    die "no Python 3.10 or newer on PATH; install one, or name one with PYTHON=/path/to/python3"
+}
+
+ready() { [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && new_enough "$venv/bin/python"; }
+
+# One install at a time. flock lets go by itself when its holder dies; the link, where there is no flock,
+# names its holder, so that one left by a killed process can be told and taken away.
+take_lock() {
+    if command -v flock >/dev/null; then
+        exec 9>"$lock"
+        flock -n 9 || { say "waiting for another setup of $venv"; flock 9; }
+        return
+    fi
+    local holder waited=
+    until ln -s "$$" "$lock.pid" 2>/dev/null; do
+        holder="$(readlink "$lock.pid" || true)"
+        if [ -n "$holder" ] && ! kill -0 "$holder" 2>/dev/null; then rm -f "$lock.pid"; continue; fi
+        [ -n "$waited" ] || say "waiting for another setup of $venv"
+        waited=yes
+        sleep 1
+    done
+    trap 'rm -f "$lock.pid"' EXIT
+}
+
+# The usual case, and it writes nothing: a complete environment may be read-only.
+if ready; then
+    say "using $venv"
+    exit 0
+fi
+
+# Never write into a folder that is something else. One we had only begun to fill is known by our marks.
+if [ -e "$venv" ] && [ ! -d "$venv" ]; then die "VENV=$venv is not a folder"; fi
+if [ -d "$venv" ] && [ ! -e "$venv/pyvenv.cfg" ] && [ ! -e "$made" ] && [ ! -e "$lock" ] && [ ! -L "$lock.pid" ] &&
+    [ -n "$(ls -A "$venv")" ]; then
+    die "VENV=$venv is neither empty nor a virtual environment; name another folder"
+fi
+
+find_python
+mkdir -p "$venv" 2>/dev/null && [ -w "$venv" ] || die "cannot write to $venv; name another folder with VENV"
+
+trap 'say "interrupted; the next call repairs $venv"; exit 130' INT TERM
+take_lock
+if ready; then  # the one we waited for did it
+    say "using $venv"
+    exit 0
+fi
+
+# An environment of ours without a stamp is an interrupted or failed install, and a half-written package can pass
+# for an installed one: start again (pip has what it downloaded in its cache). Somebody else's is never emptied.
+if [ -e "$made" ] && { [ ! -e "$stamp" ] || ! new_enough "$venv/bin/python"; }; then
+    say "clearing an incomplete $venv"
+    find "$venv" -mindepth 1 -maxdepth 1 ! -name "${made##*/}" ! -name "${lock##*/}*" -exec rm -rf {} +
+fi
+
+if [ ! -e "$venv/pyvenv.cfg" ]; then
+    say "making $venv with $("$python" -c 'import sys; print("Python %d.%d.%d" % sys.version_info[:3])')"
+    : >"$made"
+    # Shown only when it fails: on Ctrl-C it would be a Python traceback.
+    out="$("$python" -m venv "$venv" 2>&1)" || { echo "$out" >&2; die "could not make the environment in $venv"; }
+fi
+new_enough "$venv/bin/python" ||
+    die "the environment in $venv has no working Python 3.10 or newer; name another folder"
+
+say "installing requirements.txt (the first time: some minutes and about 6 GB)"
+rm -f "$stamp"
+"$venv/bin/python" -m pip install -q --disable-pip-version-check -r "$repo/requirements.txt" >&2 ||
+    die "the install failed (pip's message is above); the next call starts it again"
+echo "$wanted" >"$stamp"
+say "ready: $venv"

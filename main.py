@@ -1,0 +1,128 @@
+"""Runs one method on one dataset, once per seed: `python main.py --model mepo --dataset seq-digits`.
+
+Parses the command line, builds stream, network and method, trains, and leaves a run folder per seed.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from utils import plan as plans
+from utils.errors import UsageError
+
+
+def main(argv: list[str]) -> int:
+    """Exit code: 0 done, 1 the run failed, 2 bad input, 130 interrupted."""
+    try:
+        plan = plans.parse(argv)
+        if isinstance(plan, str):
+            print(plan)
+            return 0
+        for seed in plan.seeds():
+            print(run(plan.with_seed(seed)), flush=True)
+        return 0
+    except (UsageError, FloatingPointError) as error:
+        if "--debug" in argv:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, UsageError) else 1
+    except KeyboardInterrupt:
+        print("interrupted; what was measured so far is in the run folder", file=sys.stderr)
+        return 130
+
+
+def run(plan: plans.Plan) -> Path:
+    """One run, after the stages it depends on; gives its folder."""
+    from setproctitle import setproctitle
+
+    options = plan.run.args
+    for stage in plan.method.stages(options, plan.args.args):
+        if not stage.output.exists():
+            carried = {name: getattr(options, name) for name in ("device", "data_dir", "checkpoint_dir", "results", "plugins")}
+            given = carried | stage.options | {"model": stage.model, "dataset": stage.dataset}
+            run(plans.make(given).with_seed(1))
+    setproctitle(f"{options.model} {options.dataset} seed{options.seed}")
+    return train(plan)
+
+
+def train(plan: plans.Plan) -> Path:
+    """Builds everything a plan names, trains, and writes the run folder."""
+    # Imported here so that --help and wrong names are answered without waiting for torch.
+    import torch
+
+    import backbone
+    from utils import device as devices
+    from utils import loggers
+    from utils.contracts import StreamInfo
+    from utils.evaluation import Evaluator
+    from utils.images import ImageSet, Transform
+    from utils.progress import Progress
+    from utils.registry import DATASETS
+    from utils.results import RunFolder
+    from utils.streams import TaskList, make_stream
+    from utils.training import Trainer
+
+    options, args = plan.run.args, plan.args.args
+    device = devices.pick(options.device)
+    dataset = DATASETS.load(options.dataset)()
+    images = ImageSet(*dataset.load(Path(options.data_dir), train=True), device)
+    stream = make_stream(options, plan.method.stream_options(args), images.labels, dataset.num_classes)
+    transform = Transform(dataset, device, options.train_seed)
+    evaluator = None
+    if plan.method.evaluated:
+        test_images = ImageSet(*dataset.load(Path(options.data_dir), train=False), device)
+        evaluator = Evaluator(test_images, transform, options.eval_batch_size, options.eval_mask)
+
+    torch.manual_seed(options.init_seed)
+    network = backbone.make(options.backbone, options.backbone_path, dataset.image_size).requires_grad_(False)
+    info = StreamInfo(
+        num_classes=dataset.num_classes,
+        num_images=stream.num_images(),
+        num_updates=stream.num_batches() * options.online_iter,
+        image_size=dataset.image_size,
+        seed=options.train_seed,
+        augment=transform.train,
+    )
+    model = plan.method(network, info, args).to(device)
+    model.optimizer = model.configure_optimizer()
+    model.autocast = devices.autocast(device, options.precision)
+    torch.manual_seed(options.train_seed)
+
+    folder = RunFolder(options.results, options.dataset, options.model, options.seed)
+    settings = plan.settings()
+    folder.write_config(settings)
+    if isinstance(stream, TaskList):
+        folder.write_stream(stream, [images.labels[task].tolist() for task in stream.tasks])
+    log = loggers.make(options.logger, folder.path, settings)
+    title = f"{model.label()} {options.dataset} seed {options.seed}"
+    progress = Progress(folder, title, stream.num_images() * stream.num_epochs, log)
+    trainer = Trainer(
+        model, stream, images, transform, evaluator, options.online_iter, options.eval_period, progress
+    )
+    try:
+        history = trainer.train()
+    finally:
+        progress.close()
+    summary = {
+        "label": model.label(),
+        "model": options.model,
+        "dataset": options.dataset,
+        "scenario": options.scenario,
+        "seed": options.seed,
+        "complete": True,
+        **history.summary(),
+        "samples": trainer.images_met,
+        "seconds": round(trainer.seconds, 3),
+        "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "total_parameters": sum(p.numel() for p in model.parameters()),
+        "needs_task_boundaries": model.needs_task_boundaries,
+        "stream_sha256": stream.sha256() if isinstance(stream, TaskList) else None,
+        "peak_memory_mb": devices.peak_memory_mb(device),
+    }
+    folder.write_end(summary, history, model.state_dict())
+    return folder.path
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,146 @@
+"""DualPrompt: one general prompt in early blocks, expert prompts chosen by key in the next (online form).
+
+Source: Wang et al., ECCV 2022, arXiv:2204.04799; the online form of FlyGCL (AnAppleCore/FlyGCL, 79a6b51).
+Departures from the paper, as in the released online code:
+1. Prompt tuning (tokens) by default, prefix tuning as an option; in the paper it is the other way round.
+2. Without task boundaries: an internal step counter moves by images seen (`step_schedule samples`). The MISA and MePo
+   releases move it at every task end (`task`) and read the prompt table with the index inside the slice
+   (`prompt_index local`), so that in training only the first prompts of the table are ever used.
+3. Training masks the logits of classes absent from the batch (`train_mask batch`); in the paper, of past classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from backbone.prompts import PromptPool, uniform
+from backbone.vit import Prefix, Prompt, Prompts, embed, encode
+from models.base import ContinualModel, ModelArgs, linear_head
+from utils.args import option
+from utils.classes import mask_absent, mask_unseen
+from utils.contracts import Batch, Session, StreamInfo
+from utils.errors import UsageError
+
+FLYGCL = "FlyGCL, all datasets"
+
+
+@dataclass(kw_only=True)
+class DualPromptArgs(ModelArgs):
+    lr: float = option(0.005, "learning rate of Adam, constant", FLYGCL, low=0)
+    len_g_prompt: int = option(5, "tokens of the G-prompt per block", "FlyGCL; MISA and MePo: 10", low=1)
+    len_e_prompt: int = option(20, "tokens of an E-prompt per block", FLYGCL, low=1)
+    pos_g_prompt: tuple[int, ...] = option((0, 1), "blocks that take the G-prompt", FLYGCL, low=0)
+    pos_e_prompt: tuple[int, ...] = option((2, 3, 4), "blocks that take an E-prompt", FLYGCL, low=0)
+    e_pool: int = option(10, "E-prompts in the pool, at least one per step", FLYGCL, low=1)
+    prompt_func: Literal["prompt_tuning", "prefix_tuning"] = option("prompt_tuning", "how prompts enter a block", FLYGCL)
+    lambd: float = option(1.0, "weight of the distance between query and chosen key", FLYGCL, low=0)
+    step_num: int = option(5, "internal steps, each with its own slice of the pool", "FlyGCL: number of tasks", low=1)
+    step_schedule: Literal["samples", "task"] = option("samples", "what moves the step counter", "FlyGCL; MISA: task")
+    prompt_index: Literal["global", "local"] = option("global", "row read in training", "FlyGCL; MISA: local (a fault)")
+    train_mask: Literal["batch", "seen"] = option("batch", "classes that compete in the training loss", FLYGCL)
+
+
+class DualPrompt(ContinualModel):
+    Args = DualPromptArgs
+    has_fixed_features = True
+
+    def __init__(self, backbone: nn.Module, info: StreamInfo, args: DualPromptArgs):
+        super().__init__(backbone, info, args)
+        blocks = len(backbone.blocks)
+        for name in ("pos_g_prompt", "pos_e_prompt"):
+            if max(getattr(args, name)) >= blocks:
+                raise UsageError(f"--{name} {max(getattr(args, name))}: the backbone has blocks 0 ... {blocks - 1}")
+        width = backbone.num_features
+        parts = 2 if args.prompt_func == "prefix_tuning" else 1
+        self.pool_size = max(args.e_pool, args.step_num)
+        self.g_prompt = nn.Module()
+        self.g_prompt.prompts = uniform(1, parts * len(args.pos_g_prompt) * args.len_g_prompt, width)
+        self.e_prompt = PromptPool(self.pool_size, parts * len(args.pos_e_prompt) * args.len_e_prompt, width)
+        self.head = linear_head(width, info.num_classes)
+        self.step = 0  # internal step s
+        self.step_images = 0  # images seen since it last moved
+
+    @property
+    def needs_task_boundaries(self) -> bool:
+        return self.args.step_schedule == "task"
+
+    def fixed_features(self, x: Tensor) -> Tensor:
+        """The query: class token of the frozen network without prompts, [B, D]."""
+        with torch.no_grad():
+            return encode(self.backbone, embed(self.backbone, x))
+
+    def forward(self, x: Tensor, fixed: Tensor | None = None) -> Tensor:
+        return self.head(self.features(x, fixed)[0])
+
+    def loss(self, batch: Batch) -> Tensor:
+        features, distance = self.features(batch.x)
+        logits = self.head(features).float()
+        if self.args.train_mask == "batch":
+            logits = mask_absent(logits, batch.y)
+        else:
+            logits = mask_unseen(logits, batch.seen)
+        return F.cross_entropy(logits, batch.y) + self.args.lambd * distance.mean()
+
+    def features(self, x: Tensor, query: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Class token under prompts [B, D], and the distance of each query to its key [B]."""
+        with torch.no_grad():
+            tokens = embed(self.backbone, x)
+            if query is None:
+                query = encode(self.backbone, tokens)
+        index, distance = self.select(query)
+        return encode(self.backbone, tokens, self.prompts(index)), distance
+
+    def select(self, query: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows of the prompt table for queries [B, D], and their key distances [B].
+
+        Training matches the slice of keys of the current step, once it lies inside the pool; evaluation all keys.
+        """
+        width = max(1, self.pool_size // self.args.step_num)
+        start, stop = 0, self.pool_size
+        if self.training and self.step * width < self.pool_size:
+            start, stop = self.step * width, (self.step + 1) * width
+        distance, index = self.e_prompt.nearest(query, start, stop)
+        if self.args.prompt_index == "global":
+            index = index + start
+        self.e_prompt.count(index)
+        return index, distance
+
+    def prompts(self, index: Tensor) -> Prompts:
+        """Prompts of each block: the G-prompt for every image, E-prompt `index` [B]."""
+        args, inserted = self.args, {}
+        kinds = (
+            (args.pos_g_prompt, args.len_g_prompt, self.g_prompt.prompts, None),
+            (args.pos_e_prompt, args.len_e_prompt, self.e_prompt.prompts, index),
+        )
+        for blocks, length, table, rows in kinds:
+            pieces = table.split(length, dim=1)  # block-major: all tokens of the first block, then of the second ...
+            for place, block in enumerate(blocks):
+                if args.prompt_func == "prefix_tuning":
+                    prompt = Prefix(pieces[2 * place], pieces[2 * place + 1], rows)
+                else:
+                    prompt = Prompt(pieces[place] + self.backbone.pos_embed[:, :1], rows)
+                inserted.setdefault(block, []).append(prompt)
+        return inserted
+
+    def end_batch(self, batch: Batch) -> None:
+        if self.args.step_schedule != "samples":
+            return
+        per_step = max(1, self.info.num_images // self.args.step_num)
+        self.step_images += len(batch.y)
+        while self.step < self.args.step_num - 1 and self.step_images >= per_step:
+            self.step_images -= per_step
+            self.step += 1
+
+    def end_task(self, session: Session) -> None:
+        self.step += 1
+
+    def extra_state(self) -> dict[str, Any]:
+        return {"step": self.step, "step_images": self.step_images}
+
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        self.step, self.step_images = state["step"], state["step_images"]

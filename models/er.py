@@ -1,0 +1,77 @@
+"""Experience replay (ER): every update joins the stream batch with images from a reservoir memory.
+
+Source: the Si-Blurry form of MISA's and Si-Blurry's `er_baseline` (kangzhiq/MISA 3308d67, moonjunyyy/Si-Blurry c4024ce);
+the idea is Chaudhry et al. 2019, arXiv:1902.10486. Departures from the released code:
+1. The memory holds images, not dataset indices: a stream cannot be read again.
+2. Half of the release's batch of 64 is new (32), the other half replayed; here both sizes are options.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from backbone.vit import embed, encode
+from models.base import ContinualModel, ModelArgs, linear_head
+from utils.args import option
+from utils.buffer import ReservoirBuffer
+from utils.classes import mask_unseen
+from utils.contracts import Batch, StreamInfo
+
+
+@dataclass(kw_only=True)
+class ErArgs(ModelArgs):
+    lr: float = option(0.005, "learning rate, constant", "Si-Blurry and MISA scripts", low=0)
+    memory_size: int = option(2000, "images kept", "Si-Blurry ER scripts; MISA's default: 500", low=0)
+    replay_size: int = option(32, "images replayed per update", "half of the scripts' batch of 64", low=1)
+    trainable: Literal["head", "all"] = option("head", "what trains: the linear head or the whole network", "same")
+    optimizer: Literal["adam", "sgd"] = option("adam", "sgd: momentum 0.9, Nesterov, weight decay 1e-4", "same")
+    exact_reservoir: bool = option(False, "decide per image, not per batch, whether the memory is full", "same")
+
+
+class Er(ContinualModel):
+    Args = ErArgs
+    published = {"*": {"batch_size": 32}}
+
+    def __init__(self, backbone: nn.Module, info: StreamInfo, args: ErArgs):
+        super().__init__(backbone, info, args)
+        backbone.requires_grad_(args.trainable == "all")
+        self.head = linear_head(backbone.num_features, info.num_classes)
+        self.buffer = ReservoirBuffer(args.memory_size, info.seed, args.exact_reservoir)
+
+    @property
+    def has_fixed_features(self) -> bool:
+        return self.args.trainable == "head"
+
+    def fixed_features(self, x: Tensor) -> Tensor:
+        """Class token of the frozen network, [B, D]."""
+        return encode(self.backbone, embed(self.backbone, x))
+
+    def forward(self, x: Tensor, fixed: Tensor | None = None) -> Tensor:
+        return self.head(self.fixed_features(x) if fixed is None else fixed)
+
+    def loss(self, batch: Batch) -> Tensor:
+        x, y = batch.x, batch.y
+        if len(self.buffer):
+            images, slots = self.buffer.sample(self.args.replay_size)
+            x, y = torch.cat((x, self.info.augment(images))), torch.cat((y, slots))
+        return F.cross_entropy(mask_unseen(self(x).float(), batch.seen), y)
+
+    def end_batch(self, batch: Batch) -> None:
+        self.buffer.add(batch.raw, batch.y)  # once per image, however many updates it gave
+
+    def configure_optimizer(self) -> torch.optim.Optimizer:
+        if self.args.optimizer == "adam":
+            return super().configure_optimizer()
+        trainable = [p for p in self.parameters() if p.requires_grad]
+        return torch.optim.SGD(trainable, lr=self.args.lr, momentum=0.9, nesterov=True, weight_decay=1e-4)
+
+    def extra_state(self) -> dict[str, Any]:
+        return self.buffer.state_dict()
+
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        self.buffer.load_state_dict(state)

@@ -1,0 +1,70 @@
+"""MePo stage 2, meta covariance: between-class covariance of a refined backbone's features on pretraining data.
+
+Source: Sun et al., MePo, arXiv:2602.07940, and the released notebook (SunGL001/MePo, 55912a4): class token after the last
+norm, network in evaluation mode, training transform, `samples` images per class; mean per class; covariance across the
+class means with divisor (classes - 1). Every class weighs the same, spread inside a class is not used.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from backbone.vit import embed, encode
+from models.base import ContinualModel, ModelArgs
+from utils.args import option
+from utils.contracts import Batch, StreamInfo
+from utils.files import written_whole
+
+
+@dataclass(kw_only=True)
+class MepoCovArgs(ModelArgs):
+    samples: int = option(200, "images per class", "MePo notebook", low=1)
+    save_to: str | None = option(None, "file for the covariance (.npy, float64 [D, D]); none: only the run folder")
+
+
+class MepoCov(ContinualModel):
+    Args = MepoCovArgs
+    scenarios = ("shuffled",)
+    evaluated = False
+    published = {"*": {"batch_size": 256, "online_iter": 1, "eval_period": -1}}
+
+    def __init__(self, backbone: nn.Module, info: StreamInfo, args: MepoCovArgs):
+        super().__init__(backbone, info, args)
+        self.register_buffer("total", torch.zeros(info.num_classes, backbone.num_features, dtype=torch.float64))
+        self.register_buffer("count", torch.zeros(info.num_classes, dtype=torch.float64))
+
+    @classmethod
+    def stream_options(cls, args: MepoCovArgs) -> dict[str, Any]:
+        return {"samples": args.samples}
+
+    @torch.no_grad()
+    def observe(self, batch: Batch) -> Tensor:
+        """Adds the features of a batch to the sums of their classes. Nothing is learned: the loss is 0."""
+        with self.autocast():
+            features = encode(self.backbone, embed(self.backbone, batch.x))
+        self.total.index_add_(0, batch.y, features.double())
+        self.count.index_add_(0, batch.y, torch.ones_like(batch.y, dtype=torch.float64))
+        return features.new_zeros(())
+
+    def class_means(self) -> Tensor:
+        """Mean feature of every class that occurred, [K, D] float64, by label."""
+        met = self.count > 0
+        return self.total[met] / self.count[met, None]
+
+    def covariance(self) -> Tensor:
+        """Covariance across the class means, [D, D] float64."""
+        return torch.cov(self.class_means().T)
+
+    def end_stream(self) -> None:
+        if self.args.save_to:
+            with written_whole(Path(self.args.save_to)) as temporary, open(temporary, "wb") as file:
+                np.save(file, self.covariance().cpu().numpy())
+
+    def configure_optimizer(self) -> None:
+        return None

@@ -1,0 +1,115 @@
+"""MePo stage 1, meta post-refinement: Reptile over pseudo task sequences drawn from pretraining data.
+
+Source: Sun et al., MePo, arXiv:2602.07940, and the released script (SunGL001/MePo, 55912a4). Writes the refined backbone
+after every meta epoch. The names of the options are the authors'; what they mean is in the help texts.
+As the released code does, and the published numbers rest on:
+1. Logits of classes outside the group are multiplied by 0, not masked with -inf: they stay in the softmax.
+2. The joint pass over the group ("meta test") is a training step like the others.
+3. The momentum of SGD survives the meta update. Departure: pseudo tasks are drawn from independent seeds per epoch,
+   where the release reseeds with a number in 0 ... 99 and so repeats itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from backbone.vit import embed, encode
+from models.base import ContinualModel, ModelArgs
+from utils.args import option
+from utils.contracts import Batch, Session, StreamInfo
+from utils.files import written_whole
+
+SCRIPTS = "MePo scripts"
+
+
+@dataclass(kw_only=True)
+class MepoMetaArgs(ModelArgs):
+    meta_epochs: int = option(5, "passes over all groups of classes", "scripts: 50, of which 5 (Sup-21K) are used", low=1)
+    group_size: int = option(100, "classes of a group, the unit of one meta update", SCRIPTS, low=2)
+    num_tasks: int = option(50, "pseudo tasks that share the classes of a group", SCRIPTS, low=1)
+    samples: int = option(200, "images per class in a pseudo task and in the joint pass", SCRIPTS, low=1)
+    num_inner_steps: int = option(1, "repetitions of a group whose ends are averaged (R)", SCRIPTS, low=1)
+    inner_lr: float = option(0.1, "Reptile rate alpha of the meta update", SCRIPTS, low=0, high=1)
+    lr: float = option(1e-4, "learning rate of the backbone, SGD with momentum 0.9", SCRIPTS, low=0)
+    lr_head: float = option(0.01, "learning rate of the head", SCRIPTS, low=0)
+    save_to: str | None = option(None, "file for the refined backbone (.safetensors); none: only the run folder")
+
+
+class MepoMeta(ContinualModel):
+    Args = MepoMetaArgs
+    scenarios = ("episodes",)
+    needs_task_boundaries = True
+    evaluated = False
+    published = {"*": {"batch_size": 256, "online_iter": 1, "eval_period": -1}}
+
+    def __init__(self, backbone: nn.Module, info: StreamInfo, args: MepoMetaArgs):
+        super().__init__(backbone, info, args)
+        backbone.requires_grad_(True)
+        width = backbone.num_features
+        self.head = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, info.num_classes))
+        self.register_buffer("group", torch.zeros(info.num_classes), persistent=False)  # 1 for classes of the group
+        self.repetition = 0  # r of R inside the group
+        self.start: dict[str, Tensor] = {}  # w0, weights at the start of the group
+        self.moved: dict[str, Tensor] = {}  # sum over r of (w_r - w0)
+
+    @classmethod
+    def stream_options(cls, args: MepoMetaArgs) -> dict[str, Any]:
+        return {
+            "meta_epochs": args.meta_epochs,
+            "group_size": args.group_size,
+            "num_pseudo_tasks": args.num_tasks,
+            "samples": args.samples,
+            "repetitions": args.num_inner_steps,
+        }
+
+    def forward(self, x: Tensor, fixed: Tensor | None = None) -> Tensor:
+        return self.head(encode(self.backbone, embed(self.backbone, x)))
+
+    def loss(self, batch: Batch) -> Tensor:
+        return F.cross_entropy(self(batch.x).float() * self.group, batch.y)
+
+    def begin_task(self, session: Session) -> None:
+        """Start of a repetition; at the first one w0 is kept."""
+        self.group.zero_()
+        self.group[session.classes] = 1
+        if self.repetition == 0:
+            self.start = {name: weight.detach().clone() for name, weight in self.named_parameters()}
+            self.moved = {name: torch.zeros_like(weight) for name, weight in self.start.items()}
+
+    @torch.no_grad()
+    def end_task(self, session: Session) -> None:
+        """End of a repetition; after the last one w <- w0 + alpha * mean_r(w_r - w0)."""
+        self.repetition += 1
+        for name, weight in self.named_parameters():
+            self.moved[name] += weight - self.start[name]
+            if self.repetition == self.args.num_inner_steps:
+                mean = self.moved[name] / self.args.num_inner_steps
+                weight.copy_(self.start[name] + self.args.inner_lr * mean)
+        self.repetition %= self.args.num_inner_steps
+
+    def end_stream(self) -> None:
+        if self.args.save_to:
+            weights = {key: value.cpu().contiguous() for key, value in self.backbone.state_dict().items()}
+            with written_whole(Path(self.args.save_to)) as temporary:
+                save_file(weights, temporary)
+
+    def configure_optimizer(self) -> torch.optim.Optimizer:
+        groups = [
+            {"params": list(self.backbone.parameters()), "lr": self.args.lr},
+            {"params": list(self.head.parameters()), "lr": self.args.lr_head},
+        ]
+        return torch.optim.SGD(groups, momentum=0.9)
+
+    def extra_state(self) -> dict[str, Any]:
+        return {"repetition": self.repetition, "group": self.group, "start": self.start, "moved": self.moved}
+
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        self.repetition, self.start, self.moved = state["repetition"], state["start"], state["moved"]
+        self.group.copy_(state["group"])

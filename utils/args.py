@@ -1,0 +1,207 @@
+"""Options from dataclasses: declaration, precedence, checks and `--help`, on top of argparse.
+
+An option is a dataclass field made by `option(...)`. Its value comes from, in rising precedence: the field's default,
+the method's `published["*"]`, the method's `published[dataset]`, the command line. Nothing else sets a value.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+import math
+import types
+import typing
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from utils.errors import UsageError
+
+
+def option(
+    default: Any,
+    help: str,
+    source: str = "",
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    method: bool = False,
+) -> Any:
+    """A dataclass field that becomes an option. The annotation gives its type: int, float, str, bool, Literal, a tuple
+    of one of these (several values), or any of them with None.
+
+    help: what it is, with its unit. source: where the default comes from. low, high: inclusive range of numbers.
+    method: the value names another method whose options join the command line.
+    """
+    return dataclasses.field(
+        default=default, metadata={"help": help, "source": source, "low": low, "high": high, "method": method}
+    )
+
+
+@dataclass(kw_only=True)
+class RunArgs:
+    """Options of every run."""
+
+    model: str = option("", "method: a file of models/")
+    dataset: str = option("", "dataset: a file of datasets/")
+    backbone: str = option("vit_tiny_glyphs", "network: vit_tiny_glyphs, or a timm VisionTransformer by name")
+    backbone_path: str | None = option(None, "weight file (.safetensors, .pth, .pt), or 'random'; default: the shipped one")
+    scenario: Literal["si-blurry", "class-il", "shuffled", "episodes"] | None = option(
+        None, "stream; default: the first the method allows"
+    )
+    n_tasks: int = option(5, "tasks (sessions) of the stream", "Si-Blurry, MISA and MePo scripts", low=1)
+    n: int = option(50, "percent of the classes that are disjoint (101: natural class order)", "same", low=0, high=101)
+    m: int = option(10, "percent of the blurry classes' images that are scattered", "same", low=0, high=100)
+    varying: bool = option(True, "task sizes and shares are random (flag rnd_NM of the authors)", "same")
+    n_epochs: int = option(1, "passes over each task", "same", low=1)
+    batch_size: int = option(64, "images of a stream batch", "FlyGCL; MISA and MePo halve it", low=1)
+    online_iter: int = option(3, "updates per arriving batch, each freshly augmented", "FlyGCL, MISA, MePo scripts", low=1)
+    eval_period: int = option(1000, "images between anytime evaluations; negative: none", "same")
+    eval_batch_size: int = option(128, "images of an evaluation batch", "twice the batch in the released trainers", low=1)
+    eval_mask: Literal["seen", "none"] = option("seen", "classes not met yet are masked in evaluation", "FlyGCL; MISA: none")
+    seed: int = option(1, "sets the three seeds below", low=0, high=2**31 - 1)
+    seeds: tuple[int, ...] | None = option(None, "several runs, one per seed", low=0, high=2**31 - 1)
+    stream_seed: int | None = option(None, "order of the stream; default: seed", low=0, high=2**31 - 1)
+    init_seed: int | None = option(None, "initial weights; default: seed", low=0, high=2**31 - 1)
+    train_seed: int | None = option(None, "augmentation and the method's own draws; default: seed", low=0, high=2**31 - 1)
+    device: str | None = option(None, "cpu, cuda or cuda:<index>; default: cuda if there is one")
+    precision: Literal["32", "bf16"] = option("32", "arithmetic of forward passes")
+    data_dir: str = option("data", "folder of the datasets")
+    checkpoint_dir: str = option("checkpoints", "folder of products that later runs reuse")
+    results: str = option("runs", "folder of the results")
+    logger: Literal["tensorboard", "wandb"] | None = option(None, "also log there, if the package is installed")
+    plugins: str | None = option(None, "folder with further models/*.py and datasets/*.py")
+    debug: bool = option(False, "show tracebacks of errors")
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse that answers bad input with UsageError and unknown options with the nearest known one."""
+
+    def __init__(self, **settings):
+        super().__init__(allow_abbrev=False, formatter_class=_HelpFormatter, **settings)
+
+    def error(self, message: str):
+        raise UsageError(message)
+
+    def parse(self, argv: list[str]) -> argparse.Namespace:
+        known, unknown = self.parse_known_args(argv)
+        if unknown:
+            flag = unknown[0].split("=")[0]
+            options = [text for action in self._actions for text in action.option_strings]
+            near = difflib.get_close_matches(flag, options, n=1)
+            raise UsageError(f"unknown option {flag}" + (f"; did you mean {near[0]}?" if near else "; see --help"))
+        return known
+
+
+class _HelpFormatter(argparse.HelpFormatter):
+    def __init__(self, prog: str):
+        super().__init__(prog, max_help_position=34, width=118)
+
+
+def add_options(parser: argparse.ArgumentParser, title: str, cls: type, shown: Resolved | None = None) -> None:
+    """Adds the options of a dataclass as one group. shown: resolved values to print in `--help` instead of defaults."""
+    group = parser.add_argument_group(title)
+    types_of = typing.get_type_hints(cls)
+    for field in _options(cls):
+        kind, several, choices, _ = _parse_type(types_of[field.name])
+        value, origin = (field.default, "") if shown is None else shown.value_and_origin(field.name)
+        origin = origin or field.metadata["source"]
+        text = f"{field.metadata['help']} [{_show(value)}{'; ' + origin if origin else ''}]".replace("%", "%%")
+        settings: dict[str, Any] = {"dest": field.name, "default": argparse.SUPPRESS, "help": text}
+        if kind is bool:
+            settings["action"] = argparse.BooleanOptionalAction
+        else:
+            settings |= {"type": kind, "metavar": kind.__name__.upper()}
+            if choices:
+                settings |= {"choices": choices, "metavar": "{" + ",".join(choices) + "}"}
+            if several:
+                settings["nargs"] = "+"
+        group.add_argument(f"--{field.name}", **settings)
+
+
+@dataclass
+class Resolved:
+    """Values of one dataclass with where each comes from."""
+
+    args: Any
+    origin: dict[str, str]
+
+    def value_and_origin(self, name: str) -> tuple[Any, str]:
+        return getattr(self.args, name), self.origin.get(name, "")
+
+
+def resolve(cls: type, published: list[tuple[str, dict[str, Any]]], given: dict[str, Any]) -> Resolved:
+    """An instance of the dataclass `cls` with checked values.
+
+    published: (origin, values) in rising precedence. given: values from the command line. Names that `cls` has not are
+    passed over, since one list serves several dataclasses. Raises UsageError for a value out of range.
+    """
+    types_of = typing.get_type_hints(cls)
+    values, origin = {}, {}
+    for field in _options(cls):
+        for source, table in [*published, ("command line", given)]:
+            if field.name in table:
+                values[field.name], origin[field.name] = table[field.name], source
+        if field.name in values:
+            values[field.name] = _checked(field, types_of[field.name], values[field.name])
+    return Resolved(cls(**values), origin)
+
+
+def option_names(cls: type) -> set[str]:
+    return {field.name for field in _options(cls)}
+
+
+def method_options(cls: type) -> list[str]:
+    """Names of the options whose value is another method."""
+    return [field.name for field in _options(cls) if field.metadata["method"]]
+
+
+def as_dict(args: Any) -> dict[str, Any]:
+    """The options of an instance as plain values for YAML or JSON."""
+    values = {field.name: getattr(args, field.name) for field in _options(type(args))}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+def _options(cls: type) -> list[dataclasses.Field]:
+    return [field for field in dataclasses.fields(cls) if "help" in field.metadata]
+
+
+def _parse_type(annotation: Any) -> tuple[type, bool, tuple[str, ...], bool]:
+    """(type of one value, several values?, choices, may be None?) of an annotation."""
+    optional = False
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        members = [member for member in typing.get_args(annotation) if member is not type(None)]
+        optional = len(members) < len(typing.get_args(annotation))
+        (annotation,) = members
+    several = typing.get_origin(annotation) is tuple
+    if several:
+        annotation = typing.get_args(annotation)[0]
+    choices: tuple[str, ...] = ()
+    if typing.get_origin(annotation) is Literal:
+        choices = typing.get_args(annotation)
+        annotation = str
+    return annotation, several, choices, optional
+
+
+def _checked(field: dataclasses.Field, annotation: Any, value: Any) -> Any:
+    kind, several, choices, optional = _parse_type(annotation)
+    if value is None:
+        if not optional:
+            raise UsageError(f"--{field.name} needs a value")
+        return None
+    for single in value if several else (value,):
+        if choices and single not in choices:
+            raise UsageError(f"--{field.name} {single}: choose from {', '.join(choices)}")
+        if kind is float and not math.isfinite(single):
+            raise UsageError(f"--{field.name} {single}: must be a finite number")
+        low, high = field.metadata["low"], field.metadata["high"]
+        if (low is not None and single < low) or (high is not None and single > high):
+            limits = f"at least {low}" if high is None else f"at most {high}" if low is None else f"in {low} ... {high}"
+            raise UsageError(f"--{field.name} {single}: must be {limits}")
+    return tuple(value) if several else value
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, tuple):
+        return " ".join(map(str, value))
+    return "none" if value is None else str(value)

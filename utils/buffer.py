@@ -1,0 +1,92 @@
+"""Reservoir memory: a uniform sample of the stream seen so far, and the replay batches drawn from it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+
+class ReservoirBuffer:
+    """Keeps up to `size` images (uint8 [C, H, W]) with their slots.
+
+    exact: decide image by image whether the memory is full (Vitter's algorithm R). Otherwise, as in the Si-Blurry and
+    MISA releases, once per batch: when the memory fills up inside a batch, each row left over replaces the last slot.
+    All draws come from a generator of its own, seeded with `seed`.
+    """
+
+    def __init__(self, size: int, seed: int, exact: bool = False):
+        self.size, self.exact = size, exact
+        self.generator = Generator().manual_seed(seed)
+        self.seen = 0  # images offered so far
+        self.images: Tensor | None = None  # [size, C, H, W], allocated at the first batch
+        self.slots: Tensor | None = None  # [size]
+        self.stored = 0
+        self._order = torch.empty(0, dtype=torch.int64)  # replay positions drawn but not used yet
+
+    def __len__(self) -> int:
+        return self.stored
+
+    def sample(self, count: int) -> tuple[Tensor, Tensor]:
+        """`count` stored images and slots. Goes through random permutations of the memory, `min(count, len)` positions
+        of each, so that repeats occur only when the memory holds fewer than `count` images."""
+        position = self.draw_positions(count).to(self.images.device)
+        return self.images[position], self.slots[position]
+
+    def draw_positions(self, count: int) -> Tensor:
+        """Memory positions [count] of the next replay batch."""
+        while len(self._order) < count:
+            permutation = torch.randperm(self.stored, generator=self.generator)
+            self._order = torch.cat((self._order, permutation[:count]))
+        position, self._order = self._order[:count], self._order[count:]
+        return position
+
+    def add(self, images: Tensor, slots: Tensor) -> None:
+        """Offers a batch, images [B, C, H, W] and slots [B], in row order."""
+        self._order = self._order[:0]
+        if self.size == 0:
+            self.seen += len(slots)
+            return
+        if self.images is None:
+            self.images = images.new_zeros(self.size, *images.shape[1:])
+            self.slots = slots.new_zeros(self.size)
+        target = self._targets(len(slots))
+        self.seen += len(slots)
+        # Of several rows that want one position the last wins; a plain indexed write would leave that open.
+        rows = torch.arange(len(target))
+        writer = torch.full((self.size + 1,), -1).scatter_reduce(0, target, rows, "amax")[: self.size]
+        position = torch.where(writer >= 0)[0].to(images.device)
+        row = writer[writer >= 0].to(images.device)
+        self.images[position], self.slots[position] = images[row], slots[row]
+
+    def _targets(self, count: int) -> Tensor:
+        """Position that each of the next `count` rows takes [count]; `size` means that the row is not kept."""
+        rows = torch.arange(count)
+        free = self.size - self.stored
+        self.stored = min(self.size, self.stored + count)
+        if free > 0 and not self.exact:
+            return (self.size - free + rows).clamp(max=self.size - 1)
+        target = self.draw_targets(count)
+        return torch.where(rows < free, self.size - free + rows, target).clamp(max=self.size)
+
+    def draw_targets(self, count: int) -> Tensor:
+        """For each of the next `count` rows a uniform integer [count] below the number of images seen, itself included."""
+        seen = self.seen + 1 + torch.arange(count)
+        return (torch.rand(count, dtype=torch.float64, generator=self.generator) * seen).long()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything later draws and contents depend on."""
+        kept = {"images": None, "slots": None}
+        if self.images is not None:
+            kept = {"images": self.images[: self.stored].clone(), "slots": self.slots[: self.stored].clone()}
+        return kept | {"seen": self.seen, "stored": self.stored, "generator": self.generator.get_state(), "order": self._order}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.seen, self.stored, self._order = state["seen"], state["stored"], state["order"]
+        self.generator.set_state(state["generator"])
+        self.images = self.slots = None
+        if state["images"] is not None:
+            self.images = state["images"].new_zeros(self.size, *state["images"].shape[1:])
+            self.slots = state["slots"].new_zeros(self.size)
+            self.images[: self.stored], self.slots[: self.stored] = state["images"], state["slots"]

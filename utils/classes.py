@@ -1,0 +1,54 @@
+"""Which classes have been met: label -> slot in order of appearance, and the logit masks made from it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class SeenClasses:
+    """Ordered list of the classes met so far. Output unit k of every head belongs to the k-th class ever met.
+
+    known: classes taken as met from the start, in slot order (a pretraining stream knows all of its classes).
+    """
+
+    def __init__(self, num_classes: int, known: int = 0):
+        self.num_classes = num_classes
+        self.labels: list[int] = list(range(known))
+        self._slot = torch.full((num_classes,), -1, dtype=torch.int64)
+        self._slot[:known] = torch.arange(known)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def add(self, labels: Tensor) -> None:
+        """Registers the classes of a batch of raw labels [B], in the order of their first row."""
+        new = labels[self._slot[labels] < 0]
+        for label in dict.fromkeys(new.tolist()):  # at most once per class and run
+            self._slot[label] = len(self.labels)
+            self.labels.append(label)
+
+    def slots(self, labels: Tensor) -> Tensor:
+        """Raw labels [B] -> slots [B]; -1 for a class not met yet."""
+        return self._slot[labels]
+
+    def state_dict(self) -> dict:
+        return {"labels": list(self.labels)}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.labels = []
+        self._slot.fill_(-1)
+        self.add(torch.tensor(state["labels"], dtype=torch.int64))
+
+
+def mask_unseen(logits: Tensor, seen: int) -> Tensor:
+    """Seen mask: logits [B, C] with -inf in the columns from `seen` on (classes not met yet)."""
+    unseen = torch.arange(logits.shape[1], device=logits.device) >= seen
+    return logits.masked_fill(unseen, -torch.inf)
+
+
+def mask_absent(logits: Tensor, slots: Tensor) -> Tensor:
+    """Batch mask: logits [B, C] with -inf in the columns of classes that do not occur in slots [B]."""
+    absent = torch.ones(logits.shape[1], dtype=torch.bool, device=logits.device)
+    absent[slots] = False
+    return logits.masked_fill(absent, -torch.inf)

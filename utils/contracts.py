@@ -1,0 +1,47 @@
+"""What the loop hands to a method: a batch, and what a method may know of the stream."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One update's worth of images.
+
+    x: [B, 3, H, W] float, augmented and normalised. y: [B] int64, slots in order of appearance.
+    raw: [B, 3, H, W] uint8, as the dataset holds them. seen: number of classes met so far, this batch included.
+    """
+
+    x: Tensor
+    y: Tensor
+    raw: Tensor
+    seen: int
+
+
+@dataclass(frozen=True)
+class Session:
+    """What only a method with `needs_task_boundaries` is told. index: 0 ... T-1. classes: raw labels it owns."""
+
+    index: int
+    classes: list[int]
+
+
+@dataclass(frozen=True)
+class StreamInfo:
+    """What every method may know before the first image.
+
+    num_classes: size of the classifier. num_images: length of the stream, one pass. num_updates: optimiser steps of
+    the whole run. image_size: pixels. seed: for draws of the method's own. augment: raw uint8 [B, 3, H, W] to training
+    inputs as in `Batch.x`, for images that a method kept.
+    """
+
+    num_classes: int
+    num_images: int
+    num_updates: int
+    image_size: int
+    seed: int
+    augment: Callable[[Tensor], Tensor]

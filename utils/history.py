@@ -1,0 +1,63 @@
+"""What a run measured so far: the anytime clock, the task ends and the class accuracies behind the summary."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from utils.evaluation import Accuracy
+from utils.metrics import gcl_summary
+
+METRIC_COLUMNS = ["kind", "samples_seen", "nominal", "task", "accuracy", "loss", "classes_exposed", "seconds"]
+
+
+class History:
+    """Rows of `metrics.csv` and `per_class.csv`, and the summary made from them."""
+
+    def __init__(self):
+        self.rows: list[dict] = []
+        self.class_rows: list[dict] = []  # one per evaluation at a task end: samples_seen, task, labels, accuracies
+
+    def add_anytime(self, samples_seen: int, nominal: int, accuracy: Accuracy | None, **common) -> None:
+        """One anytime evaluation; `nominal` is the time stamp that the published curve uses (images)."""
+        self._add("anytime", samples_seen, accuracy, nominal=nominal, **common)
+
+    def add_task_end(self, samples_seen: int, task: int, accuracy: Accuracy | None, labels: list[int], **common) -> None:
+        """The evaluation after one pass over a task; of several passes the last counts. labels: raw, in slot order."""
+        self._add("task_end", samples_seen, accuracy, task=task, **common)
+        if accuracy is not None:
+            row = {"samples_seen": samples_seen, "task": task, "labels": list(labels)}
+            self.class_rows.append(row | {"accuracy": accuracy.per_class.tolist()})
+
+    def _add(self, kind: str, samples_seen: int, accuracy: Accuracy | None, **values) -> None:
+        average = None if accuracy is None else accuracy.average
+        self.rows.append({"kind": kind, "samples_seen": samples_seen, "accuracy": average} | values)
+
+    def summary(self) -> dict[str, float]:
+        """A_auc, A_avg, A_last, F_last, BWT as fractions; NaN where undefined or never evaluated."""
+        anytime = [row["accuracy"] for row in self.rows if row["kind"] == "anytime" and row["accuracy"] is not None]
+        last_pass = {row["task"]: row for row in self.rows if row["kind"] == "task_end"}
+        task_end = [row["accuracy"] for row in last_pass.values() if row["accuracy"] is not None]
+        classes = {row["task"]: np.array(row["accuracy"]) for row in self.class_rows}
+        return gcl_summary(anytime, task_end, list(classes.values()))
+
+    def metrics(self) -> pd.DataFrame:
+        """`metrics.csv`."""
+        frame = pd.DataFrame(self.rows, columns=METRIC_COLUMNS)
+        return frame.astype({"nominal": "Int64", "task": "Int64"})
+
+    def per_class(self) -> pd.DataFrame:
+        """`per_class.csv`: one row per task end and class met."""
+        columns = ["samples_seen", "task", "label", "slot", "accuracy"]
+        rows = [
+            (row["samples_seen"], row["task"], label, slot, row["accuracy"][slot])
+            for row in self.class_rows
+            for slot, label in enumerate(row["labels"])
+        ]
+        return pd.DataFrame(rows, columns=columns)
+
+    def state_dict(self) -> dict:
+        return {"rows": list(self.rows), "class_rows": list(self.class_rows)}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.rows, self.class_rows = list(state["rows"]), list(state["class_rows"])

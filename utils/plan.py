@@ -1,0 +1,150 @@
+"""From a command line to a plan: which method, which dataset, every option resolved and checked. Builds nothing."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, replace
+from typing import Any
+
+from utils.args import Parser, Resolved, RunArgs, add_options, as_dict, method_options, option_names, resolve
+from utils.errors import UsageError
+from utils.registry import DATASETS, METHODS, add_plugins
+
+SEED_OPTIONS = ("stream_seed", "init_seed", "train_seed")
+HELP = ("-h", "--help")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One run, or one per seed. method: its class. host: options of the method named by one of its options, if any."""
+
+    method: type
+    run: Resolved
+    args: Resolved
+    host: Resolved | None = None
+
+    def seeds(self) -> tuple[int, ...]:
+        return self.run.args.seeds or (self.run.args.seed,)
+
+    def with_seed(self, seed: int) -> Plan:
+        """The plan of one run: seed sets the stream, initialisation and training seeds that were not set apart."""
+        args = self.run.args
+        single = {name: seed if getattr(args, name) is None else getattr(args, name) for name in SEED_OPTIONS}
+        return replace(self, run=replace(self.run, args=replace(args, seed=seed, seeds=None, **single)))
+
+    def settings(self) -> dict[str, Any]:
+        """All options and where each value that is no plain default comes from, for `config.yaml`."""
+        settings = {"run": as_dict(self.run.args), "method": as_dict(self.args.args)}
+        origin = self.run.origin | self.args.origin
+        if self.host is not None:
+            settings["host"] = as_dict(self.host.args)
+            origin = self.host.origin | origin
+        return settings | {"origin": origin}
+
+
+def parse(argv: list[str]) -> Plan | str:
+    """The plan of a command line, or the help text it asks for."""
+    words = [word for word in argv if word not in HELP]
+    wants_help = len(words) < len(argv)
+    first = Parser(add_help=False)
+    for name in ("model", "dataset", "plugins"):
+        first.add_argument(f"--{name}")
+    chosen, _ = first.parse_known_args(words)
+    if chosen.plugins:
+        add_plugins(chosen.plugins)
+    if not chosen.model:
+        if wants_help or not words:
+            return overview()
+        raise UsageError("--model is missing; python main.py --help lists the methods")
+    METHODS.resolve(chosen.model)  # wrong names are answered before anything heavy is imported
+    if chosen.dataset:
+        DATASETS.resolve(chosen.dataset)
+    elif not wants_help:
+        raise UsageError("--dataset is missing; python main.py --help lists the datasets")
+
+    method = METHODS.load(chosen.model)
+    hosts = [METHODS.load(name) for name in _hosts_named(method, words)]
+    parser = Parser(prog="main.py", add_help=False)
+    for cls in (RunArgs, method.Args, *(host.Args for host in hosts)):
+        add_options(parser, cls.__name__, cls)
+    plan = make(vars(parser.parse(words)))
+    return method_help(plan) if wants_help else plan
+
+
+def _hosts_named(method: type, words: list[str]) -> list[str]:
+    """Names of the methods that the options of `method` name, on the command line or by default."""
+    names = []
+    for option in method_options(method.Args):
+        parser = Parser(add_help=False)
+        parser.add_argument(f"--{option}", default=getattr(method.Args(), option))
+        names.append(getattr(parser.parse_known_args(words)[0], option))
+    return names
+
+
+def make(given: dict[str, Any]) -> Plan:
+    """Resolves the options of a run. given: option -> value as on the command line, `model` among them."""
+    name = METHODS.resolve(given["model"])
+    dataset = DATASETS.resolve(given["dataset"]) if given.get("dataset") else ""
+    given = given | {"model": name, "dataset": dataset}
+    method = METHODS.load(name)
+    published = _published(method, name, dataset)
+    args = resolve(method.Args, published, given)
+    host = None
+    for option in method_options(method.Args):
+        host_name = METHODS.resolve(getattr(args.args, option))
+        setattr(args.args, option, host_name)
+        host_class = METHODS.load(host_name)
+        published = _published(host_class, host_name, dataset) + published
+        host = resolve(host_class.Args, published, given)
+        args.args.host_args = host.args
+    run = resolve(RunArgs, published, given)
+    _check(method, run.args)
+    return Plan(method, run, args, host)
+
+
+def _published(method: type, name: str, dataset: str) -> list[tuple[str, dict[str, Any]]]:
+    """Values set beside a method, in rising precedence."""
+    tables = [(f"{name}", method.published.get("*", {})), (f"{name} on {dataset}", method.published.get(dataset, {}))]
+    known = option_names(RunArgs) | option_names(method.Args)
+    for _, table in tables:
+        for option in table.keys() - known:
+            raise UsageError(f"models/{name}.py: 'published' sets {option}, which is no option of the method or the run")
+    return tables
+
+
+def _check(method: type, run: RunArgs) -> None:
+    """Settings that exclude each other."""
+    if run.scenario is None:
+        run.scenario = method.scenarios[0]
+    if run.scenario not in method.scenarios:
+        raise UsageError(f"--scenario {run.scenario}: {run.model} runs on {' or '.join(method.scenarios)}")
+    if run.seeds is not None and len(set(run.seeds)) < len(run.seeds):
+        raise UsageError(f"--seeds {' '.join(map(str, run.seeds))}: a seed stands there twice")
+    if run.eval_period == 0:
+        raise UsageError("--eval_period 0: give a number of images, or a negative number for none")
+
+
+def overview() -> str:
+    """The text of `python main.py --help`: every method and dataset with one line each, and the common options."""
+    lines = ["usage: python main.py --model METHOD --dataset DATASET [options]", ""]
+    for title, registry in (("methods (--model)", METHODS), ("datasets (--dataset)", DATASETS)):
+        names = registry.files()
+        width = max(map(len, names))
+        lines += [f"{title}:", *(f"  {name:{width}}  {registry.describe(name)}" for name in names), ""]
+    lines.append("python main.py --model METHOD --help shows the method's own options with their defaults and sources.")
+    parser = Parser(add_help=False, usage="\n".join(lines).removeprefix("usage: ").replace("%", "%%"))
+    add_options(parser, "options of every run", RunArgs)
+    return parser.format_help().rstrip()
+
+
+def method_help(plan: Plan) -> str:
+    """The text of `python main.py --model X [--dataset Y] --help`: each option with the value it would have."""
+    run = plan.run.args
+    document = (sys.modules[plan.method.__module__].__doc__ or "").strip()
+    usage = f"python main.py --model {run.model} --dataset {run.dataset or 'DATASET'} [options]\n\n{document}"
+    parser = Parser(add_help=False, usage=usage.replace("%", "%%"))
+    add_options(parser, f"options of {run.model}", type(plan.args.args), plan.args)
+    if plan.host is not None:
+        add_options(parser, "options of its host", type(plan.host.args), plan.host)
+    add_options(parser, "options of every run", RunArgs, plan.run)
+    return parser.format_help().rstrip()

@@ -1,0 +1,99 @@
+"""The folder a run leaves: settings, metrics, weights and pictures, each file whole at any time."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import math
+import platform
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from utils.errors import UsageError
+from utils.files import written_whole
+from utils.history import History
+from utils.streams import SiBlurry, TaskList
+
+PACKAGES = ("torch", "torchvision", "timm", "numpy", "pandas")
+
+
+class RunFolder:
+    """`<results>/<dataset>/<model>/<timestamp>-seed<k>/`, made anew; two runs never share one."""
+
+    def __init__(self, results: str, dataset: str, model: str, seed: int):
+        parent = Path(results) / dataset / model
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+            for attempt in range(1000):
+                self.path = parent / (f"{stamp}-seed{seed}" + (f"-{attempt}" if attempt else ""))
+                try:
+                    self.path.mkdir()
+                    return
+                except FileExistsError:
+                    continue
+        except OSError as error:
+            raise UsageError(f"--results {results}: cannot make a folder there ({error.strerror}: {error.filename})") from None
+        raise UsageError(f"--results {results}: no free folder name for {self.path}")
+
+    def write_config(self, config: dict[str, Any]) -> None:
+        """`config.yaml`: every setting with its origin, package versions and the code's commit."""
+        text = yaml.safe_dump(config | {"versions": versions(), "git_commit": git_commit()}, sort_keys=False)
+        self._write_text("config.yaml", text)
+
+    def write_stream(self, stream: TaskList, labels: list[list[int]]) -> None:
+        """`stream.csv` (task, index, label in order of arrival) and `stream.png`. labels: per task, in stream order."""
+        from utils.plots import draw_stream
+
+        rows = [(t, i, y) for t, task in enumerate(stream.tasks) for i, y in zip(task.tolist(), labels[t])]
+        self._write_table("stream.csv", pd.DataFrame(rows, columns=["task", "index", "label"]))
+        order = list(dict.fromkeys(label for task in labels for label in task))
+        blurry = {label for part in stream.blurry for label in part} if isinstance(stream, SiBlurry) else None
+        draw_stream(self.path / "stream.png", labels, stream.num_classes, order, blurry)
+
+    def write_history(self, history: History) -> None:
+        """`metrics.csv` and `per_class.csv` as they stand."""
+        self._write_table("metrics.csv", history.metrics())
+        self._write_table("per_class.csv", history.per_class())
+
+    def write_end(self, summary: dict[str, Any], history: History, weights: dict[str, Any]) -> None:
+        """`model.safetensors`, `curve.png` and, last, `summary.json`: a folder with a summary is a complete run."""
+        from safetensors.torch import save_file
+
+        from utils.plots import draw_curve
+
+        with written_whole(self.path / "model.safetensors") as temporary:
+            save_file({key: value.detach().cpu().contiguous() for key, value in weights.items()}, temporary)
+        if not history.metrics()["accuracy"].isna().all():
+            draw_curve(self.path / "curve.png", history.metrics(), f"{summary['label']}, {summary['dataset']}, seed {summary['seed']}")
+        plain = {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in summary.items()}
+        self._write_text("summary.json", json.dumps(plain, indent=2) + "\n")
+
+    def _write_text(self, name: str, text: str) -> None:
+        with written_whole(self.path / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+    def _write_table(self, name: str, table: pd.DataFrame) -> None:
+        with written_whole(self.path / name) as temporary:
+            table.to_csv(temporary, index=False)
+
+
+def versions() -> dict[str, str]:
+    """Python and the packages that numbers depend on."""
+    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES}
+
+
+def git_commit() -> str | None:
+    """Commit of the code, with '+' if files differ from it; None outside a git checkout."""
+    folder = Path(__file__).resolve().parent
+    try:
+        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, timeout=10)
+        changed = subprocess.run(["git", "status", "--porcelain", "-uno"], cwd=folder, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return head.stdout.strip() + ("+" if changed.stdout.strip() else "") if head.returncode == 0 else None

@@ -1,0 +1,172 @@
+"""The one training loop: downstream methods, pretraining, MePo's meta stage and its covariance stage all run here."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+
+from utils import device as devices
+from utils.classes import SeenClasses
+from utils.contracts import Batch, Session
+from utils.evaluation import Accuracy, Evaluator
+from utils.history import History
+from utils.images import ImageSet, Transform
+from utils.streams import Draw, Stream
+
+CHECK_EVERY = 50  # batches between two looks at the loss; each look waits for the device
+
+
+class Listener:
+    """What the loop tells about its progress. Every method may be left out."""
+
+    def progress(self, trainer: Trainer) -> None:
+        """Called after every batch."""
+
+    def evaluated(self, trainer: Trainer) -> None:
+        """Called after every evaluation."""
+
+
+class Trainer:
+    """Runs one method over one stream and evaluates it on the way.
+
+    eval_period: images between anytime evaluations (negative: none). evaluator None: the method is never evaluated.
+    online_iter: updates per arriving batch. The state of a run between two batches is `state_dict`; a new Trainer of
+    the same settings that loads it goes on exactly where the other stood.
+    """
+
+    def __init__(
+        self,
+        model,
+        stream: Stream,
+        images: ImageSet,
+        transform: Transform,
+        evaluator: Evaluator | None,
+        online_iter: int,
+        eval_period: int,
+        listener: Listener | None = None,
+    ):
+        self.model, self.stream, self.images, self.transform = model, stream, images, transform
+        self.evaluator, self.online_iter, self.eval_period = evaluator, online_iter, eval_period
+        self.listener = listener or Listener()
+        self.device = images.device
+        self.history = History()
+        self.seen = SeenClasses(stream.num_classes, stream.known_classes)
+        self.task = self.epoch = self.batch = 0  # position: the next batch to train on
+        self.images_met = 0  # images of the stream consumed, every pass counted
+        self.nominal = eval_period  # images at which the next anytime evaluation is due
+        self.loss_sum = torch.zeros((), device=self.device)  # since the last row of the history
+        self.losses = 0
+        self._seconds_before, self._started = 0.0, time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Time spent on the run so far, over all its parts."""
+        return self._seconds_before + time.monotonic() - self._started
+
+    def train(self) -> History:
+        """The rest of the stream. Raises FloatingPointError soon after the first loss that is not finite."""
+        self.model.train()
+        while self.task < self.stream.num_tasks:
+            if self.epoch == self.batch == 0:
+                self._tell("begin_task")
+            while self.epoch < self.stream.num_epochs:
+                self._pass()
+                self.epoch, self.batch = self.epoch + 1, 0
+            self._tell("end_task")
+            self.task, self.epoch = self.task + 1, 0
+        self.model.end_stream()
+        return self.history
+
+    def _tell(self, hook: str) -> None:
+        """Session borders are told only to methods that declare that they need them."""
+        if self.model.needs_task_boundaries:
+            getattr(self.model, hook)(Session(self.task, self.stream.task_classes(self.task)))
+
+    def _pass(self) -> None:
+        """The rest of one pass over one task, and the evaluation at its end."""
+        draws = self.stream.batches(self.task, self.epoch)
+        while self.batch < len(draws):
+            size = self._step(draws[self.batch])
+            self.batch += 1
+            self.images_met += size
+            if self.batch % CHECK_EVERY == 0:
+                self._check_loss()
+            if self.eval_period > 0 and self.images_met + size > self.nominal:
+                self.history.add_anytime(self.images_met, self.nominal, self._evaluate(), **self._common())
+                self.nominal += self.eval_period  # once per batch, even if the period is shorter than a batch
+                self.listener.evaluated(self)
+            self.listener.progress(self)
+        accuracy = self._evaluate()
+        self.history.add_task_end(self.images_met, self.task, accuracy, self.seen.labels, **self._common())
+        self.listener.evaluated(self)
+
+    def _step(self, draw: Draw) -> int:
+        """All updates on one arriving batch; gives its number of images."""
+        labels = self.images.labels[draw.indices]
+        raw = self.images.raw(draw.indices)
+        self.seen.add(labels)
+        slots = self.seen.slots(labels).to(self.device, non_blocking=True)
+        transform = self.transform.train if draw.augment else self.transform.test
+        for _ in range(self.online_iter):
+            batch = Batch(transform(raw), slots, raw, len(self.seen))
+            self.loss_sum += self.model.observe(batch)
+            self.losses += 1
+        self.model.end_batch(batch)
+        return len(labels)
+
+    def _evaluate(self) -> Accuracy | None:
+        return None if self.evaluator is None else self.evaluator(self.model, self.seen)
+
+    def _common(self) -> dict[str, Any]:
+        """Columns of every row; the mean loss is taken since the row before."""
+        self._check_loss()
+        loss = self.loss_sum.item() / self.losses if self.losses else None
+        self.loss_sum.zero_()
+        self.losses = 0
+        return {"loss": loss, "classes_exposed": len(self.seen), "seconds": round(self.seconds, 3)}
+
+    def _check_loss(self) -> None:
+        if not torch.isfinite(self.loss_sum).item():
+            raise FloatingPointError(
+                f"the loss is not finite any more: task {self.task}, pass {self.epoch}, at or before batch {self.batch} "
+                f"({self.images_met} images met); try a smaller --lr or --precision 32"
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything the run's future depends on, between two batches."""
+        model = self.model
+        return {
+            "position": [self.task, self.epoch, self.batch],
+            "images_met": self.images_met,
+            "nominal": self.nominal,
+            "loss": [self.loss_sum.item(), self.losses],
+            "seconds": self.seconds,
+            "seen": self.seen.state_dict(),
+            "history": self.history.state_dict(),
+            "random": devices.random_states(self.device),
+            "augment": self.transform.generator.get_state(),
+            "model": model.state_dict(),
+            "extra": model.extra_state(),
+            "optimizer": model.optimizer.state_dict() if model.optimizer else None,
+            "scheduler": model.scheduler.state_dict() if model.scheduler else None,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes back what `state_dict` gave."""
+        self.task, self.epoch, self.batch = state["position"]
+        self.images_met, self.nominal = state["images_met"], state["nominal"]
+        loss, self.losses = state["loss"]
+        self.loss_sum.fill_(loss)
+        self._seconds_before, self._started = state["seconds"], time.monotonic()
+        self.seen.load_state_dict(state["seen"])
+        self.history.load_state_dict(state["history"])
+        self.model.load_state_dict(state["model"])
+        self.model.load_extra_state(state["extra"])
+        if self.model.optimizer:
+            self.model.optimizer.load_state_dict(state["optimizer"])
+        if self.model.scheduler:
+            self.model.scheduler.load_state_dict(state["scheduler"])
+        self.transform.generator.set_state(state["augment"])
+        devices.set_random_states(state["random"], self.device)
