@@ -5,11 +5,13 @@ Parses the command line, builds stream, network and method, trains, and leaves a
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
 from utils import plan as plans
 from utils.errors import UsageError
+from utils.files import writable_folder
 
 
 def main(argv: list[str]) -> int:
@@ -27,23 +29,36 @@ def main(argv: list[str]) -> int:
             raise
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
+    except OSError as error:
+        if "--debug" in argv:
+            raise
+        print(f"error: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("interrupted; what was measured so far is in the run folder", file=sys.stderr)
         return 130
 
 
 def run(plan: plans.Plan) -> Path:
-    """One run, after the stages it depends on; gives its folder."""
+    """One run, after the stages whose products it needs; gives its folder."""
     from setproctitle import setproctitle
 
     options = plan.run.args
-    for stage in plan.method.stages(options, plan.args.args):
+    for stage in plan.method.prepare(options, plan.args.args):
         if not stage.output.exists():
-            carried = {name: getattr(options, name) for name in ("device", "data_dir", "checkpoint_dir", "results", "plugins")}
-            given = carried | stage.options | {"model": stage.model, "dataset": stage.dataset}
-            run(plans.make(given).with_seed(1))
+            make_product(stage, options)
     setproctitle(f"{options.model} {options.dataset} seed{options.seed}")
     return train(plan)
+
+
+def make_product(stage, options) -> None:
+    """Runs a stage and keeps its settings beside its product. options: of the run that needs it."""
+    print(f"{stage.output} is not there yet; making it with {stage.model} on {stage.dataset}", file=sys.stderr)
+    writable_folder(stage.output.parent, "--checkpoint_dir")
+    carried = ("device", "data_dir", "checkpoint_dir", "results", "plugins")
+    given = {name: getattr(options, name) for name in carried} | stage.options
+    folder = run(plans.make(given | {"model": stage.model, "dataset": stage.dataset}).with_seed(1))
+    shutil.copy(folder / "config.yaml", stage.output.parent / "config.yaml")
 
 
 def train(plan: plans.Plan) -> Path:

@@ -30,8 +30,8 @@ class PromptPool(nn.Module):
         Gives its distance 1 - cos(query, key) [B] and its position inside that slice [B]. The gradient of the distance
         reaches the keys only, since a query carries none.
         """
-        keys = F.normalize(self.key[start:stop], dim=1)
-        distance = 1 - F.normalize(query, dim=1) @ keys.T
+        # Element by element and in float32: autocast would round a matrix product to bf16 and choose other keys.
+        distance = 1 - F.cosine_similarity(query.float()[:, None], self.key[start:stop], dim=-1)
         shortest, position = distance.min(dim=1)
         return shortest, position
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from torch import Generator, Tensor
@@ -17,12 +17,14 @@ class Dataset:
     num_classes: labels are the integers 0 ... num_classes - 1.
     image_size: height and width in pixels of the arrays that `load` returns.
     mean, std: per-channel statistics in [0, 1] with which images are normalised.
+    settings: options of the run that fit this dataset (eval_period ...); a method's published values come before them.
     """
 
     num_classes: ClassVar[int]
     image_size: ClassVar[int]
     mean: ClassVar[tuple[float, float, float]]
     std: ClassVar[tuple[float, float, float]]
+    settings: ClassVar[dict[str, Any]] = {}
 
     def load(self, root: Path, train: bool) -> tuple[np.ndarray, np.ndarray]:
         """The training or the test part: images uint8 [N, 3, H, W] (may be memory-mapped), labels int64 [N].

@@ -24,6 +24,7 @@ class SeqDigits(Dataset):
     num_classes = 10
     image_size = 32
     mean = std = (0.5, 0.5, 0.5)
+    settings = {"eval_period": 100}
 
     def load(self, root: Path, train: bool) -> tuple[np.ndarray, np.ndarray]:
         from sklearn.datasets import load_digits

@@ -35,6 +35,7 @@ class SeqGlyphs(Dataset):
     num_classes = 200
     image_size = glyphs.IMAGE_SIZE
     mean = std = (0.5, 0.5, 0.5)
+    settings = {"eval_period": 500}
 
     def load(self, root: Path, train: bool) -> tuple[np.ndarray, np.ndarray]:
         faces, samples, seed = (

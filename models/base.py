@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from utils.args import RunArgs
 from utils.contracts import Batch, Session, StreamInfo
 
 
@@ -20,7 +21,10 @@ class ModelArgs:
 
 @dataclass(frozen=True)
 class Stage:
-    """A run that must have happened before a method can start: `model` on `dataset` leaves the file `output`."""
+    """A run that must have happened before a method can start: `model` on `dataset` leaves the file `output`.
+
+    options: of that run, as on the command line; the rest are its defaults, with seed 1.
+    """
 
     model: str
     dataset: str
@@ -37,7 +41,7 @@ class ContinualModel(nn.Module):
     ----------------
     Args: dataclass of the method's own options.
     published: values that the method's authors give per dataset, name -> {option: value}; "*" holds for every dataset.
-        They may name options of the run (batch_size ...) too. Precedence: default < "*" < dataset < command line.
+        They may name options of the run (batch_size ...) too. For the precedence see `utils.args`.
     scenarios: streams it can be trained on, the first is the default: si-blurry, class-il, shuffled or episodes.
     needs_task_boundaries: whether it is told when a session begins and ends, and which classes that session owns.
     evaluated: whether its predictions are worth a test accuracy (a stage that only writes a file says no).
@@ -59,8 +63,8 @@ class ContinualModel(nn.Module):
         self.autocast = contextlib.nullcontext  # the loop puts the run's precision here
 
     @classmethod
-    def stages(cls, run, args) -> list[Stage]:
-        """Runs whose products this method needs and that are not there yet. `run`, `args`: resolved options."""
+    def prepare(cls, run: RunArgs, args: ModelArgs) -> list[Stage]:
+        """Runs whose products this method needs, in order; may fill in options that name those products."""
         return []
 
     @classmethod

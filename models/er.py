@@ -28,9 +28,9 @@ class ErArgs(ModelArgs):
     lr: float = option(0.005, "learning rate, constant", "Si-Blurry and MISA scripts", low=0)
     memory_size: int = option(2000, "images kept", "Si-Blurry ER scripts; MISA's default: 500", low=0)
     replay_size: int = option(32, "images replayed per update", "half of the scripts' batch of 64", low=1)
-    trainable: Literal["head", "all"] = option("head", "what trains: the linear head or the whole network", "same")
-    optimizer: Literal["adam", "sgd"] = option("adam", "sgd: momentum 0.9, Nesterov, weight decay 1e-4", "same")
-    exact_reservoir: bool = option(False, "decide per image, not per batch, whether the memory is full", "same")
+    trainable: Literal["head", "all"] = option("head", "what trains: the linear head or the whole network", "Si-Blurry and MISA")
+    optimizer: Literal["adam", "sgd"] = option("adam", "sgd: momentum 0.9, Nesterov, weight decay 1e-4", "Si-Blurry and MISA")
+    exact_reservoir: bool = option(False, "decide per image, not per batch, whether the memory is full", "Si-Blurry and MISA: off")
 
 
 class Er(ContinualModel):

@@ -19,13 +19,13 @@ from backbone.vit import embed, encode
 from models.base import ContinualModel, ModelArgs
 from utils.args import option
 from utils.contracts import Batch, StreamInfo
-from utils.files import written_whole
+from utils.files import writable_folder, written_whole
 
 
 @dataclass(kw_only=True)
 class MepoCovArgs(ModelArgs):
     samples: int = option(200, "images per class", "MePo notebook", low=1)
-    save_to: str | None = option(None, "file for the covariance (.npy, float64 [D, D]); none: only the run folder")
+    save_to: str | None = option(None, "folder for covariance.npy (float64 [D, D]); none: only the run folder")
 
 
 class MepoCov(ContinualModel):
@@ -36,6 +36,8 @@ class MepoCov(ContinualModel):
 
     def __init__(self, backbone: nn.Module, info: StreamInfo, args: MepoCovArgs):
         super().__init__(backbone, info, args)
+        if args.save_to:
+            writable_folder(Path(args.save_to), "--save_to")
         self.register_buffer("total", torch.zeros(info.num_classes, backbone.num_features, dtype=torch.float64))
         self.register_buffer("count", torch.zeros(info.num_classes, dtype=torch.float64))
 
@@ -63,7 +65,8 @@ class MepoCov(ContinualModel):
 
     def end_stream(self) -> None:
         if self.args.save_to:
-            with written_whole(Path(self.args.save_to)) as temporary, open(temporary, "wb") as file:
+            path = Path(self.args.save_to) / "covariance.npy"
+            with written_whole(path) as temporary, open(temporary, "wb") as file:
                 np.save(file, self.covariance().cpu().numpy())
 
     def configure_optimizer(self) -> None:

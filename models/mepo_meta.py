@@ -24,7 +24,7 @@ from backbone.vit import embed, encode
 from models.base import ContinualModel, ModelArgs
 from utils.args import option
 from utils.contracts import Batch, Session, StreamInfo
-from utils.files import written_whole
+from utils.files import writable_folder, written_whole
 
 SCRIPTS = "MePo scripts"
 
@@ -39,7 +39,7 @@ class MepoMetaArgs(ModelArgs):
     inner_lr: float = option(0.1, "Reptile rate alpha of the meta update", SCRIPTS, low=0, high=1)
     lr: float = option(1e-4, "learning rate of the backbone, SGD with momentum 0.9", SCRIPTS, low=0)
     lr_head: float = option(0.01, "learning rate of the head", SCRIPTS, low=0)
-    save_to: str | None = option(None, "file for the refined backbone (.safetensors); none: only the run folder")
+    save_to: str | None = option(None, "folder for the backbones meta_epoch_<e>.safetensors; none: only the run folder")
 
 
 class MepoMeta(ContinualModel):
@@ -53,8 +53,12 @@ class MepoMeta(ContinualModel):
         super().__init__(backbone, info, args)
         backbone.requires_grad_(True)
         width = backbone.num_features
+        if args.save_to:
+            writable_folder(Path(args.save_to), "--save_to")
         self.head = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, info.num_classes))
         self.register_buffer("group", torch.zeros(info.num_classes), persistent=False)  # 1 for classes of the group
+        self.groups_per_epoch = info.num_classes // min(args.group_size, info.num_classes)
+        self.groups = 0  # meta updates done
         self.repetition = 0  # r of R inside the group
         self.start: dict[str, Tensor] = {}  # w0, weights at the start of the group
         self.moved: dict[str, Tensor] = {}  # sum over r of (w_r - w0)
@@ -92,12 +96,17 @@ class MepoMeta(ContinualModel):
             if self.repetition == self.args.num_inner_steps:
                 mean = self.moved[name] / self.args.num_inner_steps
                 weight.copy_(self.start[name] + self.args.inner_lr * mean)
-        self.repetition %= self.args.num_inner_steps
+        if self.repetition == self.args.num_inner_steps:
+            self.repetition = 0
+            self.groups += 1
+            if self.groups % self.groups_per_epoch == 0:
+                self._save(self.groups // self.groups_per_epoch)
 
-    def end_stream(self) -> None:
+    def _save(self, epoch: int) -> None:
+        """The backbone without the head, as it stands after a meta epoch."""
         if self.args.save_to:
             weights = {key: value.cpu().contiguous() for key, value in self.backbone.state_dict().items()}
-            with written_whole(Path(self.args.save_to)) as temporary:
+            with written_whole(Path(self.args.save_to) / f"meta_epoch_{epoch}.safetensors") as temporary:
                 save_file(weights, temporary)
 
     def configure_optimizer(self) -> torch.optim.Optimizer:
@@ -108,8 +117,15 @@ class MepoMeta(ContinualModel):
         return torch.optim.SGD(groups, momentum=0.9)
 
     def extra_state(self) -> dict[str, Any]:
-        return {"repetition": self.repetition, "group": self.group, "start": self.start, "moved": self.moved}
+        return {
+            "groups": self.groups,
+            "repetition": self.repetition,
+            "group": self.group,
+            "start": self.start,
+            "moved": self.moved,
+        }
 
     def load_extra_state(self, state: dict[str, Any]) -> None:
-        self.repetition, self.start, self.moved = state["repetition"], state["start"], state["moved"]
+        self.groups, self.repetition = state["groups"], state["repetition"]
+        self.start, self.moved = state["start"], state["moved"]
         self.group.copy_(state["group"])

@@ -20,7 +20,7 @@ from models.base import ContinualModel, ModelArgs, linear_head
 from utils.args import option
 from utils.classes import mask_unseen
 from utils.contracts import Batch, StreamInfo
-from utils.files import written_whole
+from utils.files import writable_folder, written_whole
 
 
 @dataclass(kw_only=True)
@@ -44,6 +44,8 @@ class Supervised(ContinualModel):
         super().__init__(backbone, info, args)
         self.backbone.requires_grad_(True)
         self.head = linear_head(backbone.num_features, info.num_classes)
+        if args.save_to:
+            writable_folder(Path(args.save_to).parent, "--save_to")
 
     def forward(self, x: Tensor, fixed: Tensor | None = None) -> Tensor:
         return self.head(encode(self.backbone, embed(self.backbone, x)))

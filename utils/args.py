@@ -1,7 +1,8 @@
 """Options from dataclasses: declaration, precedence, checks and `--help`, on top of argparse.
 
 An option is a dataclass field made by `option(...)`. Its value comes from, in rising precedence: the field's default,
-the method's `published["*"]`, the method's `published[dataset]`, the command line. Nothing else sets a value.
+the dataset's `settings`, the method's `published["*"]`, the method's `published[dataset]`, the command line. Nothing
+else sets a value.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from utils.errors import UsageError
+
+SCRIPTS = "MISA, MePo and FlyGCL scripts"
 
 
 def option(
@@ -49,14 +52,14 @@ class RunArgs:
     scenario: Literal["si-blurry", "class-il", "shuffled", "episodes"] | None = option(
         None, "stream; default: the first the method allows"
     )
-    n_tasks: int = option(5, "tasks (sessions) of the stream", "Si-Blurry, MISA and MePo scripts", low=1)
-    n: int = option(50, "percent of the classes that are disjoint (101: natural class order)", "same", low=0, high=101)
-    m: int = option(10, "percent of the blurry classes' images that are scattered", "same", low=0, high=100)
-    varying: bool = option(True, "task sizes and shares are random (flag rnd_NM of the authors)", "same")
-    n_epochs: int = option(1, "passes over each task", "same", low=1)
+    n_tasks: int = option(5, "tasks (sessions) of the stream", SCRIPTS, low=1)
+    n: int = option(50, "percent of the classes that are disjoint (101: natural class order)", SCRIPTS, low=0, high=101)
+    m: int = option(10, "percent of the blurry classes' images that are scattered", SCRIPTS, low=0, high=100)
+    varying: bool = option(True, "task sizes and shares are random (flag rnd_NM of the authors)", SCRIPTS)
+    n_epochs: int = option(1, "passes over each task", SCRIPTS, low=1)
     batch_size: int = option(64, "images of a stream batch", "FlyGCL; MISA and MePo halve it", low=1)
-    online_iter: int = option(3, "updates per arriving batch, each freshly augmented", "FlyGCL, MISA, MePo scripts", low=1)
-    eval_period: int = option(1000, "images between anytime evaluations; negative: none", "same")
+    online_iter: int = option(3, "updates per arriving batch, each freshly augmented", SCRIPTS, low=1)
+    eval_period: int = option(1000, "images between anytime evaluations; negative: none", SCRIPTS)
     eval_batch_size: int = option(128, "images of an evaluation batch", "twice the batch in the released trainers", low=1)
     eval_mask: Literal["seen", "none"] = option("seen", "classes not met yet are masked in evaluation", "FlyGCL; MISA: none")
     seed: int = option(1, "sets the three seeds below", low=0, high=2**31 - 1)
@@ -72,6 +75,11 @@ class RunArgs:
     logger: Literal["tensorboard", "wandb"] | None = option(None, "also log there, if the package is installed")
     plugins: str | None = option(None, "folder with further models/*.py and datasets/*.py")
     debug: bool = option(False, "show tracebacks of errors")
+
+
+SEEDS = ("seed", "stream_seed", "init_seed", "train_seed")
+# Options that say which repetition a run is, or where it happens, but not what is computed.
+INCIDENTAL = {*SEEDS, "seeds", "device", "data_dir", "checkpoint_dir", "results", "plugins", "logger", "debug"}
 
 
 class Parser(argparse.ArgumentParser):
@@ -204,4 +212,4 @@ def _checked(field: dataclasses.Field, annotation: Any, value: Any) -> Any:
 def _show(value: Any) -> str:
     if isinstance(value, tuple):
         return " ".join(map(str, value))
-    return "none" if value is None else str(value)
+    return "unset" if value is None else str(value)

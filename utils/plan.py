@@ -6,11 +6,10 @@ import sys
 from dataclasses import dataclass, replace
 from typing import Any
 
-from utils.args import Parser, Resolved, RunArgs, add_options, as_dict, method_options, option_names, resolve
+from utils.args import SEEDS, Parser, Resolved, RunArgs, add_options, as_dict, method_options, option_names, resolve
 from utils.errors import UsageError
 from utils.registry import DATASETS, METHODS, add_plugins
 
-SEED_OPTIONS = ("stream_seed", "init_seed", "train_seed")
 HELP = ("-h", "--help")
 
 
@@ -29,7 +28,7 @@ class Plan:
     def with_seed(self, seed: int) -> Plan:
         """The plan of one run: seed sets the stream, initialisation and training seeds that were not set apart."""
         args = self.run.args
-        single = {name: seed if getattr(args, name) is None else getattr(args, name) for name in SEED_OPTIONS}
+        single = {name: seed if getattr(args, name) is None else getattr(args, name) for name in SEEDS[1:]}
         return replace(self, run=replace(self.run, args=replace(args, seed=seed, seeds=None, **single)))
 
     def settings(self) -> dict[str, Any]:
@@ -87,19 +86,24 @@ def make(given: dict[str, Any]) -> Plan:
     dataset = DATASETS.resolve(given["dataset"]) if given.get("dataset") else ""
     given = given | {"model": name, "dataset": dataset}
     method = METHODS.load(name)
-    published = _published(method, name, dataset)
+    published = [*_fitting(dataset), *_published(method, name, dataset)]
     args = resolve(method.Args, published, given)
     host = None
     for option in method_options(method.Args):
         host_name = METHODS.resolve(getattr(args.args, option))
         setattr(args.args, option, host_name)
         host_class = METHODS.load(host_name)
-        published = _published(host_class, host_name, dataset) + published
+        published = [*published[:1], *_published(host_class, host_name, dataset), *published[1:]]
         host = resolve(host_class.Args, published, given)
         args.args.host_args = host.args
     run = resolve(RunArgs, published, given)
     _check(method, run.args)
     return Plan(method, run, args, host)
+
+
+def _fitting(dataset: str) -> list[tuple[str, dict[str, Any]]]:
+    """Options of the run that a dataset sets for its size."""
+    return [(dataset, DATASETS.load(dataset).settings)] if dataset else [("", {})]
 
 
 def _published(method: type, name: str, dataset: str) -> list[tuple[str, dict[str, Any]]]:

@@ -19,14 +19,10 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from utils.args import Parser
+from utils.args import INCIDENTAL, SEEDS, Parser
 from utils.errors import UsageError
 from utils.files import written_whole
 from utils.plots import draw_comparison
-
-SEEDS = ("seed", "stream_seed", "init_seed", "train_seed")
-# Options of a run that say which repetition it is, or where it happened, but not what was computed.
-INCIDENTAL = {*SEEDS, "seeds", "device", "data_dir", "checkpoint_dir", "results", "plugins", "logger", "debug"}
 
 METRICS = ("A_auc", "A_avg", "A_last", "F_last", "BWT")  # fractions or None
 NUMBERS = ("samples", "seconds", "trainable_parameters")

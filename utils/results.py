@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
+import itertools
 import json
 import math
 import platform
@@ -14,8 +16,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from utils.errors import UsageError
-from utils.files import written_whole
+from utils.files import writable_folder, written_whole
 from utils.history import History
 from utils.streams import SiBlurry, TaskList
 
@@ -26,20 +27,13 @@ class RunFolder:
     """`<results>/<dataset>/<model>/<timestamp>-seed<k>/`, made anew; two runs never share one."""
 
     def __init__(self, results: str, dataset: str, model: str, seed: int):
-        parent = Path(results) / dataset / model
-        stamp = time.strftime("%Y%m%d-%H%M%S")
-        try:
-            parent.mkdir(parents=True, exist_ok=True)
-            for attempt in range(1000):
-                self.path = parent / (f"{stamp}-seed{seed}" + (f"-{attempt}" if attempt else ""))
-                try:
-                    self.path.mkdir()
-                    return
-                except FileExistsError:
-                    continue
-        except OSError as error:
-            raise UsageError(f"--results {results}: cannot make a folder there ({error.strerror}: {error.filename})") from None
-        raise UsageError(f"--results {results}: no free folder name for {self.path}")
+        parent = writable_folder(Path(results) / dataset / model, "--results")
+        name = f"{time.strftime('%Y%m%d-%H%M%S')}-seed{seed}"
+        for attempt in itertools.count():  # two runs may start within one second
+            self.path = parent / (f"{name}-{attempt}" if attempt else name)
+            with contextlib.suppress(FileExistsError):
+                self.path.mkdir()
+                return
 
     def write_config(self, config: dict[str, Any]) -> None:
         """`config.yaml`: every setting with its origin, package versions and the code's commit."""

@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# The main job on two CPU cores: MePo from a pretrained backbone to a blurry stream of handwritten digits.
+#
+#   bash command/quickstart.sh [options of main.py]
+#
+# 1. MISA alone on seq-digits, three seeds.
+# 2. MePo on the same streams: meta stage and meta covariance on glyphs (once, kept in checkpoints/), then MISA on top.
+# 3. A table and a figure that compare the two, in runs/quickstart/.
+set -euo pipefail
+
+repo="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+. "$repo/command/setup.sh"
+cd "$repo"
+
+for model in misa mepo; do
+    "$VENV/bin/python" main.py --model "$model" --dataset seq-digits --seeds 1 2 3 --results runs/quickstart "$@"
+done
+"$VENV/bin/python" -m utils.report runs/quickstart

@@ -1,0 +1,220 @@
+"""MePo stage 3: any prompt method on the meta-refined backbone, its features aligned to the meta covariance.
+
+Source: Sun et al., MePo, arXiv:2602.07940; released code (SunGL001/MePo, 55912a4; FlyGCL, 79a6b51). The host (`--host`)
+knows nothing of MePo: its classifier is put behind the alignment, at training and at test time. Products of stages 1
+and 2 are made once per backbone and kept under `--checkpoint_dir`, unless `--meta_path` and `--cor_path` name others.
+What the published numbers were made with, and is the default here:
+1. `align_form released`: A = L^-1 Lt, although rows x need A = L^-T Lt^T (`exact`) to reach the target covariance.
+2. `align_stats batch`: mean and covariance of the current batch, also at test time, so that a prediction depends on what
+   else is in the batch. `running` uses a moving average of the training batches instead, for training and test alike.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import backbone as backbones
+from models.base import ContinualModel, ModelArgs, Stage
+from utils import plan as plans
+from utils.args import INCIDENTAL, RunArgs, option
+from utils.contracts import Batch, Session, StreamInfo
+from utils.errors import UsageError
+from utils.registry import METHODS
+
+RIDGE = 1e-4  # epsilon added to the diagonal of both covariances
+NONE = "none"  # of --meta_path and --cor_path: leave that half of MePo out
+
+
+@dataclass(kw_only=True)
+class MepoArgs(ModelArgs):
+    host: str = option("misa", "prompt method that learns the stream", "paper", method=True)
+    pretrain: str = option("glyphs", "pretraining dataset of stages 1 and 2")
+    meta_path: str | None = option(None, "refined backbone (.safetensors, .pth); 'none': keep the original; default: stage 1")
+    cor_path: str | None = option(None, "meta covariance (.npy); 'none': no alignment; default: stage 2 on that backbone")
+    cor_coef: float = option(0.7, "share c of the aligned features; 0: no alignment", "FlyGCL, DualPrompt and MISA", low=0, high=1)
+    align_form: Literal["released", "exact"] = option("released", "linear map of the alignment", "released code")
+    align_stats: Literal["batch", "running"] = option("batch", "statistics it starts from", "released code")
+    momentum: float = option(0.1, "weight of a new batch in the running statistics", "ours", low=0, high=1)
+    host_args: ModelArgs | None = None
+
+
+class Mepo(ContinualModel):
+    Args = MepoArgs
+
+    def __init__(self, backbone: nn.Module, info: StreamInfo, args: MepoArgs):
+        super().__init__(backbone, info, args)
+        if args.meta_path != NONE:
+            backbones.load_weights(backbone, Path(args.meta_path))
+        self.host = METHODS.load(args.host)(backbone, info, args.host_args)
+        if args.cor_coef > 0 and args.cor_path != NONE:
+            target = load_covariance(Path(args.cor_path), backbone.num_features)
+            self.host.head = AlignedHead(self.host.head, target, args)
+
+    @classmethod
+    def prepare(cls, run: RunArgs, args: MepoArgs) -> list[Stage]:
+        """Fills in the paths left open; the stages whose products they name."""
+        stages = []
+        if args.meta_path is None:
+            stages.append(_stage("mepo_meta", run, args.pretrain, run.backbone_path))
+            args.meta_path = str(stages[-1].output)
+        if args.cor_path is None:
+            refined = run.backbone_path if args.meta_path == NONE else args.meta_path
+            if args.cor_coef > 0:
+                stages.append(_stage("mepo_cov", run, args.pretrain, refined, after=stages))
+            args.cor_path = str(stages[-1].output) if args.cor_coef > 0 else NONE
+        return stages
+
+    def label(self) -> str:
+        return f"mepo ({self.host.label()})"
+
+    @property
+    def needs_task_boundaries(self) -> bool:
+        return self.host.needs_task_boundaries
+
+    @property
+    def has_fixed_features(self) -> bool:
+        return self.host.has_fixed_features
+
+    def fixed_features(self, x: Tensor) -> Tensor:
+        return self.host.fixed_features(x)
+
+    def forward(self, x: Tensor, fixed: Tensor | None = None) -> Tensor:
+        return self.host(x, fixed)
+
+    def loss(self, batch: Batch) -> Tensor:
+        return self.host.loss(batch)
+
+    def end_batch(self, batch: Batch) -> None:
+        self.host.end_batch(batch)
+
+    def begin_task(self, session: Session) -> None:
+        self.host.begin_task(session)
+
+    def end_task(self, session: Session) -> None:
+        self.host.end_task(session)
+
+    def configure_optimizer(self) -> torch.optim.Optimizer | None:
+        return self.host.configure_optimizer()
+
+    def extra_state(self) -> dict[str, Any]:
+        return self.host.extra_state()
+
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        self.host.load_extra_state(state)
+
+
+class AlignedHead(nn.Module):
+    """A classifier that sees aligned features. target: meta covariance Sigma [D, D]."""
+
+    def __init__(self, head: nn.Module, target: Tensor, args: MepoArgs):
+        super().__init__()
+        self.head, self.args = head, args
+        width = len(target)
+        self.register_buffer("target_factor", factor(target), persistent=False)  # Lt, computed once
+        if args.align_stats == "running":
+            self.register_buffer("mean", torch.zeros(width))
+            self.register_buffer("covariance", torch.zeros(width, width))
+            self.register_buffer("batches", torch.zeros(()))
+
+    def forward(self, features: Tensor) -> Tensor:
+        with torch.autocast(features.device.type, enabled=False):  # a Cholesky factor in bf16 would be noise
+            aligned = align(
+                features.float(), self.target_factor, self.args.cor_coef, self.args.align_form, self._statistics(features)
+            )
+        return self.head(aligned)
+
+    @torch.no_grad()
+    def _statistics(self, features: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Mean and covariance to align from; None: those of the batch."""
+        if self.args.align_stats == "batch":
+            return None
+        if self.training and len(features) > 1:
+            # The first batch counts in full, so that the average does not start at zero.
+            weight = torch.where(self.batches == 0, 1.0, self.args.momentum)
+            mean, covariance = statistics(features.float())
+            self.mean.lerp_(mean[0], weight)
+            self.covariance.lerp_(covariance, weight)
+            self.batches += 1
+        return self.mean.clone(), self.covariance.clone()
+
+
+def statistics(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean [1, D] and covariance [D, D] (divisor B - 1) of features [B, D]."""
+    mean = features.mean(dim=0, keepdim=True)
+    centred = features - mean
+    return mean, centred.T @ centred / (len(features) - 1)
+
+
+def factor(covariance: Tensor) -> Tensor:
+    """Lower Cholesky factor of covariance + RIDGE * I, [D, D]."""
+    return torch.linalg.cholesky(covariance + RIDGE * torch.eye(len(covariance), dtype=covariance.dtype, device=covariance.device))
+
+
+def align(
+    features: Tensor,
+    target_factor: Tensor,
+    coef: float,
+    form: str = "released",
+    known: tuple[Tensor, Tensor] | None = None,
+) -> Tensor:
+    """Features X [B, D] moved towards a covariance whose factor is Lt [D, D] (`factor`): (1 - c) X + c F.
+
+    F is (X - mean) A with rows scaled to unit norm; A = L^-1 Lt in the released form, L^-T Lt^T in the exact one, L the
+    factor of the covariance of X. Gradients flow through mean, covariance and factor. known: mean and covariance to use
+    instead of the batch's. A single image without them is only normalised, as in FlyGCL.
+    """
+    if known is None and len(features) == 1:
+        mapped = features
+    else:
+        mean, covariance = statistics(features) if known is None else known
+        centred, own = features - mean, factor(covariance)
+        # Solves for the B rows instead of forming the [D, D] map.
+        if form == "released":
+            mapped = torch.linalg.solve_triangular(own, centred, upper=False, left=False) @ target_factor
+        else:
+            mapped = torch.linalg.solve_triangular(own.T, centred, upper=True, left=False) @ target_factor.T
+    return (1 - coef) * features + coef * F.normalize(mapped, dim=1, eps=1e-6)
+
+
+def load_covariance(file: Path, width: int) -> Tensor:
+    """A covariance [D, D] from a .npy file, float32. Raises UsageError unless it is one, of the backbone's width."""
+    if not file.is_file():
+        raise UsageError(f"--cor_path {file}: no such file")
+    try:
+        matrix = np.load(file, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise UsageError(f"--cor_path {file}: cannot be read as .npy ({error})") from None
+    if not isinstance(matrix, np.ndarray) or matrix.dtype.kind != "f" or matrix.shape != (width, width):
+        found = f"{matrix.dtype} {list(matrix.shape)}" if isinstance(matrix, np.ndarray) else "an archive"
+        raise UsageError(f"--cor_path {file}: holds {found}; the backbone needs float [{width}, {width}]")
+    if not np.isfinite(matrix).all():
+        raise UsageError(f"--cor_path {file}: holds values that are not finite")
+    scale = np.abs(matrix).max()
+    if not np.allclose(matrix, matrix.T, atol=1e-5 * scale):
+        raise UsageError(f"--cor_path {file}: is not symmetric, so it is no covariance")
+    if np.linalg.eigvalsh(matrix.astype(np.float64)).min() < -1e-5 * scale:
+        raise UsageError(f"--cor_path {file}: is not positive semi-definite, so it is no covariance")
+    return torch.from_numpy(matrix.astype(np.float32))
+
+
+def _stage(model: str, run: RunArgs, dataset: str, weights: str | None, after: list[Stage] = ()) -> Stage:
+    """A stage and the place of its product, which is named by everything the product depends on."""
+    options = {"backbone": run.backbone, "backbone_path": weights}
+    plan = plans.make(options | {"model": model, "dataset": dataset}).with_seed(1)
+    settings = {**plan.settings(), "origin": None}
+    settings["run"] = {name: value for name, value in settings["run"].items() if name not in INCIDENTAL}
+    settings["run"]["backbone_path"] = after[-1].output.parent.name if after else backbones.fingerprint(run.backbone, weights)
+    key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:10]
+    folder = Path(run.checkpoint_dir) / run.backbone / f"{model}-{plan.run.args.dataset}-{key}"
+    args = plan.args.args
+    name = f"meta_epoch_{args.meta_epochs}.safetensors" if model == "mepo_meta" else "covariance.npy"
+    return Stage(model, dataset, folder / name, options | {"save_to": str(folder)})
