@@ -105,7 +105,8 @@ def train(plan: plans.Plan) -> Path:
     torch.manual_seed(options.train_seed)
 
     folder = RunFolder(options.results, options.dataset, options.model, options.seed)
-    settings = plan.settings()
+    stream_sha256 = stream.sha256() if isinstance(stream, TaskList) else None
+    settings = plan.settings() | {"stream_sha256": stream_sha256}
     folder.write_config(settings)
     if isinstance(stream, TaskList):
         folder.write_stream(stream, [images.labels[task].tolist() for task in stream.tasks])
@@ -132,7 +133,7 @@ def train(plan: plans.Plan) -> Path:
         "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "total_parameters": sum(p.numel() for p in model.parameters()),
         "needs_task_boundaries": model.needs_task_boundaries,
-        "stream_sha256": stream.sha256() if isinstance(stream, TaskList) else None,
+        "stream_sha256": stream_sha256,
         "peak_memory_mb": devices.peak_memory_mb(device),
     }
     folder.write_end(summary, history, model.state_dict())

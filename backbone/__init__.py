@@ -9,11 +9,11 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from utils.errors import UsageError
+from utils.tensors import read_tensors
 
 SHIPPED = Path(__file__).resolve().parent / "weights"
 RANDOM = "random"  # --backbone_path random: untrained weights, for pretraining
@@ -76,7 +76,11 @@ def _architecture(name: str, image_size: int | None) -> VisionTransformer:
 
 def load_weights(vit: VisionTransformer, file: Path) -> None:
     """Loads a state dict with timm names into the network; classifier keys are ignored, anything else must fit."""
-    state = {key: value for key, value in _clean(read_state_dict(file)).items() if not key.startswith(("head.", "fc."))}
+    state = read_tensors(file)
+    flat = isinstance(state, dict) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items())
+    if not flat:
+        raise UsageError(f"{file}: holds no flat state dict of tensors")
+    state = {key: value for key, value in _clean(state).items() if not key.startswith(("head.", "fc."))}
     own = vit.state_dict()
     missing, unknown = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     wrong = sorted(key for key in own.keys() & state.keys() if own[key].shape != state[key].shape)
@@ -94,21 +98,3 @@ def load_weights(vit: VisionTransformer, file: Path) -> None:
 def _clean(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Keys without the prefixes that DataParallel and the GCL repositories add."""
     return {key.removeprefix("module.").removeprefix("backbone."): value for key, value in state.items()}
-
-
-def read_state_dict(file: Path) -> dict[str, Tensor]:
-    """Tensors of a .safetensors, .pth or .pt file; nothing in the file can run code."""
-    if not file.is_file():
-        raise UsageError(f"{file}: no such weight file")
-    try:
-        if file.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(file)
-        state = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # the readers raise many types; whichever it is, the file is unusable
-        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UsageError(f"{file}: cannot be read as weights ({first_line})") from None
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UsageError(f"{file}: holds no flat state dict of tensors")
-    return state

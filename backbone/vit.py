@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from timm.models.vision_transformer import VisionTransformer
+from timm.models.vision_transformer import Attention, VisionTransformer
 from torch import Tensor, nn
 
 
@@ -131,6 +131,8 @@ def check_seam(vit: nn.Module) -> str | None:
         attn = getattr(block, "attn", None)
         if not all(hasattr(block, name) for name in ("norm1", "ls1", "drop_path1", "norm2", "ls2", "drop_path2", "mlp")):
             return f"its blocks are {type(block).__name__}"
-        if not hasattr(attn, "qkv") or not isinstance(getattr(attn, "norm", nn.Identity()), nn.Identity):
+        if type(attn) is not Attention:
             return f"its attention is {type(attn).__name__}"
+        if not isinstance(getattr(attn, "norm", nn.Identity()), nn.Identity) or getattr(attn, "gate", None) is not None:
+            return "its attention is normed or gated before the last projection"
     return None

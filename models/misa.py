@@ -18,6 +18,7 @@ from models.dualprompt import DualPrompt, DualPromptArgs
 from utils.args import option
 from utils.contracts import StreamInfo
 from utils.errors import UsageError
+from utils.tensors import read_tensors
 
 
 @dataclass(kw_only=True)
@@ -42,12 +43,7 @@ def load_prompts(prompts: nn.Parameter, file: Path) -> None:
 
     Raises UsageError if the file is missing, holds no tensor, or does not fit.
     """
-    if not file.is_file():
-        raise UsageError(f"--load_pt: {file} is missing; the folder must hold g_prompt.pt and e_prompt.pt")
-    try:
-        loaded = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # the reader raises many types; whichever it is, the file is unusable
-        raise UsageError(f"--load_pt: {file} cannot be read ({str(error).splitlines()[0]})") from None
+    loaded = read_tensors(file)
     if not isinstance(loaded, Tensor) or loaded.ndim != 3 or loaded.shape[1:] != prompts.shape[1:] or len(loaded) == 0:
         found = list(loaded.shape) if isinstance(loaded, Tensor) else type(loaded).__name__
         raise UsageError(f"--load_pt: {file} holds {found}, this network and these options need {list(prompts.shape)}")

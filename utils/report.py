@@ -269,15 +269,26 @@ def name_rows(runs: list[Run]) -> dict[str, list[Run]]:
     rows = {}
     for label in sorted(groups, key=_beside_host):
         settings = [dict(group) for group in groups[label]]
+        members = list(groups[label].values())
         differing = [
             key for key in sorted(set().union(*settings)) if len({options.get(key) for options in settings}) > 1
         ]
-        named = {}
-        for options, group in zip(settings, groups[label].values(), strict=True):
-            values = [f"{_short(key)}={options.get(key, 'unset')}" for key in differing]
-            named[" ".join([label, *values])] = sorted(group, key=lambda run: str(run.seeds))
+        # What was typed says most in fewest words; where that leaves two rows with one name, all that differs is told.
+        names = [_name(label, options, [k for k in differing if _typed(k, group)]) for options, group in zip(settings, members, strict=True)]
+        if len(set(names)) < len(names):
+            names = [_name(label, options, differing) for options in settings]
+        named = {name: sorted(group, key=lambda run: str(run.seeds)) for name, group in zip(names, members, strict=True)}
         rows |= dict(sorted(named.items()))
     return rows
+
+
+def _name(label: str, options: dict[str, str], shown: list[str]) -> str:
+    return " ".join([label, *(f"{_short(key)}={options.get(key, 'unset')}" for key in shown)])
+
+
+def _typed(key: str, group: list[Run]) -> bool:
+    """Whether an option (run.x, method.x, host.x) was given on the command line."""
+    return any((run.config.get("origin") or {}).get(key.partition(".")[2]) == "command line" for run in group)
 
 
 def _beside_host(label: str) -> tuple[str, bool]:
