@@ -136,7 +136,7 @@ def train(plan: plans.Plan) -> Path:
         "stream_sha256": stream_sha256,
         "peak_memory_mb": devices.peak_memory_mb(device),
     }
-    folder.write_end(summary, history, model.state_dict())
+    folder.write_end(summary, history, model)
     return folder.path
 
 

@@ -21,8 +21,8 @@ from datasets.base import Dataset
 from utils import glyphs
 from utils.augment import random_shift, uniform
 
-RENDITION_SHARE = 0.5  # of the images, in training and test
-RENDITION_STRENGTH = 0.5  # 0: renditions look like the other images; 1: as strange as they get while still legible
+RENDITION_SHARE = 0.4  # of the images, in training and test
+RENDITION_STRENGTH = 0.4  # 0: renditions look like the other images; 1: as strange as they get while still legible
 
 KINDS = ("outlined", "inverted", "coloured", "textured", "blurred", "faint")
 TRAIN_FACES, TEST_FACES = glyphs.SANS + glyphs.MONO, glyphs.SERIF

@@ -191,19 +191,24 @@ def load_covariance(file: Path, width: int) -> Tensor:
         raise UsageError(f"--cor_path {file}: no such file")
     try:
         matrix = np.load(file, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise UsageError(f"--cor_path {file}: cannot be read as .npy ({error})") from None
+    except Exception as error:  # the reader raises many types; whichever it is, the file is unusable
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise UsageError(f"--cor_path {file}: cannot be read as .npy ({reason})") from None
     if not isinstance(matrix, np.ndarray) or matrix.dtype.kind != "f" or matrix.shape != (width, width):
         found = f"{matrix.dtype} {list(matrix.shape)}" if isinstance(matrix, np.ndarray) else "an archive"
         raise UsageError(f"--cor_path {file}: holds {found}; the backbone needs float [{width}, {width}]")
-    if not np.isfinite(matrix).all():
+    with np.errstate(over="ignore"):
+        covariance = torch.from_numpy(matrix.astype(np.float32))
+    if not covariance.isfinite().all():
         raise UsageError(f"--cor_path {file}: holds values that are not finite")
     scale = np.abs(matrix).max()
     if not np.allclose(matrix, matrix.T, atol=1e-5 * scale):
         raise UsageError(f"--cor_path {file}: is not symmetric, so it is no covariance")
-    if np.linalg.eigvalsh(matrix.astype(np.float64)).min() < -1e-5 * scale:
-        raise UsageError(f"--cor_path {file}: is not positive semi-definite, so it is no covariance")
-    return torch.from_numpy(matrix.astype(np.float32))
+    try:
+        factor(covariance)
+    except torch.linalg.LinAlgError:
+        raise UsageError(f"--cor_path {file}: is not positive semi-definite, so it is no covariance") from None
+    return covariance
 
 
 def _stage(model: str, run: RunArgs, dataset: str, weights: str | None, after: list[Stage] = ()) -> Stage:

@@ -83,6 +83,8 @@ class MepoMeta(ContinualModel):
         """Start of a repetition; at the first one w0 is kept."""
         self.group.zero_()
         self.group[session.classes] = 1
+        if self.groups == self.repetition == 0:
+            self._save(0)  # the untouched backbone, as the released script does
         if self.repetition == 0:
             self.start = {name: weight.detach().clone() for name, weight in self.named_parameters()}
             self.moved = {name: torch.zeros_like(weight) for name, weight in self.start.items()}

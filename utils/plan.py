@@ -62,7 +62,7 @@ def parse(argv: list[str]) -> Plan | str:
         raise UsageError("--dataset is missing; python main.py --help lists the datasets")
 
     method = METHODS.load(chosen.model)
-    hosts = [METHODS.load(name) for name in _hosts_named(method, words)]
+    hosts = [_load_host(option, name) for option, name in _hosts_named(method, words).items()]
     parser = Parser(prog="main.py", add_help=False)
     for cls in (RunArgs, method.Args, *(host.Args for host in hosts)):
         add_options(parser, cls.__name__, cls)
@@ -70,14 +70,22 @@ def parse(argv: list[str]) -> Plan | str:
     return method_help(plan) if wants_help else plan
 
 
-def _hosts_named(method: type, words: list[str]) -> list[str]:
-    """Names of the methods that the options of `method` name, on the command line or by default."""
-    names = []
+def _hosts_named(method: type, words: list[str]) -> dict[str, str]:
+    """Names of the methods that the options of `method` name, on the command line or by default, by option."""
+    names = {}
     for option in method_options(method.Args):
         parser = Parser(add_help=False)
         parser.add_argument(f"--{option}", default=getattr(method.Args(), option))
-        names.append(getattr(parser.parse_known_args(words)[0], option))
+        names[option] = getattr(parser.parse_known_args(words)[0], option)
     return names
+
+
+def _load_host(option: str, name: str) -> type:
+    """The class of a method that learns a stream by itself, so that another can wrap it."""
+    host = METHODS.load(name)
+    if method_options(host.Args) or not host.evaluated:
+        raise UsageError(f"--{option} {METHODS.resolve(name)}: this method does not learn a stream by itself")
+    return host
 
 
 def make(given: dict[str, Any]) -> Plan:
@@ -92,7 +100,7 @@ def make(given: dict[str, Any]) -> Plan:
     for option in method_options(method.Args):
         host_name = METHODS.resolve(getattr(args.args, option))
         setattr(args.args, option, host_name)
-        host_class = METHODS.load(host_name)
+        host_class = _load_host(option, host_name)
         published = [*published[:1], *_published(host_class, host_name, dataset), *published[1:]]
         host = resolve(host_class.Args, published, given)
         args.args.host_args = host.args

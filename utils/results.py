@@ -55,14 +55,14 @@ class RunFolder:
         self._write_table("metrics.csv", history.metrics())
         self._write_table("per_class.csv", history.per_class())
 
-    def write_end(self, summary: dict[str, Any], history: History, weights: dict[str, Any]) -> None:
+    def write_end(self, summary: dict[str, Any], history: History, model) -> None:
         """`model.safetensors`, `curve.png` and, last, `summary.json`: a folder with a summary is a complete run."""
-        from safetensors.torch import save_file
+        from safetensors.torch import save_model
 
         from utils.plots import draw_curve
 
         with written_whole(self.path / "model.safetensors") as temporary:
-            save_file({key: value.detach().cpu().contiguous() for key, value in weights.items()}, temporary)
+            save_model(model, str(temporary))  # knows of modules that stand in two places, as a wrapped backbone does
         if not history.metrics()["accuracy"].isna().all():
             draw_curve(self.path / "curve.png", history.metrics(), f"{summary['label']}, {summary['dataset']}, seed {summary['seed']}")
         plain = {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in summary.items()}

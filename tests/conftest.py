@@ -1,0 +1,160 @@
+"""What the tests share: a tiny network, a tiny dataset that can be learnt, and runs built from them. No network, no GPU."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the networks are so small that threads only get in each other's way
+
+import backbone as backbones
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
+
+from datasets.base import Dataset
+from models.base import ContinualModel
+from utils import plan as plans
+from utils.augment import random_shift
+from utils.contracts import StreamInfo
+from utils.evaluation import Evaluator
+from utils.images import ImageSet, Transform
+from utils.streams import Stream, make_stream
+from utils.training import Listener, Trainer
+
+WIDTH = 32  # of the tiny network
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def tiny_vit(seed: int = 0, **settings) -> VisionTransformer:
+    """A network of six narrow blocks. Its weights are larger than timm's, so that it tells images apart untrained."""
+    torch.manual_seed(seed)
+    sizes = {"img_size": 32, "patch_size": 8, "embed_dim": WIDTH, "depth": 6, "num_heads": 4, "num_classes": 0}
+    vit = VisionTransformer(**sizes | settings)
+    enlarge(vit, std=0.15)
+    return vit.eval()
+
+
+@torch.no_grad()
+def enlarge(vit: VisionTransformer, std: float) -> None:
+    for weight in vit.parameters():
+        weight.normal_(std=std) if weight.ndim > 1 else weight.add_(0.05 * torch.randn_like(weight))
+
+
+class Patches(Dataset):
+    """12 classes, each a checkerboard of four colours under noise."""
+
+    num_classes = 12
+    image_size = 32
+    mean = std = (0.5, 0.5, 0.5)
+    per_class = {True: 16, False: 6}
+
+    def load(self, root, train: bool) -> tuple[np.ndarray, np.ndarray]:
+        patterns = np.random.default_rng(0).integers(30, 226, (self.num_classes, 3, 2, 2)).repeat(16, 2).repeat(16, 3)
+        labels = np.arange(self.num_classes).repeat(self.per_class[train])
+        noise = np.random.default_rng(1 + train).normal(0, 12, (len(labels), 3, 32, 32))
+        return (patterns[labels] + noise).clip(0, 255).astype(np.uint8), labels
+
+    def augment(self, images: Tensor, generator) -> Tensor:
+        return random_shift(images, 1, generator)
+
+
+@dataclass
+class Run:
+    """A run that has not started. frozen: the weights that must not move, as they were."""
+
+    model: ContinualModel
+    trainer: Trainer
+    info: StreamInfo
+    frozen: dict[str, Tensor]
+
+
+def build(
+    method: type | str, own: dict | None = None, stream: Stream | None = None, listener: Listener | None = None, **run
+) -> Run:
+    """A run of `method` (a name or a class of the test) on `Patches`, put together as main.py does it.
+
+    own: the method's options. run: options of the run. stream: instead of the one that the options describe.
+    """
+    by_name = isinstance(method, str)
+    given = {"dataset": "seq-digits", "n_tasks": 3, "batch_size": 16, "online_iter": 1, "eval_period": 64} | run | (own or {})
+    plan = plans.make(given | {"model": method if by_name else "er"}).with_seed(run.get("seed", 1))
+    options, args = plan.run.args, plan.args.args if by_name else method.Args()
+    kind = plan.method if by_name else method
+    dataset = Patches()
+    images = ImageSet(*dataset.load(None, train=True), CPU)
+    if stream is None:
+        stream = make_stream(options, kind.stream_options(args), images.labels, dataset.num_classes)
+    transform = Transform(dataset, CPU, options.train_seed)
+    evaluator = None
+    if kind.evaluated:
+        test_images = ImageSet(*dataset.load(None, train=False), CPU)
+        evaluator = Evaluator(test_images, transform, options.eval_batch_size, options.eval_mask)
+    info = StreamInfo(
+        num_classes=dataset.num_classes,
+        num_images=stream.num_images(),
+        num_updates=stream.num_batches() * options.online_iter,
+        image_size=dataset.image_size,
+        seed=options.train_seed,
+        augment=transform.train,
+    )
+    vit = tiny_vit().requires_grad_(False)
+    torch.manual_seed(options.init_seed)
+    model = kind(vit, info, args)
+    model.optimizer = model.configure_optimizer()
+    torch.manual_seed(options.train_seed)
+    trainer = Trainer(model, stream, images, transform, evaluator, options.online_iter, options.eval_period, listener)
+    frozen = {name: p.detach().clone() for name, p in model.named_parameters() if not p.requires_grad}
+    return Run(model, trainer, info, frozen)
+
+
+def weights_of(model: torch.nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+def assert_same_weights(first: dict[str, Tensor], second: dict[str, Tensor]) -> None:
+    assert first.keys() == second.keys()
+    different = [name for name in first if not torch.equal(first[name], second[name])]
+    assert not different
+
+
+def rows_of(trainer: Trainer) -> list[dict]:
+    """What a run measured, without the clock; text, so that NaN equals NaN."""
+    rows = [{name: value for name, value in row.items() if name != "seconds"} for row in trainer.history.rows]
+    return [repr(row) for row in rows + trainer.history.class_rows]
+
+
+def random_covariance(width: int, seed: int = 0) -> np.ndarray:
+    matrix = np.random.default_rng(seed).normal(size=(4 * width, width))
+    return matrix.T @ matrix / len(matrix)
+
+
+@pytest.fixture(scope="session")
+def products(tmp_path_factory) -> dict[str, str]:
+    """Stand-ins for the products of MePo's stages, for the tiny network: other weights and a covariance."""
+    folder = tmp_path_factory.mktemp("products")
+    save_file(weights_of(tiny_vit(seed=7)), folder / "meta.safetensors")
+    np.save(folder / "covariance.npy", random_covariance(WIDTH))
+    return {"meta_path": str(folder / "meta.safetensors"), "cor_path": str(folder / "covariance.npy")}
+
+
+@pytest.fixture(scope="session")
+def glyph_weights(tmp_path_factory):
+    """Random weights of vit_tiny_glyphs in a file, large enough to tell digits apart."""
+    torch.manual_seed(0)
+    vit = backbones.make("vit_tiny_glyphs", backbones.RANDOM)
+    enlarge(vit, std=0.1)
+    file = tmp_path_factory.mktemp("weights") / "vit_tiny_glyphs.safetensors"
+    save_file(weights_of(vit), file)
+    return file

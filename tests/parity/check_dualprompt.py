@@ -1,0 +1,166 @@
+"""DualPrompt and the stream stage of MISA: every update, every evaluation and the final weights."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from models.base import ContinualModel
+from models.dualprompt import DualPrompt, DualPromptArgs
+from models.misa import Misa
+from utils.classes import mask_unseen
+from utils.evaluation import Evaluator
+from utils.images import ImageSet
+
+from .goldens import Case
+from .replay import CPU, Recorded, Recorder, Unchanged, consecutive, load, load_vit, make_info, set_optimizer, train
+
+
+def check(case: Case, folder: Path) -> None:
+    settings = case.settings
+    steps = case.count("step{}/x")
+    x = [case[f"step{k}/x"] for k in range(steps)]
+    y = torch.cat([case[f"step{k}/y"] for k in range(steps)])
+    tasks = consecutive([len(part) for part in x], settings["batches_per_task"])
+    num_classes = settings["vit"]["num_classes"]
+
+    model = make_model(case, folder, settings.get("total_samples", len(y)))
+    recorder = watch(model)
+    mask = word(settings["eval_logit_mask"], {"seen": "seen", "none": "none"})
+    test_images = ImageSet(case["eval/x"].numpy(), case["eval/y"].numpy(), CPU)
+    evaluator = Evaluator(test_images, Unchanged(), len(test_images), mask)
+    trainer = train(
+        model,
+        Recorded(tasks, num_classes),
+        torch.cat(x),
+        y,
+        settings["online_iter"],
+        lambda model, seen: recorder.evaluate(evaluator, model, seen),
+    )
+    check_updates(case, recorder, trainer.seen.labels)
+    check_evaluations(case, recorder, trainer.seen, mask, settings["config"].get("lambd", DualPromptArgs().lambd))
+    check_final(case, model)
+
+
+def make_model(case: Case, folder: Path, num_images: int) -> DualPrompt:
+    """The method of the case with its initial weights; MISA's warm prompts come from files."""
+    settings, cls = case.settings, {"dualprompt": DualPrompt, "misa": Misa}[case.settings["system"]]
+    config = dict(settings["config"])
+    warm = config.pop("load_pt", False)
+    given = make_args(cls.Args, config) | {
+        "lr": settings["optimizer"]["lr"],
+        "e_pool": settings.get("e_pool_effective", config.get("e_pool", cls.Args().e_pool)),
+        "step_num": settings.get("step_num", config["task_num"]),
+        "step_schedule": "task" if "task_count" in settings else "samples",
+        "prompt_index": "local" if config.get("variant") == "release_local_index" else "global",
+        "train_mask": word(
+            settings["train_logit_mask"], {"seen classes": "seen", "classes of the current batch": "batch"}
+        ),
+    }
+    if warm:
+        for name in ("g_prompt", "e_prompt"):
+            torch.save(case[f"ckpt/{name}"], folder / f"{name}.pt")
+        given["load_pt"] = str(folder)
+    model = cls(load_vit(case), make_info(case, num_images), cls.Args(**given))
+    initial = case.below("method/")
+    if warm:
+        for name in ("g_prompt.prompts", "e_prompt.prompts"):
+            case.equal(f"method/{name}", dict(model.named_parameters())[name].detach())
+            del initial[name]
+    load(model, initial)
+    load(model.head, case.below("head/"))
+    check_trainable(case, model)
+    set_optimizer(model, settings["optimizer"])
+    return model
+
+
+def make_args(cls: type, config: dict) -> dict:
+    """The options of `cls` that the case sets under their own names."""
+    names = {field.name for field in dataclasses.fields(cls)}
+    return {key: tuple(v) if isinstance(v, list) else v for key, v in config.items() if key in names}
+
+
+def word(text: str, meanings: dict[str, str]) -> str:
+    """The meaning of the entry that `text` begins with."""
+    found = [meaning for begin, meaning in meanings.items() if text.startswith(begin)]
+    assert found, f"the project has no mask for '{text}'"
+    return found[0]
+
+
+def check_trainable(case: Case, model: torch.nn.Module) -> None:
+    ours = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    ours = {name.removeprefix("host.").replace("head.head.", "head.") for name in ours}
+    theirs = {name.replace("backbone.fc.", "head.") for name in case.settings["trainable"]}
+    assert ours == theirs, f"{case.name}: trains {sorted(ours)} instead of {sorted(theirs)}"
+
+
+def watch(model: DualPrompt, outer: ContinualModel | None = None) -> Recorder:
+    """Records logits, chosen prompts, key distances and the step counter of each update and evaluation.
+
+    outer: the method that hosts this one and is the one that the loop knows.
+    """
+    recorder, select = Recorder(outer or model), model.select
+
+    def selected(query):
+        index, distance = select(query)
+        recorder.watch(selected=index, distance=distance)
+        return index, distance
+
+    model.select = selected
+    recorder.before = lambda: {"task_count": model.step}
+    recorder.watch_head(model.head)
+    return recorder
+
+
+def check_updates(case: Case, recorder: Recorder, labels: list[int]) -> None:
+    tolerance, online_iter = case.settings["tolerances"]["loss_logits"], case.settings["online_iter"]
+    assert len(recorder.updates) == online_iter * case.count("step{}/x")
+    for k in range(case.count("step{}/x")):
+        updates = recorder.updates[k * online_iter : (k + 1) * online_iter]
+        first = updates[0]
+        case.equal(f"step{k}/exposed", labels[: first["batch"].seen])
+        case.equal(f"step{k}/y_mapped", first["batch"].y)
+        case.equal(f"step{k}/task_count", first["task_count"])
+        case.equal(f"step{k}/selected", torch.stack([update["selected"] for update in updates])[..., None])
+        case.close(f"step{k}/similarity", torch.stack([update["distance"].mean() for update in updates]), tolerance)
+        case.close(f"step{k}/logits", torch.stack([update["logits"] for update in updates]), tolerance)
+        case.close(f"step{k}/loss", torch.stack([update["loss"] for update in updates]), tolerance)
+
+
+def check_evaluations(case: Case, recorder: Recorder, seen, mask: str, lambd: float | None) -> None:
+    """lambd None: the method has no similarity term."""
+    tolerance, raw = case.settings["tolerances"]["loss_logits"], case["eval/y"]
+    assert len(recorder.evaluations) == len(case.settings["batches_per_task"])
+    for t, found in enumerate(recorder.evaluations):
+        slots = seen.slots(raw)
+        met = (slots >= 0) & (slots < found["seen"])
+        case.equal(f"eval{t}/n_seen", found["seen"])
+        case.equal(f"eval{t}/index", torch.where(met)[0])
+        case.close(f"eval{t}/logits", found["logits"], tolerance)
+        logits = mask_unseen(found["logits"], found["seen"]) if mask == "seen" else found["logits"]
+        loss = F.cross_entropy(logits, slots[met])
+        if lambd is not None:
+            case.equal(f"eval{t}/task_count", found["task_count"])
+            case.equal(f"eval{t}/selected", found["selected"][:, None])
+            loss = loss + lambd * found["distance"].mean()
+        case.close(f"eval{t}/loss", loss, tolerance)
+        case.close(f"eval{t}/acc", found["accuracy"].average, tolerance)
+
+
+def check_final(case: Case, model: torch.nn.Module) -> None:
+    """Weights and counters, then the logits of the final network, whose evaluation the reference does not count."""
+    final = case.below("final/")
+    if "counter" in final:
+        case.equal("final/counter", model.e_prompt.counter)
+    if "frequency" in final:  # never moves in the released loops; the project keeps none
+        case.equal("final/frequency", torch.ones(len(final["frequency"])))
+    state = model.state_dict()
+    for name in final.keys() - {"counter", "frequency"}:
+        case.close(f"final/{name}", state[name.replace("/", ".")], case.settings["tolerances"]["final"])
+    model.eval()
+    with torch.no_grad():
+        logits = model(case["eval/x"][case["eval/index"]])
+    case.close("eval/logits", logits, case.settings["tolerances"]["loss_logits"])

@@ -1,0 +1,153 @@
+"""Every case below GOLDENS is compared with the project, or skipped by name because its system is not built."""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from pathlib import Path
+
+import pytest
+
+from utils.registry import METHODS
+
+from . import check_dualprompt, check_er, check_mepo, check_metrics, check_stream, goldens
+
+BUILT = {
+    "stream": check_stream.check,
+    "metrics": check_metrics.check,
+    "dualprompt": check_dualprompt.check,
+    "misa": check_dualprompt.check,
+    "er": check_er.check,
+    "mepo_align": check_mepo.check_align,
+    "mepo_cov": check_mepo.check_cov,
+    "mepo_meta": check_mepo.check_meta,
+    "mepo_dualprompt": check_mepo.check_with_dualprompt,
+}
+NOT_BUILT = (
+    *("l2p", "coda", "mvp", "flyprompt", "ranpac", "singleprompt", "slca"),
+    *("oml", "bcl", "posterior_replay", "lmsrr"),
+)
+
+
+def why_skipped(folder: Path, name: str) -> str | None:
+    """Why a case cannot be compared yet, or None. Raises AssertionError for what is no case of a known system."""
+    system = name.rpartition("/")[0]
+    if system in NOT_BUILT:
+        return f"{name}: the system {system} is not built yet"
+    assert system in BUILT, f"{name}: '{system}' is no system this project knows; add it to BUILT or NOT_BUILT"
+    settings = goldens.read_settings(folder, name)
+    assert settings.get("system") == system, f"{name}: its JSON says system '{settings.get('system')}'"
+    if system == "misa" and settings.get("optimizer", {}).get("name") == "FAM":
+        return f"{name}: stage one of MISA (prompts warmed up with FAM) is not built yet"
+    return None
+
+
+def compare(folder: Path, name: str, scratch: Path) -> None:
+    """Runs one case. scratch: an empty folder for files."""
+    reason = why_skipped(folder, name)
+    if reason:
+        pytest.skip(reason)
+    case = goldens.Case(folder, name)
+    BUILT[name.rpartition("/")[0]](case, scratch)
+    if case.unread:
+        warnings.warn(f"{name}: no check reads {sorted(case.unread)}", stacklevel=2)
+
+
+def problem(folder: Path) -> str | None:
+    """Why a run over this folder would prove nothing, or too little."""
+    if not folder.is_dir():
+        return f"GOLDENS={folder}: no such folder"
+    names = goldens.find(folder)
+    if not names:
+        return f"GOLDENS={folder}: holds no case (<system>/<case>.json with <case>.npz)"
+    compared, skipped = set(), set()
+    for name in names:
+        system = name.rpartition("/")[0]
+        if system in BUILT:
+            (skipped if why_skipped(folder, name) else compared).add(system)
+    if not compared:
+        return f"GOLDENS={folder}: holds no case that can be compared"
+    if skipped - compared:
+        return f"GOLDENS={folder}: every case of {sorted(skipped - compared)} is skipped"
+    if folder == goldens.SHIPPED and compared != BUILT.keys():
+        return f"{folder}: no case is shipped for {sorted(BUILT.keys() - compared)}"
+    return None
+
+
+@pytest.mark.parametrize("name", goldens.find(goldens.root()))
+def test_case(name: str, tmp_path: Path) -> None:
+    compare(goldens.root(), name, tmp_path)
+
+
+def test_the_folder_proves_something() -> None:
+    assert not problem(goldens.root()), problem(goldens.root())
+
+
+def test_no_built_method_goes_uncompared() -> None:
+    built = METHODS.files().keys() & set(NOT_BUILT)
+    assert not built, f"models/ has {sorted(built)}: move them from NOT_BUILT to BUILT, with a check"
+
+
+# The discovery itself, on made-up folders. ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """One shipped case, to be spoilt."""
+    (tmp_path / "goldens" / "er").mkdir(parents=True)
+    for file in goldens.SHIPPED.glob("er/er_reservoir.*"):
+        shutil.copyfile(file, tmp_path / "goldens" / "er" / file.name)
+    return tmp_path / "goldens"
+
+
+def test_a_whole_case_is_compared(folder: Path, tmp_path: Path) -> None:
+    assert goldens.find(folder) == ["er/er_reservoir"]
+    compare(folder, "er/er_reservoir", tmp_path)
+    assert problem(folder) is None
+
+
+def test_an_unknown_system_fails(folder: Path, tmp_path: Path) -> None:
+    (folder / "er").rename(folder / "telepathy")
+    assert goldens.find(folder) == ["telepathy/er_reservoir"]
+    with pytest.raises(AssertionError, match="telepathy"):
+        compare(folder, "telepathy/er_reservoir", tmp_path)
+
+
+@pytest.mark.parametrize("lost", [".npz", ".json"])
+def test_half_a_case_fails(folder: Path, tmp_path: Path, lost: str) -> None:
+    (folder / "er" / f"er_reservoir{lost}").unlink()
+    assert goldens.find(folder) == ["er/er_reservoir"]
+    with pytest.raises(AssertionError, match=f"er_reservoir{lost} is missing"):
+        compare(folder, "er/er_reservoir", tmp_path)
+
+
+@pytest.mark.parametrize("file", ["er_reservoir.npz", "er_reservoir.json"])
+def test_a_damaged_case_fails(folder: Path, tmp_path: Path, file: str) -> None:
+    content = (folder / "er" / file).read_bytes()
+    (folder / "er" / file).write_bytes(content[: len(content) // 2])
+    with pytest.raises(AssertionError, match="cannot be read"):
+        compare(folder, "er/er_reservoir", tmp_path)
+
+
+def test_a_case_at_the_wrong_depth_fails(folder: Path, tmp_path: Path) -> None:
+    (folder / "er").rename(folder / "deep")
+    (folder / "er").mkdir()
+    (folder / "deep").rename(folder / "er" / "deep")
+    assert goldens.find(folder) == ["er/deep/er_reservoir"]
+    with pytest.raises(AssertionError, match="er/deep"):
+        compare(folder, "er/deep/er_reservoir", tmp_path)
+
+
+def test_a_folder_without_cases_is_a_problem(folder: Path) -> None:
+    assert "no such folder" in problem(folder / "nowhere")
+    (folder / "empty").mkdir()
+    assert "holds no case" in problem(folder / "empty")
+
+
+def test_a_system_that_is_skipped_as_a_whole_is_a_problem(folder: Path) -> None:
+    (folder / "misa").mkdir()
+    (folder / "misa" / "only.json").write_text('{"system": "misa", "optimizer": {"name": "FAM"}}')
+    assert "misa" in problem(folder)
+    shutil.rmtree(folder / "er")
+    (folder / "misa").rename(folder / "l2p")
+    assert "can be compared" in problem(folder)

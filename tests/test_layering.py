@@ -1,0 +1,171 @@
+"""Who may import whom, what an import may do, and what no file may contain."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDERS = ("utils", "backbone", "datasets", "models")
+FILES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted([ROOT / "main.py", *(file for folder in FOLDERS for file in (ROOT / folder).rglob("*.py"))])
+}
+
+
+def tree_of(module: str) -> ast.Module:
+    return ast.parse(FILES[module].read_text(encoding="utf-8"))
+
+
+def known(name: str) -> str | None:
+    """The project file that an import of `name` reads; `utils.args.option` is utils/args.py."""
+    while name not in FILES and "." in name:
+        name = name.rpartition(".")[0]
+    return name if name in FILES else None
+
+
+def imports_of(module: str) -> set[str]:
+    """Project modules that a file imports, at module level, inside functions and under TYPE_CHECKING."""
+    found = set()
+    for node in ast.walk(tree_of(module)):
+        if isinstance(node, ast.Import):
+            found |= {known(alias.name) for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: relative imports hide where they lead"
+            found |= {known(f"{node.module}.{alias.name}") for alias in node.names}
+    return found - {None, module}
+
+
+IMPORTS = {module: imports_of(module) for module in FILES}
+
+
+def folder_of(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def test_the_walk_sees_imports_of_every_form():
+    assert {"utils.plan", "backbone", "utils.training"} <= IMPORTS["main"]  # a name, a package, inside a function
+    assert "models.dualprompt" in IMPORTS["models.misa"]
+    assert len(FILES) > 25
+
+
+@pytest.mark.parametrize("module", FILES)
+def test_imports_point_down(module):
+    allowed = {
+        "main": set(FOLDERS),
+        "utils": {"utils"},
+        "backbone": {"backbone", "utils"},
+        "datasets": {"utils"},
+        "models": {"backbone", "utils"},
+    }[folder_of(module)]
+    own = {"datasets.base", "models.base"} if module not in ("datasets.base", "models.base") else set()
+    others = {name for name in IMPORTS[module] if folder_of(name) not in allowed} - own
+    if folder_of(module) == "models":  # the one method that its paper extends
+        parents = {name for name in others if folder_of(name) == "models"}
+        assert len(parents) <= 1
+        others -= parents
+    assert not others
+    assert "main" not in IMPORTS[module]
+
+
+def test_there_are_no_circles():
+    done: set[str] = set()
+
+    def walk(module: str, path: tuple[str, ...]) -> None:
+        assert module not in path, " -> ".join((*path[path.index(module) :], module))
+        if module not in done:
+            for imported in sorted(IMPORTS[module]):
+                walk(imported, (*path, module))
+            done.add(module)
+
+    for module in FILES:
+        walk(module, ())
+
+
+def test_every_file_is_used():
+    """Reachable from the two commands or found by a registry."""
+    registered = [name for name in FILES if re.fullmatch(r"(models|datasets)\.(?!base$|_)\w+", name)]
+    reached, waiting = set(), ["main", "utils.report", *registered]
+    while waiting:
+        module = waiting.pop()
+        if module not in reached:
+            reached.add(module)
+            waiting += IMPORTS[module]
+    assert sorted(FILES.keys() - reached) == []
+
+
+# What an import does
+
+
+WATCH = """
+import sys
+opened = []
+def watch(event, args):
+    if event == "open" and isinstance(args[0], str) and not args[0].startswith((sys.prefix, sys.base_prefix)):
+        opened.append(args[0])
+sys.addaudithook(watch)
+import importlib, json, os, torch, torchvision, timm, pandas, sklearn
+before = (os.getcwd(), list(sys.path), torch.get_rng_state().tolist(), sorted(os.environ), torch.is_grad_enabled())
+opened.clear()
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+assert before == (os.getcwd(), list(sys.path), torch.get_rng_state().tolist(), sorted(os.environ), torch.is_grad_enabled())
+assert not torch.cuda.is_initialized()
+os.write(1, json.dumps(opened).encode())
+"""
+
+
+def python(code: str, *arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True)
+
+
+def test_importing_everything_defines_things_and_does_nothing_else():
+    done = python(WATCH, *FILES)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    opened = [Path(name) for name in json.loads(done.stdout)]  # and so nothing was printed
+    others = [path for path in opened if path.suffix not in (".py", ".pyc") and ROOT in path.resolve().parents]
+    assert others == []
+    weights = [path for path in opened if path.suffix in (".safetensors", ".pth", ".pt", ".npy", ".npz")]
+    assert weights == []
+
+
+QUICK = """
+import contextlib, io, sys
+import utils.plan
+assert "torch" not in sys.modules, "utils.plan"
+import main
+for argv, code in ((["--help"], 0), ([], 0), (["--model", "mesa"], 2), (["--dataset", "seq-digits"], 2),
+                   (["--model", "misa", "--dataset", "seq-digit"], 2)):
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+        assert main.main(argv) == code, argv
+    assert bool(out.getvalue()) == (code == 0), argv
+    assert err.getvalue().count("\\n") == (code == 2), argv
+    assert "torch" not in sys.modules and "numpy" not in sys.modules, argv
+"""
+
+
+def test_help_and_wrong_names_are_answered_without_torch():
+    done = python(QUICK)
+    assert done.returncode == 0, done.stderr
+
+
+# What no file contains
+
+
+FORBIDDEN = [r"\.cuda\(", r"weights_only\s*=\s*False", r"allow_pickle\s*=\s*True", r"pickle\.loads?\b", r"import pickle",
+             r"yaml\.load\(", r"extractall", r"os\.system", r"shell\s*=\s*True", r"print\(f?[\"']DEBUG"]  # fmt: skip
+
+
+@pytest.mark.parametrize("module", FILES)
+def test_no_file_runs_what_it_reads(module):
+    text = FILES[module].read_text(encoding="utf-8")
+    assert [pattern for pattern in FORBIDDEN if re.search(pattern, text)] == []
+    called = {node.func.id for node in ast.walk(tree_of(module)) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+    assert not called & {"eval", "exec", "compile", "__import__"}

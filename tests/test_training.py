@@ -1,0 +1,389 @@
+"""The loop with every registered method: a new file in models/ is tested here without a line of its own."""
+
+from __future__ import annotations
+
+import copy
+import io
+import math
+
+import numpy as np
+import pytest
+import torch
+from conftest import CPU, WIDTH, Patches, assert_same_weights, build, random_covariance, rows_of, tiny_vit, weights_of
+
+from models.base import ContinualModel
+from models.mepo import RIDGE, AlignedHead, MepoArgs, align, factor, statistics
+from utils.images import ImageSet
+from utils.registry import METHODS
+from utils.streams import ClassIncremental
+from utils.training import Listener
+
+# Options that a method needs on so small a stream; the others run with their defaults.
+NEEDED = {
+    "mepo_meta": {"meta_epochs": 2, "group_size": 6, "num_tasks": 2, "samples": 8},
+    "mepo_cov": {"samples": 8},
+}
+# Options under which a method learns quickly enough to show it.
+EAGER = {"mepo_meta": {"inner_lr": 1.0, "lr": 0.003, "lr_head": 0.1, "group_size": 12, "num_tasks": 1}}
+HOSTS = ("misa", "dualprompt")
+CASES = [(name, None) for name in METHODS.files() if name != "mepo"] + [("mepo", host) for host in HOSTS]
+EVERY_METHOD = pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case[0]}-{case[1]}" if case[1] else case[0])
+
+
+@pytest.fixture
+def start(case, products):
+    """Makes a fresh run of the case with options of the run or of the method."""
+    name, host = case
+    needed = products | {"host": host} if host else NEEDED.get(name, {})
+
+    def make(own=None, **run):
+        return build(name, needed | (own or {}), **run)
+
+    return make
+
+
+class Recorder(Listener):
+    """Keeps copies of the run's state between batches, and which tensors have had a gradient."""
+
+    def __init__(self, wanted=()):
+        self.wanted, self.states, self.with_gradient, self.batches = wanted, {}, set(), 0
+
+    def progress(self, trainer):
+        self.batches += 1
+        named = trainer.model.named_parameters()
+        self.with_gradient |= {name for name, p in named if p.grad is not None and p.grad.abs().sum() > 0}
+        if self.batches in self.wanted:
+            file = io.BytesIO()
+            torch.save(trainer.state_dict(), file)
+            self.states[self.batches] = file.getvalue()
+
+
+def record_losses(model) -> list[float]:
+    losses, observe = [], model.observe
+
+    def observed(batch):
+        loss = observe(batch)
+        losses.append(loss.item())
+        return loss
+
+    model.observe = observed
+    return losses
+
+
+@EVERY_METHOD
+def test_logits_and_label(case, start):
+    run = start()
+    if type(run.model).forward is not ContinualModel.forward:  # a stage may have no prediction
+        logits = run.model.eval()(torch.randn(5, 3, 32, 32))
+        assert logits.shape == (5, Patches.num_classes) and logits.isfinite().all()
+        if run.model.has_fixed_features:
+            x = torch.randn(5, 3, 32, 32)
+            torch.testing.assert_close(run.model(x, run.model.fixed_features(x)), run.model(x))
+    assert run.model.label() == (f"mepo ({case[1]})" if case[1] else case[0])
+
+
+@EVERY_METHOD
+def test_loss_is_finite_and_falls(case, start):
+    kind = METHODS.load(case[0])
+    # Plain epochs: one task of all classes.
+    plain = {"scenario": "class-il" if "class-il" in kind.scenarios else kind.scenarios[0], "n_tasks": 1, "n_epochs": 4}
+    run = start(EAGER.get(case[0]), eval_period=-1, **plain)
+    losses = record_losses(run.model)
+    run.trainer.train()
+    assert len(losses) == run.info.num_updates and np.isfinite(losses).all()
+    if run.model.optimizer is not None:
+        part = len(losses) // 5
+        assert np.mean(losses[-part:]) < 0.8 * np.mean(losses[:part])
+    if kind.evaluated:
+        assert run.trainer.history.summary()["A_last"] > 3 / Patches.num_classes
+
+
+@EVERY_METHOD
+def test_optimiser_holds_exactly_what_trains(start):
+    model = start().model
+    held = [p for group in model.optimizer.param_groups for p in group["params"]] if model.optimizer else []
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    assert len(set(held)) == len(held)
+    assert set(held) == set(trainable)
+
+
+@EVERY_METHOD
+def test_frozen_weights_stay_and_all_others_learn(start):
+    run = start(eval_period=-1)
+    recorder = run.trainer.listener = Recorder()
+    before = weights_of(run.model)
+    run.trainer.train()
+    after = dict(run.model.named_parameters())
+    for name, value in run.frozen.items():
+        assert torch.equal(after[name], value), name
+    for name, p in after.items():
+        if p.requires_grad:
+            assert name in recorder.with_gradient, name
+            assert not torch.equal(p, before[name]), name
+
+
+@EVERY_METHOD
+def test_stopped_run_goes_on_as_if_it_had_not_stopped(start):
+    whole = start(n_epochs=2)
+    batches = whole.trainer.stream.num_batches()
+    last_of_first_task = len(whole.trainer.stream.batches(0, 0))
+    places = {last_of_first_task, batches // 2, batches * 3 // 4, batches - 1}
+    recorder = whole.trainer.listener = Recorder(places)
+    whole.trainer.train()
+    assert recorder.states.keys() == places
+    for state in recorder.states.values():
+        resumed = start(n_epochs=2)
+        torch.manual_seed(99)  # of another process
+        resumed.trainer.load_state_dict(torch.load(io.BytesIO(state), weights_only=True))
+        resumed.trainer.train()
+        assert rows_of(resumed.trainer) == rows_of(whole.trainer)
+        assert_same_weights(weights_of(resumed.model), weights_of(whole.model))
+
+
+@EVERY_METHOD
+def test_the_seed_decides_everything(start):
+    first, again, other = start(seed=1), start(seed=1), start(seed=2)
+    for run in (first, again, other):
+        run.trainer.train()
+    assert rows_of(first.trainer) == rows_of(again.trainer)
+    assert_same_weights(weights_of(first.model), weights_of(again.model))
+    with pytest.raises(AssertionError):
+        assert_same_weights(weights_of(first.model), weights_of(other.model))
+
+
+@EVERY_METHOD
+def test_evaluation_does_not_change_training(start):
+    often, never = start(eval_period=16), start(eval_period=-1)
+    for run in (often, never):
+        run.trainer.train()
+    kinds = [row["kind"] for row in often.trainer.history.rows]
+    assert kinds.count("anytime") > kinds.count("task_end")
+    assert_same_weights(dict(often.model.named_parameters()), dict(never.model.named_parameters()))
+
+
+@EVERY_METHOD
+def test_mode_of_a_frozen_backbone(start):
+    model = start().model.train()
+    frozen = not any(p.requires_grad for p in model.backbone.parameters())
+    assert model.training and model.backbone.training != frozen
+
+
+# The loop itself
+
+
+def test_several_updates_see_the_same_images_augmented_anew():
+    run = build("er", {"memory_size": 0}, online_iter=3, eval_period=-1)
+    seen = []
+    loss = run.model.loss
+    run.model.loss = lambda batch: (seen.append(batch), loss(batch))[1]
+    run.trainer.train()
+    first = seen[:3]
+    assert all(torch.equal(batch.raw, first[0].raw) and torch.equal(batch.y, first[0].y) for batch in first)
+    assert not torch.equal(first[0].x, first[1].x) and not torch.equal(first[1].x, first[2].x)
+    assert len(seen) == 3 * run.trainer.stream.num_batches()
+
+
+def test_clock_of_the_anytime_evaluation():
+    """Period 50, tasks of 64, batches of 16: due when the next batch would cross the mark, at most once a batch."""
+    images, labels = Patches().load(None, train=True)
+    stream = ClassIncremental(torch.from_numpy(labels), 12, 3, 1, 16, 1)
+    run = build("er", stream=stream, eval_period=50)
+    run.trainer.train()
+    rows = run.trainer.history.metrics()
+    anytime = rows[rows["kind"] == "anytime"]
+    assert anytime["samples_seen"].tolist() == [48, 96, 144, 192]
+    assert anytime["nominal"].tolist() == [50, 100, 150, 200]
+    assert rows[rows["kind"] == "task_end"]["samples_seen"].tolist() == [64, 128, 192]
+    assert rows["classes_exposed"].tolist() == [4, 4, 8, 8, 12, 12, 12]
+
+
+def test_evaluation_period_shorter_than_a_batch_lags_behind():
+    run = build("er", eval_period=5, n_tasks=1, scenario="class-il")
+    run.trainer.train()
+    rows = run.trainer.history.metrics()
+    anytime = rows[rows["kind"] == "anytime"]
+    assert anytime["samples_seen"].tolist() == list(range(16, 193, 16))
+    assert anytime["nominal"].tolist() == list(range(5, 61, 5))
+
+
+def test_task_without_images_has_no_value_and_stops_nothing():
+    stream = ClassIncremental(torch.from_numpy(Patches().load(None, train=True)[1]), 12, 3, 1, 16, 1)
+    stream.tasks.insert(0, torch.empty(0, dtype=torch.int64))
+    stream.classes.insert(0, [])
+    stream.num_tasks = 4
+    run = build("er", stream=stream)
+    run.trainer.train()
+    ends = [row["accuracy"] for row in run.trainer.history.rows if row["kind"] == "task_end"]
+    assert math.isnan(ends[0]) and len(ends) == 4
+    assert run.trainer.history.summary()["A_avg"] == pytest.approx(np.mean(ends[1:]))
+
+
+def test_loss_that_is_not_finite_stops_the_run_with_the_place():
+    run = build("er", n_tasks=1)
+    run.model.loss = lambda batch: run.model.head.bias.sum() * float("nan")
+    with pytest.raises(FloatingPointError, match="task 0, pass 0, at or before batch") as caught:
+        run.trainer.train()
+    assert "--lr" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_half_precision_trains_too():
+    run = build("er", eval_period=-1)
+    run.model.autocast = lambda: torch.autocast("cpu", dtype=torch.bfloat16)
+    run.trainer.train()
+    assert all(p.isfinite().all() and p.dtype == torch.float32 for p in run.model.parameters())
+
+
+# MePo's alignment
+
+
+def images_of(count: int) -> torch.Tensor:
+    images = ImageSet(*Patches().load(None, train=False), CPU)
+    return images.raw(torch.arange(count) * 2).float() / 127.5 - 1
+
+
+@pytest.mark.parametrize("stats, alone", [("batch", False), ("running", True)])
+def test_whether_a_prediction_depends_on_its_neighbours(products, stats, alone):
+    run = build("mepo", products | {"align_stats": stats, "cor_coef": 1.0}, eval_period=-1)
+    run.trainer.train()
+    run.model.eval()
+    x = images_of(24)
+    with torch.no_grad():
+        together, half = run.model(x), torch.cat((run.model(x[:12]), run.model(x[12:])))
+        single = torch.cat([run.model(image[None]) for image in x])
+    assert torch.allclose(together, half, atol=1e-4) == alone
+    assert torch.allclose(together, single, atol=1e-4) == alone
+
+
+def test_running_statistics_move_with_training_only(products):
+    run = build("mepo", products | {"align_stats": "running"}, eval_period=-1)
+    head = run.model.host.head
+    features = torch.randn(16, WIDTH)
+    head.train()(features)
+    mean, covariance = statistics(features)
+    torch.testing.assert_close(head.mean, mean[0])  # the first batch counts in full
+    torch.testing.assert_close(head.covariance, covariance)
+    head.train()(features + 1)
+    torch.testing.assert_close(head.mean, mean[0] + 0.1)
+    before = weights_of(head)
+    head.eval()(features + 5)
+    assert_same_weights(weights_of(head), before)
+
+
+@pytest.mark.parametrize("form, reached", [("exact", True), ("released", False)])
+def test_exact_alignment_reaches_the_target_covariance(form, reached):
+    """F before its rows are scaled is written out here; that its direction is what `align` gives is checked first."""
+    torch.manual_seed(0)
+    width = 8
+    features = torch.randn(500, width, dtype=torch.float64) @ torch.randn(width, width, dtype=torch.float64) + 3
+    target = torch.from_numpy(random_covariance(width, seed=1))
+    mean, covariance = statistics(features)
+    own, wanted = factor(covariance), factor(target)
+    inverse = torch.linalg.inv(own)
+    mapped = (features - mean) @ (inverse.T @ wanted.T if form == "exact" else inverse @ wanted)
+    rows = align(features, wanted, 1.0, form)
+    torch.testing.assert_close(rows, mapped / mapped.norm(dim=1, keepdim=True))
+    error = torch.linalg.norm(statistics(mapped)[1] - target) / torch.linalg.norm(target)
+    assert error < 0.01 if reached else error > 0.1
+
+
+def test_coefficient_mixes_features_and_aligned_features():
+    features, wanted = torch.randn(20, 6), factor(torch.from_numpy(random_covariance(6)).float())
+    whole = align(features, wanted, 1.0)
+    torch.testing.assert_close(align(features, wanted, 0.25), 0.75 * features + 0.25 * whole)
+    assert torch.equal(align(features, wanted, 0.0), features)
+
+
+def test_single_image_is_only_normalised():
+    features, wanted = torch.randn(1, 6), factor(torch.eye(6))
+    expected = features / features.norm()
+    torch.testing.assert_close(align(features, wanted, 1.0), expected)
+
+
+def test_gradient_of_the_alignment():
+    wanted = factor(torch.from_numpy(random_covariance(4)))
+    features = torch.randn(7, 4, dtype=torch.float64, requires_grad=True)
+    for form in ("released", "exact"):
+        assert torch.autograd.gradcheck(lambda x, form=form: align(x, wanted, 0.7, form), features)
+
+
+def test_alignment_stays_in_full_precision():
+    head = AlignedHead(torch.nn.Identity(), torch.eye(6), MepoArgs())
+    features = torch.randn(20, 6)
+    expected = head(features)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(head(features), expected)
+
+
+def test_factor_of_a_covariance_without_full_rank():
+    low_rank = torch.ones(6, 6)
+    lower = factor(low_rank)
+    torch.testing.assert_close(lower @ lower.T, low_rank + RIDGE * torch.eye(6))
+
+
+def test_mepo_without_its_halves_is_its_host(products):
+    """Original backbone and no alignment: the same numbers as the host alone."""
+    bare = build("mepo", {"meta_path": "none", "cor_path": "none", "host": "dualprompt"})
+    host = build("dualprompt")
+    for run in (bare, host):
+        run.trainer.train()
+    assert rows_of(bare.trainer) == rows_of(host.trainer)
+    refined = build("mepo", products | {"host": "dualprompt", "cor_coef": 0.0})
+    assert torch.equal(refined.model.backbone.cls_token, tiny_vit(seed=7).cls_token)
+    assert type(refined.model.host.head) is torch.nn.Linear
+
+
+# MePo's stages
+
+
+def test_covariance_stage_is_the_covariance_of_class_means():
+    run = build("mepo_cov", {"samples": 8})
+    means = {}
+    observe = run.model.observe
+
+    def observed(batch):
+        features = run.model.backbone.forward_features(batch.x)[:, 0].double()
+        for label, feature in zip(batch.y.tolist(), features):
+            means.setdefault(label, []).append(feature)
+        return observe(batch)
+
+    run.model.observe = observed
+    with torch.no_grad():
+        run.trainer.train()
+    assert {len(rows) for rows in means.values()} == {8}
+    stacked = torch.stack([torch.stack(means[label]).mean(0) for label in range(Patches.num_classes)])
+    torch.testing.assert_close(run.model.covariance(), torch.cov(stacked.T), rtol=1e-4, atol=1e-5)
+
+
+def test_meta_update_goes_part_of_the_way():
+    own = NEEDED["mepo_meta"] | {"inner_lr": 0.25, "num_inner_steps": 2, "meta_epochs": 1}
+    run = build("mepo_meta", own)
+    model, ends, starts = run.model, [], []
+    begin, end = model.begin_task, model.end_task
+
+    def begun(session):
+        starts.append(copy.deepcopy(dict(model.named_parameters())))
+        begin(session)
+
+    def ended(session):
+        ends.append(copy.deepcopy(dict(model.named_parameters())))
+        end(session)
+
+    model.begin_task, model.end_task = begun, ended
+    run.trainer.train()
+    assert len(ends) == 4
+    for name, p in starts[1].items():
+        assert torch.equal(p, ends[0][name])  # nothing is put back between the repetitions of a group
+    for first, result in ((0, starts[2]), (2, dict(model.named_parameters()))):
+        for name, weight in result.items():
+            w0 = starts[first][name]
+            moved = (ends[first][name] - w0 + ends[first + 1][name] - w0) / 2
+            torch.testing.assert_close(weight, w0 + 0.25 * moved, rtol=1e-5, atol=1e-7)
+
+
+def test_meta_stage_saves_every_epoch(tmp_path):
+    run = build("mepo_meta", NEEDED["mepo_meta"] | {"save_to": str(tmp_path)})
+    run.trainer.train()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["meta_epoch_1.safetensors", "meta_epoch_2.safetensors"]
+    from safetensors.torch import load_file
+
+    assert_same_weights(load_file(tmp_path / "meta_epoch_2.safetensors"), weights_of(run.model.backbone))
