@@ -5,6 +5,7 @@ Parses the command line, builds stream, network and method, trains, and leaves a
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -16,6 +17,9 @@ from utils.files import writable_folder
 
 def main(argv: list[str]) -> int:
     """Exit code: 0 done, 1 the run failed, 2 bad input, 130 interrupted."""
+    # Threads that wait for each other sleep instead of spinning: on cores that other programs use too, spinning
+    # made torch many times slower. Read when torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         plan = plans.parse(argv)
         if isinstance(plan, str):
@@ -113,9 +117,7 @@ def train(plan: plans.Plan) -> Path:
     log = loggers.make(options.logger, folder.path, settings)
     title = f"{model.label()} {options.dataset} seed {options.seed}"
     progress = Progress(folder, title, stream.num_images() * stream.num_epochs, log)
-    trainer = Trainer(
-        model, stream, images, transform, evaluator, options.online_iter, options.eval_period, progress
-    )
+    trainer = Trainer(model, stream, images, transform, evaluator, options.online_iter, options.eval_period, progress)
     try:
         history = trainer.train()
     finally:

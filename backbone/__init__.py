@@ -63,9 +63,13 @@ def _architecture(name: str, image_size: int | None) -> VisionTransformer:
         import difflib
 
         near = difflib.get_close_matches(name, ["vit_tiny_glyphs", *timm.list_models("vit_*")], n=1)
-        raise UsageError(f"--backbone {name}: timm knows no such model" + (f"; did you mean '{near[0]}'?" if near else ""))
+        raise UsageError(
+            f"--backbone {name}: timm knows no such model" + (f"; did you mean '{near[0]}'?" if near else "")
+        )
     try:
-        vit = timm.create_model(name, pretrained=False, num_classes=0, **({"img_size": image_size} if image_size else {}))
+        vit = timm.create_model(
+            name, pretrained=False, num_classes=0, **({"img_size": image_size} if image_size else {})
+        )
     except (TypeError, ValueError, AssertionError, RuntimeError) as error:
         raise UsageError(f"--backbone {name}: timm cannot build it for {image_size} px images ({error})") from None
     reason = check_seam(vit)

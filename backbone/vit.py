@@ -96,7 +96,9 @@ def _attention(block: nn.Module, normed: Tensor, prompts, only_first: bool) -> T
         value = torch.cat((value, _rows(prompt_value, prompt.index, len(value)).to(value.dtype)), dim=1)
     query, key, value = (_heads(attn, t) for t in (query, key, value))
     dropout = attn.attn_drop.p if attn.training else 0.0
-    out = F.scaled_dot_product_attention(attn.q_norm(query), attn.k_norm(key), value, dropout_p=dropout, scale=attn.scale)
+    out = F.scaled_dot_product_attention(
+        attn.q_norm(query), attn.k_norm(key), value, dropout_p=dropout, scale=attn.scale
+    )
     return attn.proj_drop(attn.proj(out.transpose(1, 2).flatten(2)))
 
 
@@ -122,14 +124,16 @@ def _linear(block: nn.Module, tokens: Tensor, part: str) -> Tensor:
 
 
 def check_seam(vit: nn.Module) -> str | None:
-    """Why this timm model cannot take prompts, or None. The seam knows plain pre-norm blocks with a joint projection."""
+    """Why this timm model cannot take prompts, or None. The seam knows pre-norm blocks with a joint projection."""
     if not isinstance(vit, VisionTransformer):
         return f"{type(vit).__name__} is not a timm VisionTransformer"
     if vit.cls_token is None or vit.num_prefix_tokens != 1:
         return "it has no class token, or further prefix tokens"
     for block in vit.blocks:
         attn = getattr(block, "attn", None)
-        if not all(hasattr(block, name) for name in ("norm1", "ls1", "drop_path1", "norm2", "ls2", "drop_path2", "mlp")):
+        if not all(
+            hasattr(block, name) for name in ("norm1", "ls1", "drop_path1", "norm2", "ls2", "drop_path2", "mlp")
+        ):
             return f"its blocks are {type(block).__name__}"
         if type(attn) is not Attention:
             return f"its attention is {type(attn).__name__}"

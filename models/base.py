@@ -132,7 +132,7 @@ class ContinualModel(nn.Module):
 
 
 def linear_head(in_features: int, num_classes: int) -> nn.Linear:
-    """The classifier of the prompt methods: truncated normal weights (std 0.02), zero bias, all C rows from the start."""
+    """The prompt methods' classifier: truncated normal weights (std 0.02), zero bias, all C rows from the start."""
     head = nn.Linear(in_features, num_classes)
     nn.init.trunc_normal_(head.weight, std=0.02)
     nn.init.zeros_(head.bias)

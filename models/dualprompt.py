@@ -37,7 +37,9 @@ class DualPromptArgs(ModelArgs):
     pos_g_prompt: tuple[int, ...] = option((0, 1), "blocks that take the G-prompt", FLYGCL, low=0)
     pos_e_prompt: tuple[int, ...] = option((2, 3, 4), "blocks that take an E-prompt", FLYGCL, low=0)
     e_pool: int = option(10, "E-prompts in the pool, at least one per step", FLYGCL, low=1)
-    prompt_func: Literal["prompt_tuning", "prefix_tuning"] = option("prompt_tuning", "how prompts enter a block", FLYGCL)
+    prompt_func: Literal["prompt_tuning", "prefix_tuning"] = option(
+        "prompt_tuning", "how prompts enter a block", FLYGCL
+    )
     lambd: float = option(1.0, "weight of the distance between query and chosen key", FLYGCL, low=0)
     step_num: int = option(5, "internal steps, each with its own slice of the pool", "FlyGCL: number of tasks", low=1)
     step_schedule: Literal["samples", "task"] = option("samples", "what moves the step counter", "FlyGCL; MISA: task")
@@ -80,11 +82,9 @@ class DualPrompt(ContinualModel):
     def loss(self, batch: Batch) -> Tensor:
         features, distance = self.features(batch.x)
         logits = self.head(features).float()
-        if self.args.train_mask == "batch":
-            logits = mask_absent(logits, batch.y)
-        else:
-            logits = mask_unseen(logits, batch.seen)
-        return F.cross_entropy(logits, batch.y) + self.args.lambd * distance.mean()
+        by_batch = self.args.train_mask == "batch"
+        masked = mask_absent(logits, batch.y) if by_batch else mask_unseen(logits, batch.seen)
+        return F.cross_entropy(masked, batch.y) + self.args.lambd * distance.mean()
 
     def features(self, x: Tensor, query: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Class token under prompts [B, D], and the distance of each query to its key [B]."""

@@ -1,7 +1,7 @@
 """Experience replay (ER): every update joins the stream batch with images from a reservoir memory.
 
-Source: the Si-Blurry form of MISA's and Si-Blurry's `er_baseline` (kangzhiq/MISA 3308d67, moonjunyyy/Si-Blurry c4024ce);
-the idea is Chaudhry et al. 2019, arXiv:1902.10486. Departures from the released code:
+Source: Chaudhry et al. 2019, arXiv:1902.10486, in the Si-Blurry form of `er_baseline` (kangzhiq/MISA 3308d67,
+moonjunyyy/Si-Blurry c4024ce). Departures from the released code:
 1. The memory holds images, not dataset indices: a stream cannot be read again.
 2. Half of the release's batch of 64 is new (32), the other half replayed; here both sizes are options.
 """
@@ -28,9 +28,15 @@ class ErArgs(ModelArgs):
     lr: float = option(0.005, "learning rate, constant", "Si-Blurry and MISA scripts", low=0)
     memory_size: int = option(2000, "images kept", "Si-Blurry ER scripts; MISA's default: 500", low=0)
     replay_size: int = option(32, "images replayed per update", "half of the scripts' batch of 64", low=1)
-    trainable: Literal["head", "all"] = option("head", "what trains: the linear head or the whole network", "Si-Blurry and MISA")
-    optimizer: Literal["adam", "sgd"] = option("adam", "sgd: momentum 0.9, Nesterov, weight decay 1e-4", "Si-Blurry and MISA")
-    exact_reservoir: bool = option(False, "decide per image, not per batch, whether the memory is full", "Si-Blurry and MISA: off")
+    trainable: Literal["head", "all"] = option(
+        "head", "what trains: the linear head or the whole network", "Si-Blurry and MISA"
+    )
+    optimizer: Literal["adam", "sgd"] = option(
+        "adam", "sgd: momentum 0.9, Nesterov, weight decay 1e-4", "Si-Blurry and MISA"
+    )
+    exact_reservoir: bool = option(
+        False, "decide per image, not per batch, whether the memory is full", "Si-Blurry and MISA: off"
+    )
 
 
 class Er(ContinualModel):

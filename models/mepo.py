@@ -5,8 +5,8 @@ knows nothing of MePo: its classifier is put behind the alignment, at training a
 and 2 are made once per backbone and kept under `--checkpoint_dir`, unless `--meta_path` and `--cor_path` name others.
 What the published numbers were made with, and is the default here:
 1. `align_form released`: A = L^-1 Lt, although rows x need A = L^-T Lt^T (`exact`) to reach the target covariance.
-2. `align_stats batch`: mean and covariance of the current batch, also at test time, so that a prediction depends on what
-   else is in the batch. `running` uses a moving average of the training batches instead, for training and test alike.
+2. `align_stats batch`: mean and covariance of the current batch, also at test time, so that a prediction depends on
+   what else is in the batch. `running` takes a moving average of the training batches, for training and test alike.
 """
 
 from __future__ import annotations
@@ -38,9 +38,15 @@ NONE = "none"  # of --meta_path and --cor_path: leave that half of MePo out
 class MepoArgs(ModelArgs):
     host: str = option("misa", "prompt method that learns the stream", "paper", method=True)
     pretrain: str = option("glyphs", "pretraining dataset of stages 1 and 2")
-    meta_path: str | None = option(None, "refined backbone (.safetensors, .pth); 'none': keep the original; default: stage 1")
-    cor_path: str | None = option(None, "meta covariance (.npy); 'none': no alignment; default: stage 2 on that backbone")
-    cor_coef: float = option(0.7, "share c of the aligned features; 0: no alignment", "FlyGCL, DualPrompt and MISA", low=0, high=1)
+    meta_path: str | None = option(
+        None, "refined backbone (.safetensors, .pth); 'none': keep the original; default: stage 1"
+    )
+    cor_path: str | None = option(
+        None, "meta covariance (.npy); 'none': no alignment; default: stage 2 on that backbone"
+    )
+    cor_coef: float = option(
+        0.7, "share c of the aligned features; 0: no alignment", "FlyGCL, DualPrompt and MISA", low=0, high=1
+    )
     align_form: Literal["released", "exact"] = option("released", "linear map of the alignment", "released code")
     align_stats: Literal["batch", "running"] = option("batch", "statistics it starts from", "released code")
     momentum: float = option(0.1, "weight of a new batch in the running statistics", "ours", low=0, high=1)
@@ -128,7 +134,11 @@ class AlignedHead(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         with torch.autocast(features.device.type, enabled=False):  # a Cholesky factor in bf16 would be noise
             aligned = align(
-                features.float(), self.target_factor, self.args.cor_coef, self.args.align_form, self._statistics(features)
+                features.float(),
+                self.target_factor,
+                self.args.cor_coef,
+                self.args.align_form,
+                self._statistics(features),
             )
         return self.head(aligned)
 
@@ -156,7 +166,9 @@ def statistics(features: Tensor) -> tuple[Tensor, Tensor]:
 
 def factor(covariance: Tensor) -> Tensor:
     """Lower Cholesky factor of covariance + RIDGE * I, [D, D]."""
-    return torch.linalg.cholesky(covariance + RIDGE * torch.eye(len(covariance), dtype=covariance.dtype, device=covariance.device))
+    return torch.linalg.cholesky(
+        covariance + RIDGE * torch.eye(len(covariance), dtype=covariance.dtype, device=covariance.device)
+    )
 
 
 def align(
@@ -217,7 +229,9 @@ def _stage(model: str, run: RunArgs, dataset: str, weights: str | None, after: l
     plan = plans.make(options | {"model": model, "dataset": dataset}).with_seed(1)
     settings = {**plan.settings(), "origin": None}
     settings["run"] = {name: value for name, value in settings["run"].items() if name not in INCIDENTAL}
-    settings["run"]["backbone_path"] = after[-1].output.parent.name if after else backbones.fingerprint(run.backbone, weights)
+    settings["run"]["backbone_path"] = (
+        after[-1].output.parent.name if after else backbones.fingerprint(run.backbone, weights)
+    )
     key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:10]
     folder = Path(run.checkpoint_dir) / run.backbone / f"{model}-{plan.run.args.dataset}-{key}"
     args = plan.args.args

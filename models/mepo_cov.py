@@ -1,8 +1,8 @@
 """MePo stage 2, meta covariance: between-class covariance of a refined backbone's features on pretraining data.
 
-Source: Sun et al., MePo, arXiv:2602.07940, and the released notebook (SunGL001/MePo, 55912a4): class token after the last
-norm, network in evaluation mode, training transform, `samples` images per class; mean per class; covariance across the
-class means with divisor (classes - 1). Every class weighs the same, spread inside a class is not used.
+Source: Sun et al., MePo, arXiv:2602.07940, and the released notebook (SunGL001/MePo, 55912a4): class token after the
+last norm, network in evaluation mode, training transform, `samples` images per class; mean per class; covariance across
+the class means with divisor (classes - 1). Every class weighs the same, spread inside a class is not used.
 """
 
 from __future__ import annotations

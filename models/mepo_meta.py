@@ -1,7 +1,7 @@
 """MePo stage 1, meta post-refinement: Reptile over pseudo task sequences drawn from pretraining data.
 
-Source: Sun et al., MePo, arXiv:2602.07940, and the released script (SunGL001/MePo, 55912a4). Writes the refined backbone
-after every meta epoch. The names of the options are the authors'; what they mean is in the help texts.
+Source: Sun et al., MePo, arXiv:2602.07940, and the released script (SunGL001/MePo, 55912a4). Writes the refined
+backbone after every meta epoch. The options have the authors' names; what they mean is in the help texts.
 As the released code does, and the published numbers rest on:
 1. Logits of classes outside the group are multiplied by 0, not masked with -inf: they stay in the softmax.
 2. The joint pass over the group ("meta test") is a training step like the others.
@@ -31,7 +31,9 @@ SCRIPTS = "MePo scripts"
 
 @dataclass(kw_only=True)
 class MepoMetaArgs(ModelArgs):
-    meta_epochs: int = option(5, "passes over all groups of classes", "scripts: 50, of which 5 (Sup-21K) are used", low=1)
+    meta_epochs: int = option(
+        5, "passes over all groups of classes", "scripts: 50, of which 5 (Sup-21K) are used", low=1
+    )
     group_size: int = option(100, "classes of a group, the unit of one meta update", SCRIPTS, low=2)
     num_tasks: int = option(50, "pseudo tasks that share the classes of a group", SCRIPTS, low=1)
     samples: int = option(200, "images per class in a pseudo task and in the joint pass", SCRIPTS, low=1)
@@ -47,7 +49,10 @@ class MepoMeta(ContinualModel):
     scenarios = ("episodes",)
     needs_task_boundaries = True
     evaluated = False
-    published = {"*": {"batch_size": 256, "online_iter": 1, "eval_period": -1}}
+    published = {
+        "*": {"batch_size": 256, "online_iter": 1, "eval_period": -1},
+        "glyphs": {"samples": 20, "meta_epochs": 1},  # in proportion to the shipped network: 100,000 image passes
+    }
 
     def __init__(self, backbone: nn.Module, info: StreamInfo, args: MepoMetaArgs):
         super().__init__(backbone, info, args)

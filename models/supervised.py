@@ -37,7 +37,7 @@ class Supervised(ContinualModel):
     scenarios = ("shuffled", "class-il")
     published = {
         "*": {"batch_size": 256, "online_iter": 1, "eval_period": -1, "eval_batch_size": 256},
-        "glyphs": {"n_epochs": 16},
+        "glyphs": {"n_epochs": 18, "batch_size": 100},
     }
 
     def __init__(self, backbone: nn.Module, info: StreamInfo, args: SupervisedArgs):

@@ -1,4 +1,4 @@
-"""What the tests share: a tiny network, a tiny dataset that can be learnt, and runs built from them. No network, no GPU."""
+"""What the tests share: a tiny network, a dataset that can be learnt, runs built from them. No download, no GPU."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the networks are so small that threads only get in each other's way
 
-import backbone as backbones
 import numpy as np
 import pytest
 import torch
@@ -15,6 +14,7 @@ from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
+import backbone as backbones
 from datasets.base import Dataset
 from models.base import ContinualModel
 from utils import plan as plans
@@ -88,8 +88,8 @@ def build(
     own: the method's options. run: options of the run. stream: instead of the one that the options describe.
     """
     by_name = isinstance(method, str)
-    given = {"dataset": "seq-digits", "n_tasks": 3, "batch_size": 16, "online_iter": 1, "eval_period": 64} | run | (own or {})
-    plan = plans.make(given | {"model": method if by_name else "er"}).with_seed(run.get("seed", 1))
+    usual = {"dataset": "seq-digits", "n_tasks": 3, "batch_size": 16, "online_iter": 1, "eval_period": 64}
+    plan = plans.make(usual | run | (own or {}) | {"model": method if by_name else "er"}).with_seed(run.get("seed", 1))
     options, args = plan.run.args, plan.args.args if by_name else method.Args()
     kind = plan.method if by_name else method
     dataset = Patches()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from functools import partial
 
-import backbone as backbones
 import pytest
 import timm
 import torch
@@ -15,6 +14,7 @@ from safetensors.torch import save_file
 from timm.layers import LayerNorm
 from timm.layers.diff_attention import DiffAttention
 
+import backbone as backbones
 from backbone.prompts import PromptPool
 from backbone.vit import Prefix, Prompt, check_seam, embed, encode
 from utils.errors import UsageError
@@ -54,13 +54,11 @@ def test_without_prompts_the_seam_is_timm(settings):
 
 
 def test_every_timm_network_that_is_let_in_is_computed_as_timm_does():
-    """Scaled down in width and depth, so that all of them take two seconds; what varies is how their blocks are made."""
+    """Scaled down, so that all of them take two seconds; what varies is how their blocks are made."""
     accepted = 0
     for name in timm.list_models(module="vision_transformer"):
         try:
-            vit = timm.create_model(
-                name, img_size=32, patch_size=8, embed_dim=32, depth=2, num_heads=4, num_classes=0
-            )
+            vit = timm.create_model(name, img_size=32, patch_size=8, embed_dim=32, depth=2, num_heads=4, num_classes=0)
         except ValueError:  # an MLP whose width does not fit the smaller network
             continue
         if check_seam(vit):
@@ -105,7 +103,7 @@ def prefixed(vit, images, prefixes) -> torch.Tensor:
         key_prefix, value_prefix = prefixes.get(layer, (x[:, :0], x[:, :0]))
         inputs = (x, torch.cat((key_prefix, x), dim=1), torch.cat((value_prefix, x), dim=1))
         bias = attn.qkv.bias.chunk(3) if attn.qkv.bias is not None else (None,) * 3
-        q, k, v = (F.linear(i, w, b) for i, w, b in zip(inputs, attn.qkv.weight.chunk(3), bias))
+        q, k, v = (F.linear(i, w, b) for i, w, b in zip(inputs, attn.qkv.weight.chunk(3), bias, strict=True))
         q, k, v = (t.reshape(*t.shape[:2], attn.num_heads, -1).transpose(1, 2) for t in (q, k, v))
         weights = (attn.q_norm(q) @ attn.k_norm(k).transpose(-2, -1) * attn.scale).softmax(dim=-1)
         tokens = tokens + block.ls1(attn.proj((weights @ v).transpose(1, 2).flatten(2)))

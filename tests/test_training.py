@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import CPU, WIDTH, Patches, assert_same_weights, build, random_covariance, rows_of, tiny_vit, weights_of
+from safetensors.torch import load_file
 
 from models.base import ContinualModel
 from models.mepo import RIDGE, AlignedHead, MepoArgs, align, factor, statistics
@@ -342,7 +343,7 @@ def test_covariance_stage_is_the_covariance_of_class_means():
 
     def observed(batch):
         features = run.model.backbone.forward_features(batch.x)[:, 0].double()
-        for label, feature in zip(batch.y.tolist(), features):
+        for label, feature in zip(batch.y.tolist(), features, strict=True):
             means.setdefault(label, []).append(feature)
         return observe(batch)
 
@@ -380,10 +381,12 @@ def test_meta_update_goes_part_of_the_way():
             torch.testing.assert_close(weight, w0 + 0.25 * moved, rtol=1e-5, atol=1e-7)
 
 
-def test_meta_stage_saves_every_epoch(tmp_path):
+def test_meta_stage_saves_the_backbone_before_and_after_every_epoch(tmp_path):
     run = build("mepo_meta", NEEDED["mepo_meta"] | {"save_to": str(tmp_path)})
+    before = weights_of(run.model.backbone)
     run.trainer.train()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["meta_epoch_1.safetensors", "meta_epoch_2.safetensors"]
-    from safetensors.torch import load_file
-
-    assert_same_weights(load_file(tmp_path / "meta_epoch_2.safetensors"), weights_of(run.model.backbone))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"meta_epoch_{epoch}.safetensors" for epoch in range(3)]
+    saved = [load_file(tmp_path / f"meta_epoch_{epoch}.safetensors") for epoch in range(3)]
+    assert_same_weights(saved[0], before)
+    assert not torch.equal(saved[1]["cls_token"], before["cls_token"])
+    assert_same_weights(saved[2], weights_of(run.model.backbone))

@@ -48,7 +48,9 @@ class RunArgs:
     model: str = option("", "method: a file of models/")
     dataset: str = option("", "dataset: a file of datasets/")
     backbone: str = option("vit_tiny_glyphs", "network: vit_tiny_glyphs, or a timm VisionTransformer by name")
-    backbone_path: str | None = option(None, "weight file (.safetensors, .pth, .pt), or 'random'; default: the shipped one")
+    backbone_path: str | None = option(
+        None, "weight file (.safetensors, .pth, .pt), or 'random'; default: the shipped one"
+    )
     scenario: Literal["si-blurry", "class-il", "shuffled", "episodes"] | None = option(
         None, "stream; default: the first the method allows"
     )
@@ -60,13 +62,19 @@ class RunArgs:
     batch_size: int = option(64, "images of a stream batch", "FlyGCL; MISA and MePo halve it", low=1)
     online_iter: int = option(3, "updates per arriving batch, each freshly augmented", SCRIPTS, low=1)
     eval_period: int = option(1000, "images between anytime evaluations; negative: none", SCRIPTS)
-    eval_batch_size: int = option(128, "images of an evaluation batch", "twice the batch in the released trainers", low=1)
-    eval_mask: Literal["seen", "none"] = option("seen", "classes not met yet are masked in evaluation", "FlyGCL; MISA: none")
+    eval_batch_size: int = option(
+        128, "images of an evaluation batch", "twice the batch in the released trainers", low=1
+    )
+    eval_mask: Literal["seen", "none"] = option(
+        "seen", "classes not met yet are masked in evaluation", "FlyGCL; MISA: none"
+    )
     seed: int = option(1, "sets the three seeds below", low=0, high=2**31 - 1)
     seeds: tuple[int, ...] | None = option(None, "several runs, one per seed", low=0, high=2**31 - 1)
     stream_seed: int | None = option(None, "order of the stream; default: seed", low=0, high=2**31 - 1)
     init_seed: int | None = option(None, "initial weights; default: seed", low=0, high=2**31 - 1)
-    train_seed: int | None = option(None, "augmentation and the method's own draws; default: seed", low=0, high=2**31 - 1)
+    train_seed: int | None = option(
+        None, "augmentation and the method's own draws; default: seed", low=0, high=2**31 - 1
+    )
     device: str | None = option(None, "cpu, cuda or cuda:<index>; default: cuda if there is one")
     precision: Literal["32", "bf16"] = option("32", "arithmetic of forward passes")
     data_dir: str = option("data", "folder of the datasets")

@@ -71,7 +71,7 @@ class ReservoirBuffer:
         return torch.where(rows < free, self.size - free + rows, target).clamp(max=self.size)
 
     def draw_targets(self, count: int) -> Tensor:
-        """For each of the next `count` rows a uniform integer [count] below the number of images seen, itself included."""
+        """For each of the next `count` rows an integer [count], uniform below the number of images seen with it."""
         seen = self.seen + 1 + torch.arange(count)
         return (torch.rand(count, dtype=torch.float64, generator=self.generator) * seen).long()
 
@@ -80,7 +80,12 @@ class ReservoirBuffer:
         kept = {"images": None, "slots": None}
         if self.images is not None:
             kept = {"images": self.images[: self.stored].clone(), "slots": self.slots[: self.stored].clone()}
-        return kept | {"seen": self.seen, "stored": self.stored, "generator": self.generator.get_state(), "order": self._order}
+        return kept | {
+            "seen": self.seen,
+            "stored": self.stored,
+            "generator": self.generator.get_state(),
+            "order": self._order,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.seen, self.stored, self._order = state["seen"], state["stored"], state["order"]

@@ -22,7 +22,9 @@ class History:
         """One anytime evaluation; `nominal` is the time stamp that the published curve uses (images)."""
         self._add("anytime", samples_seen, accuracy, nominal=nominal, **common)
 
-    def add_task_end(self, samples_seen: int, task: int, accuracy: Accuracy | None, labels: list[int], **common) -> None:
+    def add_task_end(
+        self, samples_seen: int, task: int, accuracy: Accuracy | None, labels: list[int], **common
+    ) -> None:
         """The evaluation after one pass over a task; of several passes the last counts. labels: raw, in slot order."""
         self._add("task_end", samples_seen, accuracy, task=task, **common)
         if accuracy is not None:

@@ -16,7 +16,9 @@ def make(name: str | None, folder: Path, config: dict) -> list[Callable[[Row], N
     try:
         write = {"tensorboard": _tensorboard, "wandb": _wandb}[name](folder, config)
     except Exception as error:  # a missing package or a service that cannot be reached must not cost the run
-        print(f"warning: --logger {name} cannot start ({error}); the run's files are written as always", file=sys.stderr)
+        print(
+            f"warning: --logger {name} cannot start ({error}); the run's files are written as always", file=sys.stderr
+        )
         return []
     return [_soft(name, write)]
 
@@ -38,7 +40,9 @@ def _soft(name: str, write: Callable[[Row], None]) -> Callable[[Row], None]:
 
 
 def _numbers(row: Row) -> dict[str, float]:
-    return {f"{row['kind']}/{key}": row[key] for key in ("accuracy", "loss", "classes_exposed") if row.get(key) is not None}
+    return {
+        f"{row['kind']}/{key}": row[key] for key in ("accuracy", "loss", "classes_exposed") if row.get(key) is not None
+    }
 
 
 def _tensorboard(folder: Path, config: dict) -> Callable[[Row], None]:

@@ -120,7 +120,9 @@ def _published(method: type, name: str, dataset: str) -> list[tuple[str, dict[st
     known = option_names(RunArgs) | option_names(method.Args)
     for _, table in tables:
         for option in table.keys() - known:
-            raise UsageError(f"models/{name}.py: 'published' sets {option}, which is no option of the method or the run")
+            raise UsageError(
+                f"models/{name}.py: 'published' sets {option}, which is no option of the method or the run"
+            )
     return tables
 
 

@@ -19,7 +19,11 @@ class Progress(Listener):
     def __init__(self, folder: RunFolder, title: str, total: int, loggers: list):
         self.folder, self.title, self.loggers = folder, title, loggers
         self.total, self._met, self._last_line = total, 0, time.monotonic()
-        self.bar = tqdm(total=total, desc=title, unit="img", smoothing=0.1, dynamic_ncols=True) if sys.stderr.isatty() else None
+        self.bar = (
+            tqdm(total=total, desc=title, unit="img", smoothing=0.1, dynamic_ncols=True)
+            if sys.stderr.isatty()
+            else None
+        )
 
     def progress(self, trainer: Trainer) -> None:
         if self.bar is not None:
@@ -47,7 +51,8 @@ class Progress(Listener):
         left = (self.total - trainer.images_met) / max(rate, 1e-9)
         self._last_line = time.monotonic()
         print(
-            f"{self.title}: {trainer.images_met}/{self.total} images, {self._state(trainer)}, {rate:.0f} images/s, {left:.0f} s left",
+            f"{self.title}: {trainer.images_met}/{self.total} images, {self._state(trainer)}, "
+            f"{rate:.0f} images/s, {left:.0f} s left",
             file=sys.stderr,
             flush=True,
         )

@@ -274,10 +274,15 @@ def name_rows(runs: list[Run]) -> dict[str, list[Run]]:
             key for key in sorted(set().union(*settings)) if len({options.get(key) for options in settings}) > 1
         ]
         # What was typed says most in fewest words; where that leaves two rows with one name, all that differs is told.
-        names = [_name(label, options, [k for k in differing if _typed(k, group)]) for options, group in zip(settings, members, strict=True)]
+        names = [
+            _name(label, options, [k for k in differing if _typed(k, group)])
+            for options, group in zip(settings, members, strict=True)
+        ]
         if len(set(names)) < len(names):
             names = [_name(label, options, differing) for options in settings]
-        named = {name: sorted(group, key=lambda run: str(run.seeds)) for name, group in zip(names, members, strict=True)}
+        named = {
+            name: sorted(group, key=lambda run: str(run.seeds)) for name, group in zip(names, members, strict=True)
+        }
         rows |= dict(sorted(named.items()))
     return rows
 

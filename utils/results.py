@@ -64,8 +64,14 @@ class RunFolder:
         with written_whole(self.path / "model.safetensors") as temporary:
             save_model(model, str(temporary))  # knows of modules that stand in two places, as a wrapped backbone does
         if not history.metrics()["accuracy"].isna().all():
-            draw_curve(self.path / "curve.png", history.metrics(), f"{summary['label']}, {summary['dataset']}, seed {summary['seed']}")
-        plain = {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in summary.items()}
+            draw_curve(
+                self.path / "curve.png",
+                history.metrics(),
+                f"{summary['label']}, {summary['dataset']}, seed {summary['seed']}",
+            )
+        plain = {
+            key: None if isinstance(value, float) and math.isnan(value) else value for key, value in summary.items()
+        }
         self._write_text("summary.json", json.dumps(plain, indent=2) + "\n")
 
     def _write_text(self, name: str, text: str) -> None:
@@ -87,7 +93,9 @@ def git_commit() -> str | None:
     folder = Path(__file__).resolve().parent
     try:
         head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, timeout=10)
-        changed = subprocess.run(["git", "status", "--porcelain", "-uno"], cwd=folder, capture_output=True, text=True, timeout=10)
+        changed = subprocess.run(
+            ["git", "status", "--porcelain", "-uno"], cwd=folder, capture_output=True, text=True, timeout=10
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     return head.stdout.strip() + ("+" if changed.stdout.strip() else "") if head.returncode == 0 else None

@@ -218,16 +218,16 @@ def _scatter_fixed(moving: list[list], m: int, generator: Generator) -> list[lis
 
 
 class ClassIncremental(TaskList):
-    """Classic class-incremental split: classes in random order, cut into tasks as equal as possible, reshuffled per pass.
+    """Classic class-incremental split: classes in random order, in tasks as equal as possible, reshuffled per pass.
 
     num_tasks = 1 is joint training.
     """
 
-    def __init__(
-        self, targets: Tensor, num_classes: int, num_tasks: int, seed: int, batch_size: int, num_epochs: int
-    ):
+    def __init__(self, targets: Tensor, num_classes: int, num_tasks: int, seed: int, batch_size: int, num_epochs: int):
         if not 1 <= num_tasks <= num_classes:
-            raise UsageError(f"--n_tasks {num_tasks}: a class-incremental split of {num_classes} classes has 1 ... {num_classes} tasks")
+            raise UsageError(
+                f"--n_tasks {num_tasks}: a class-incremental split of {num_classes} classes has 1 ... {num_classes}"
+            )
         order = torch.randperm(num_classes, generator=Generator().manual_seed(seed))
         parts = [part.tolist() for part in torch.tensor_split(order, num_tasks)]
         tasks = [torch.where(torch.isin(targets, torch.tensor(part)))[0] for part in parts]
@@ -293,7 +293,10 @@ class Episodes(Stream):
     ):
         self.num_classes, self.known_classes = num_classes, num_classes
         self.draw = ClassDraw(targets, num_classes)
-        self.group_size, self.slice_size = min(group_size, num_classes), min(group_size, num_classes) // num_pseudo_tasks
+        self.group_size, self.slice_size = (
+            min(group_size, num_classes),
+            min(group_size, num_classes) // num_pseudo_tasks,
+        )
         if self.slice_size < 1:
             raise UsageError(f"--num_tasks {num_pseudo_tasks}: a group has only {self.group_size} classes to share out")
         self.samples, self.repetitions, self.batch_size, self.seed = samples, repetitions, batch_size, seed
@@ -344,6 +347,6 @@ class ClassDraw:
 
 
 def _generator(seed: int, *position: int) -> Generator:
-    """A generator of its own for every place of a stream, so that a place can be drawn again without what came before."""
+    """A generator for each place of a stream, so that a place can be drawn again without what came before."""
     mixed = np.random.SeedSequence((seed, *position)).generate_state(1, np.uint64)[0]
     return Generator().manual_seed(int(mixed) >> 1)

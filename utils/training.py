@@ -130,7 +130,7 @@ class Trainer:
     def _check_loss(self) -> None:
         if not torch.isfinite(self.loss_sum).item():
             raise FloatingPointError(
-                f"the loss is not finite any more: task {self.task}, pass {self.epoch}, at or before batch {self.batch} "
+                f"the loss is not finite: task {self.task}, pass {self.epoch}, at or before batch {self.batch} "
                 f"({self.images_met} images met); try a smaller --lr or --precision 32"
             )
 
