@@ -57,8 +57,8 @@ def run(plan: plans.Plan) -> Path:
 
 def make_product(stage, options) -> None:
     """Runs a stage and keeps its settings beside its product. options: of the run that needs it."""
-    print(f"{stage.output} is not there yet; making it with {stage.model} on {stage.dataset}", file=sys.stderr)
     writable_folder(stage.output.parent, "--checkpoint_dir")
+    print(f"{stage.output} is not there yet; making it with {stage.model} on {stage.dataset}", file=sys.stderr)
     carried = ("device", "data_dir", "checkpoint_dir", "results", "plugins")
     given = {name: getattr(options, name) for name in carried} | stage.options
     folder = run(plans.make(given | {"model": stage.model, "dataset": stage.dataset}).with_seed(1))

@@ -54,6 +54,8 @@ def fingerprint(name: str, path: str | None) -> str:
 
 def _architecture(name: str, image_size: int | None) -> VisionTransformer:
     if name == "vit_tiny_glyphs":
+        if image_size not in (None, 32):
+            raise UsageError(f"--backbone {name}: takes images of 32 px, the dataset has {image_size} px")
         return VisionTransformer(img_size=32, patch_size=8, embed_dim=128, depth=6, num_heads=4, num_classes=0)
     import timm
 

@@ -31,7 +31,7 @@ FLYGCL = "FlyGCL, all datasets"
 
 @dataclass(kw_only=True)
 class DualPromptArgs(ModelArgs):
-    lr: float = option(0.005, "learning rate of Adam, constant", FLYGCL, low=0)
+    lr: float = option(0.005, "learning rate of Adam, constant", FLYGCL, low=0, high=100)
     len_g_prompt: int = option(5, "tokens of the G-prompt per block", "FlyGCL; MISA and MePo: 10", low=1)
     len_e_prompt: int = option(20, "tokens of an E-prompt per block", FLYGCL, low=1)
     pos_g_prompt: tuple[int, ...] = option((0, 1), "blocks that take the G-prompt", FLYGCL, low=0)

@@ -25,7 +25,7 @@ from utils.files import writable_folder, written_whole
 
 @dataclass(kw_only=True)
 class SupervisedArgs(ModelArgs):
-    lr: float = option(1e-3, "peak learning rate of AdamW", "ours, for vit_tiny_glyphs", low=0)
+    lr: float = option(1e-3, "peak learning rate of AdamW", "ours, for vit_tiny_glyphs", low=0, high=100)
     weight_decay: float = option(0.05, "decoupled weight decay of matrices", "arXiv:2106.10270: 0.03 to 0.1", low=0)
     warmup: float = option(0.05, "share of the updates in which the rate rises", "ours", low=0, high=1)
     label_smoothing: float = option(0.1, "mass shared among the other classes", "ours", low=0, high=1)

@@ -335,3 +335,8 @@ def test_fingerprint_follows_the_content(tmp_path):
 def test_another_normalisation_layer_is_no_matter():
     vit, images = tiny_vit(norm_layer=partial(LayerNorm, eps=1e-3)), some_images()
     torch.testing.assert_close(encode(vit, embed(vit, images)), vit.forward_features(images)[:, 0], **CLOSE)
+
+
+def test_images_of_another_size_are_refused():
+    with pytest.raises(UsageError, match="28 px"):
+        backbones.make("vit_tiny_glyphs", backbones.RANDOM, image_size=28)

@@ -159,7 +159,7 @@ def test_each_rendition_changes_the_image(kind, root):
 
     changed, plain = draw(kind), draw(None)
     assert changed.shape == (16, 3, 32, 32)
-    assert 0 <= changed.min() and changed.max() <= 1
+    assert changed.min() >= 0 and changed.max() <= 1
     assert ((changed - plain).abs().amax(dim=(1, 2, 3)) > 0.02).all()
 
 
@@ -176,7 +176,7 @@ def test_augment_is_repeatable_and_stays_in_range(dataset, root):
     assert not torch.equal(first, other)
     assert first.shape == images.shape
     assert first.dtype == torch.float32
-    assert 0 <= first.min() and first.max() <= 1
+    assert first.min() >= 0 and first.max() <= 1
 
 
 @DATASETS

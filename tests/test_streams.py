@@ -204,7 +204,7 @@ def test_class_incremental_passes_differ_and_repeat():
 
 @pytest.mark.parametrize("tasks", [0, 11])
 def test_class_incremental_needs_a_class_per_task(tasks):
-    with pytest.raises(UsageError, match=f"--n_tasks {tasks}: .* has 1 ... 10 tasks"):
+    with pytest.raises(UsageError, match=f"--n_tasks {tasks}: .* has 1 ... 10"):
         ClassIncremental(labels_of(10, 50), 10, tasks, 1, 16, 1)
 
 

@@ -169,6 +169,22 @@ def test_mode_of_a_frozen_backbone(start):
     assert model.training and model.backbone.training != frozen
 
 
+@pytest.mark.parametrize(
+    "name, own, trains",
+    [
+        ("er", {"trainable": "head"}, False),
+        ("er", {"trainable": "all"}, True),
+        ("dualprompt", {}, False),
+        ("misa", {}, False),
+        ("supervised", {}, True),
+        ("mepo_meta", NEEDED["mepo_meta"], True),
+    ],
+)
+def test_who_trains_the_backbone(name, own, trains):
+    backbone = build(name, own).model.backbone
+    assert {p.requires_grad for p in backbone.parameters()} == {trains}
+
+
 # The loop itself
 
 
@@ -184,18 +200,19 @@ def test_several_updates_see_the_same_images_augmented_anew():
     assert len(seen) == 3 * run.trainer.stream.num_batches()
 
 
-def test_clock_of_the_anytime_evaluation():
-    """Period 50, tasks of 64, batches of 16: due when the next batch would cross the mark, at most once a batch."""
+@pytest.mark.parametrize("period, met", [(50, [48, 96, 144, 192]), (64, [64, 128, 192])])
+def test_clock_of_the_anytime_evaluation(period, met):
+    """Tasks of 64, batches of 16: due when the next batch would go beyond the mark, at most once a batch."""
     images, labels = Patches().load(None, train=True)
     stream = ClassIncremental(torch.from_numpy(labels), 12, 3, 1, 16, 1)
-    run = build("er", stream=stream, eval_period=50)
+    run = build("er", stream=stream, eval_period=period)
     run.trainer.train()
     rows = run.trainer.history.metrics()
     anytime = rows[rows["kind"] == "anytime"]
-    assert anytime["samples_seen"].tolist() == [48, 96, 144, 192]
-    assert anytime["nominal"].tolist() == [50, 100, 150, 200]
+    assert anytime["samples_seen"].tolist() == met
+    assert anytime["nominal"].tolist() == [period * (k + 1) for k in range(len(met))]
+    assert anytime["classes_exposed"].tolist() == [4 * -(-count // 64) for count in met]
     assert rows[rows["kind"] == "task_end"]["samples_seen"].tolist() == [64, 128, 192]
-    assert rows["classes_exposed"].tolist() == [4, 4, 8, 8, 12, 12, 12]
 
 
 def test_evaluation_period_shorter_than_a_batch_lags_behind():
@@ -310,7 +327,7 @@ def test_gradient_of_the_alignment():
 def test_alignment_stays_in_full_precision():
     head = AlignedHead(torch.nn.Identity(), torch.eye(6), MepoArgs())
     features = torch.randn(20, 6)
-    expected = head(features)
+    expected = align(features, factor(torch.eye(6)), MepoArgs().cor_coef)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(head(features), expected)
 

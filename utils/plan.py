@@ -83,7 +83,7 @@ def _hosts_named(method: type, words: list[str]) -> dict[str, str]:
 def _load_host(option: str, name: str) -> type:
     """The class of a method that learns a stream by itself, so that another can wrap it."""
     host = METHODS.load(name)
-    if method_options(host.Args) or not host.evaluated:
+    if method_options(host.Args) or "si-blurry" not in host.scenarios:
         raise UsageError(f"--{option} {METHODS.resolve(name)}: this method does not learn a stream by itself")
     return host
 

@@ -293,12 +293,13 @@ class Episodes(Stream):
     ):
         self.num_classes, self.known_classes = num_classes, num_classes
         self.draw = ClassDraw(targets, num_classes)
-        self.group_size, self.slice_size = (
-            min(group_size, num_classes),
-            min(group_size, num_classes) // num_pseudo_tasks,
-        )
+        self.group_size = min(group_size, num_classes)
+        self.slice_size = self.group_size // num_pseudo_tasks
         if self.slice_size < 1:
-            raise UsageError(f"--num_tasks {num_pseudo_tasks}: a group has only {self.group_size} classes to share out")
+            raise UsageError(
+                f"--num_tasks {num_pseudo_tasks}: a group has only {self.group_size} classes to share out; run "
+                "--model mepo_meta with fewer pseudo tasks (mepo takes its product as --meta_path)"
+            )
         self.samples, self.repetitions, self.batch_size, self.seed = samples, repetitions, batch_size, seed
         self.groups_per_epoch = num_classes // self.group_size
         self.num_tasks = meta_epochs * self.groups_per_epoch * repetitions

@@ -23,5 +23,6 @@ def read_tensors(path: Path) -> Any:
             return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the readers raise many types; whichever it is, the file is unusable
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        # One sentence: what torch adds to it is advice to load the file in an unsafe way.
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__).split(". ")[0]
         raise UsageError(f"{path}: cannot be read as tensors ({reason})") from None
