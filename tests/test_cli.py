@@ -308,7 +308,7 @@ def refused(words, tmp_path, capsys) -> str:
         (["--lr"], "--lr: expected one argument"),
         (["--lr", "fast"], "--lr: invalid float value: 'fast'"),
         (["--lr", "nan"], "--lr nan: must be a finite number"),
-        (["--lr", "-0.1"], "--lr -0.1: must be at least 0"),
+        (["--lr", "-0.1"], "--lr -0.1: must be in 0 ... 100"),
         (["--batch_size", "0"], "--batch_size 0: must be at least 1"),
         (["--batch_size", "2.5"], "--batch_size: invalid int value: '2.5'"),
         (["--replay_size", "0"], "--replay_size 0: must be at least 1"),
