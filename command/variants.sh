@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The tables of README: every method on one of the datasets on board, and MePo in all its forms, three seeds each.
 #
-#   bash command/variants.sh seq-digits      about 3 minutes on two CPU cores once the stages are made
+#   bash command/variants.sh seq-digits      about 6 minutes on two CPU cores once the stages are made
 #   bash command/variants.sh seq-glyphs      about 40 minutes
 #   bash command/variants.sh DATASET [options of main.py]
 #
