@@ -15,4 +15,4 @@ cd "$repo"
 for model in misa mepo; do
     "$VENV/bin/python" main.py --model "$model" --dataset seq-digits --seeds 1 2 3 --results runs/quickstart "$@"
 done
-"$VENV/bin/python" -m utils.report runs/quickstart
+"$VENV/bin/python" -m utils.report runs/quickstart/seq-digits --out runs/quickstart
