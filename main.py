@@ -17,8 +17,8 @@ from utils.files import writable_folder
 
 def main(argv: list[str]) -> int:
     """Exit code: 0 done, 1 the run failed, 2 bad input, 130 interrupted."""
-    # Threads that wait for each other spin for a moment only, then sleep: where other programs use the same cores,
-    # torch is 1.5 to 4 times faster for it, and no slower where none do. Read when torch is loaded.
+    # Threads that wait for each other spin for a moment only, then sleep, so that they do not hold cores that other
+    # programs need. Read when torch is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "100000")
     try:
         plan = plans.parse(argv)

@@ -17,14 +17,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from backbone.vit import embed, encode
 from models.base import ContinualModel, ModelArgs
 from utils.args import option
 from utils.contracts import Batch, Session, StreamInfo
-from utils.files import writable_folder, written_whole
+from utils.files import writable_folder
+from utils.tensors import write_tensors
 
 SCRIPTS = "MePo scripts"
 
@@ -112,9 +112,7 @@ class MepoMeta(ContinualModel):
     def _save(self, epoch: int) -> None:
         """The backbone without the head, as it stands after a meta epoch."""
         if self.args.save_to:
-            weights = {key: value.cpu().contiguous() for key, value in self.backbone.state_dict().items()}
-            with written_whole(Path(self.args.save_to) / f"meta_epoch_{epoch}.safetensors") as temporary:
-                save_file(weights, temporary)
+            write_tensors(Path(self.args.save_to) / f"meta_epoch_{epoch}.safetensors", self.backbone.state_dict())
 
     def configure_optimizer(self) -> torch.optim.Optimizer:
         groups = [

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from backbone.vit import embed, encode
@@ -20,7 +19,8 @@ from models.base import ContinualModel, ModelArgs, linear_head
 from utils.args import option
 from utils.classes import mask_unseen
 from utils.contracts import Batch, StreamInfo
-from utils.files import writable_folder, written_whole
+from utils.files import writable_folder
+from utils.tensors import write_tensors
 
 
 @dataclass(kw_only=True)
@@ -75,6 +75,4 @@ class Supervised(ContinualModel):
 
     def end_stream(self) -> None:
         if self.args.save_to:
-            weights = {key: value.cpu().contiguous() for key, value in self.backbone.state_dict().items()}
-            with written_whole(Path(self.args.save_to)) as temporary:
-                save_file(weights, temporary)
+            write_tensors(Path(self.args.save_to), self.backbone.state_dict())

@@ -1,4 +1,4 @@
-"""Reads tensor files of any origin without running what is in them."""
+"""Tensor files: written whole, and read from any origin without running what is in them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from utils.errors import UsageError
+from utils.files import written_whole
 
 
 def read_tensors(path: Path) -> Any:
@@ -26,3 +28,9 @@ def read_tensors(path: Path) -> Any:
         # One sentence: what torch adds to it is advice to load the file in an unsafe way.
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__).split(". ")[0]
         raise UsageError(f"{path}: cannot be read as tensors ({reason})") from None
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """A .safetensors file of a flat state dict, from any device."""
+    with written_whole(path) as temporary:
+        save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, temporary)
