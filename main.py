@@ -97,11 +97,13 @@ def train(plan: plans.Plan) -> Path:
     network = backbone.make(options.backbone, options.backbone_path, dataset.image_size).requires_grad_(False)
     info = StreamInfo(
         num_classes=dataset.num_classes,
+        num_tasks=stream.num_tasks,
         num_images=stream.num_images(),
         num_updates=stream.num_batches() * options.online_iter,
         image_size=dataset.image_size,
         seed=options.train_seed,
         augment=transform.train,
+        plain=transform.test,
     )
     model = plan.method(network, info, args).to(device)
     model.optimizer = model.configure_optimizer()

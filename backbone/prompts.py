@@ -16,25 +16,45 @@ class PromptPool(nn.Module):
     """M prompts of L tokens with one key each. key: [M, D]. prompts: [M, L, D].
 
     counter [M] counts how often each prompt was chosen, in training and in evaluation alike, as the release does.
+    frequency [M] is what `update` makes of it; it starts at one.
+
+    diversity: in training, keys that were used often are avoided (section 4.2 of the paper). batchwise: all images of a
+    batch take the prompts that most of them chose.
     """
 
-    def __init__(self, size: int, length: int, width: int):
+    def __init__(self, size: int, length: int, width: int, diversity: bool = False, batchwise: bool = False):
         super().__init__()
+        self.diversity, self.batchwise = diversity, batchwise
         self.key = uniform(size, width)
         self.prompts = uniform(size, length, width)
         self.register_buffer("counter", torch.zeros(size))
+        self.register_buffer("frequency", torch.ones(size))
 
-    def nearest(self, query: Tensor, start: int = 0, stop: int | None = None) -> tuple[Tensor, Tensor]:
-        """The key nearest to each query [B, D] among keys start ... stop - 1.
+    def select(self, query: Tensor, count: int = 1, start: int = 0, stop: int | None = None) -> tuple[Tensor, Tensor]:
+        """The `count` keys nearest to each query [B, D] among keys start ... stop - 1, nearest first.
 
-        Gives its distance 1 - cos(query, key) [B] and its position inside that slice [B]. The gradient of the distance
-        reaches the keys only, since a query carries none.
+        Gives their distances 1 - cos(query, key) [B, count] and their rows in the pool [B, count]. The gradient of the
+        distance reaches the keys only, since a query carries none.
         """
         # Element by element and in float32: autocast would round a matrix product to bf16 and choose other keys.
         distance = 1 - F.cosine_similarity(query.float()[:, None], self.key[start:stop], dim=-1)
-        shortest, position = distance.min(dim=1)
-        return shortest, position
+        score = distance.detach()
+        if self.training and self.diversity:
+            score = score * F.normalize(self.frequency[start:stop], p=1, dim=0)
+        position = score.topk(count, dim=1, largest=False).indices
+        if self.batchwise:
+            chosen, votes = position.unique(return_counts=True)
+            position = chosen[votes.topk(count).indices].expand(len(query), -1)
+        return distance.gather(1, position), position + start
 
     def count(self, index: Tensor) -> None:
-        """Adds a batch of chosen rows [B] to the counter."""
-        self.counter += (index[:, None] == torch.arange(len(self.counter), device=index.device)).sum(dim=0)
+        """Adds the chosen rows [B, ...] of a batch to the counter."""
+        self.counter += (index.reshape(-1, 1) == torch.arange(len(self.counter), device=index.device)).sum(dim=0)
+
+    def update(self) -> Tensor:
+        """Moves the counter into the frequency, in training; gives what was counted so far [M], and counts anew."""
+        if self.training:
+            self.frequency += self.counter
+        counted = self.frequency - 1 if self.training else self.counter.clone()
+        self.counter.zero_()
+        return counted

@@ -1,19 +1,24 @@
 """The one ViT of the project: timm's VisionTransformer, and the seam where methods insert prompts.
 
 A method computes `tokens = embed(vit, images)` and `encode(vit, tokens, prompts)`. Without prompts the pair equals
-timm's `forward_features`. Two ways to insert prompts exist in the literature, and both reach a block only as
+timm's `forward_features`. Three ways to insert prompts exist in the literature, and all reach a block only as
 additional keys and values of its attention:
 
-* prompt tuning (L2P-style tokens, appended before a block and dropped after it): the outputs of prompt tokens are
+* `Prompt`, prompt tuning (tokens appended before a block and dropped after it): the outputs of prompt tokens are
   dropped, so only their keys and values matter. They pass the block's first norm, like every token.
-* prefix tuning: key prompts and value prompts enter the key and the value projection separately, without the norm.
+* `Prefix`, prefix tuning: key prompts and value prompts enter the key and the value projection separately, without
+  the norm.
+* `Projected`: keys and values as they are, without norm and projection.
+
+Prompts that stay in the sequence (L2P) are joined to `tokens` by the method itself. An adapter works beside the MLP of
+its block.
 
 Shapes: B images, N tokens (class token first), D width, L prompt length, M rows of a prompt table.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -51,8 +56,22 @@ class Prefix:
         return _linear(block, self.key_table, "k"), _linear(block, self.value_table, "v")
 
 
-Prompts = Mapping[int, list[Prompt | Prefix]]
+@dataclass(frozen=True)
+class Projected:
+    """Keys and values [M, L, D] that join those of a block unchanged; index as in `Prompt`."""
+
+    key_table: Tensor
+    value_table: Tensor
+    index: Tensor | None = None
+
+    def project(self, block: nn.Module) -> tuple[Tensor, Tensor]:
+        return self.key_table, self.value_table
+
+
+Prompts = Mapping[int, list[Prompt | Prefix | Projected]]
 NO_PROMPTS: Prompts = {}
+Adapters = Mapping[int, Callable[[Tensor], Tensor]]
+NO_ADAPTERS: Adapters = {}
 
 
 def embed(vit: VisionTransformer, images: Tensor) -> Tensor:
@@ -60,36 +79,54 @@ def embed(vit: VisionTransformer, images: Tensor) -> Tensor:
     return vit.norm_pre(vit._pos_embed(vit.patch_embed(images)))
 
 
-def encode(vit: VisionTransformer, tokens: Tensor, prompts: Prompts = NO_PROMPTS, class_token: bool = True) -> Tensor:
-    """All blocks and the last norm; block i also attends to `prompts[i]`.
+def class_position(vit: VisionTransformer) -> Tensor:
+    """Position embedding of the class token [1, 1, D]; zero where the network gives it none."""
+    return torch.zeros_like(vit.cls_token) if vit.no_embed_class else vit.pos_embed[:, :1]
 
-    class_token: return only the class token [B, D], for which the last block computes nothing else; otherwise all
-    tokens [B, N, D].
+
+def encode(
+    vit: VisionTransformer, tokens: Tensor, prompts: Prompts = NO_PROMPTS, adapters: Adapters = NO_ADAPTERS
+) -> Tensor:
+    """Class token [B, D] after all blocks and the last norm."""
+    return vit.norm(run_blocks(vit, tokens, prompts, adapters, keep=1))[:, 0]
+
+
+def run_blocks(
+    vit: VisionTransformer,
+    tokens: Tensor,
+    prompts: Prompts = NO_PROMPTS,
+    adapters: Adapters = NO_ADAPTERS,
+    keep: int | None = None,
+    stop: int | None = None,
+) -> Tensor:
+    """Tokens [B, N, D] after blocks 0 ... stop - 1 (default: all), without the last norm.
+
+    Block i also attends to `prompts[i]`, and `adapters[i]` is added to its output. keep: only the first `keep` tokens
+    are wanted, [B, keep, D]; the last of these blocks computes nothing else.
     """
-    last = len(vit.blocks) - 1
-    for layer, block in enumerate(vit.blocks):
-        only_first = class_token and layer == last
-        tokens = _block(block, tokens, prompts.get(layer, ()), only_first)
-    tokens = vit.norm(tokens)
-    return tokens[:, 0] if class_token else tokens
+    blocks = vit.blocks[:stop]
+    for layer, block in enumerate(blocks):
+        wanted = keep if layer == len(blocks) - 1 else None
+        tokens = _block(block, tokens, prompts.get(layer, ()), adapters.get(layer), wanted)
+    return tokens[:, :keep]
 
 
-def _block(block: nn.Module, tokens: Tensor, prompts, only_first: bool) -> Tensor:
-    """One transformer block. only_first: outputs for the first token alone, [B, 1, D]."""
-    residual = tokens[:, :1] if only_first else tokens
-    attended = _attention(block, block.norm1(tokens), prompts, only_first)
-    tokens = residual + block.drop_path1(block.ls1(attended))
-    return tokens + block.drop_path2(block.ls2(block.mlp(block.norm2(tokens))))
+def _block(block: nn.Module, tokens: Tensor, prompts, adapter, keep: int | None) -> Tensor:
+    """One transformer block; outputs for the first `keep` tokens alone, or for all."""
+    attended = _attention(block, block.norm1(tokens), prompts, keep)
+    tokens = tokens[:, :keep] + block.drop_path1(block.ls1(attended))
+    out = tokens + block.drop_path2(block.ls2(block.mlp(block.norm2(tokens))))
+    return out if adapter is None else out + adapter(tokens)
 
 
-def _attention(block: nn.Module, normed: Tensor, prompts, only_first: bool) -> Tensor:
-    """Multi-head attention of normed tokens [B, N, D] over themselves and the prompts."""
+def _attention(block: nn.Module, normed: Tensor, prompts, keep: int | None) -> Tensor:
+    """Multi-head attention of the first `keep` normed tokens (or all) over all of them [B, N, D] and the prompts."""
     attn = block.attn
-    if only_first:
-        query = _linear(block, normed[:, :1], "q")
-        key, value = _linear(block, normed, "kv").chunk(2, dim=-1)
-    else:
+    if keep is None:
         query, key, value = attn.qkv(normed).chunk(3, dim=-1)
+    else:
+        query = _linear(block, normed[:, :keep], "q")
+        key, value = _linear(block, normed, "kv").chunk(2, dim=-1)
     for prompt in prompts:
         prompt_key, prompt_value = prompt.project(block)
         key = torch.cat((key, _rows(prompt_key, prompt.index, len(key)).to(key.dtype)), dim=1)

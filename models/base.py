@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -10,8 +12,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from utils.args import RunArgs
+import backbone as backbones
+from backbone.vit import embed, encode
+from utils import plan as plans
+from utils.args import INCIDENTAL, RunArgs
+from utils.classes import mask_absent, mask_unseen
 from utils.contracts import Batch, Session, StreamInfo
+from utils.errors import UsageError
 
 
 @dataclass(kw_only=True)
@@ -40,12 +47,13 @@ class ContinualModel(nn.Module):
     Class attributes
     ----------------
     Args: dataclass of the method's own options.
-    published: values that the method's authors give per dataset, name -> {option: value}; "*" holds for every dataset.
-        They may name options of the run (batch_size ...) too. For the precedence see `utils.args`.
+    published: values that the method's authors give per dataset, name -> {option: value}; "*" holds for every dataset,
+        "host X" for a method that wraps the method X. They may name options of the run (batch_size ...) too. For the
+        precedence see `utils.args`.
     scenarios: streams it can be trained on, the first is the default: si-blurry, class-il, shuffled or episodes.
     needs_task_boundaries: whether it is told when a session begins and ends, and which classes that session owns.
     evaluated: whether its predictions are worth a test accuracy (a stage that only writes a file says no).
-    has_fixed_features: whether `fixed_features` is given.
+    has_fixed_features: whether `fixed_features` is given and will not change any more; once true it stays true.
     """
 
     Args: ClassVar[type[ModelArgs]] = ModelArgs
@@ -66,6 +74,11 @@ class ContinualModel(nn.Module):
     def prepare(cls, run: RunArgs, args: ModelArgs) -> list[Stage]:
         """Runs whose products this method needs, in order; may fill in options that name those products."""
         return []
+
+    @classmethod
+    def product(cls, args: ModelArgs) -> str:
+        """Name of the file that a stage leaves in its folder `--save_to`, last of all its files."""
+        raise NotImplementedError
 
     @classmethod
     def stream_options(cls, args) -> dict[str, Any]:
@@ -95,8 +108,8 @@ class ContinualModel(nn.Module):
         """Training loss of one update, a scalar. Must be given unless `observe` is."""
         raise NotImplementedError
 
-    def observe(self, batch: Batch) -> Tensor:
-        """One update; returns the detached loss."""
+    def observe(self, batch: Batch) -> Tensor | None:
+        """One update; returns the detached loss, or None where nothing was trained."""
         with self.autocast():
             loss = self.loss(batch)
         self.optimizer.zero_grad(set_to_none=True)
@@ -104,7 +117,11 @@ class ContinualModel(nn.Module):
         self.optimizer.step()
         if self.scheduler is not None:
             self.scheduler.step()
+        self.end_update()
         return loss.detach()
+
+    def end_update(self) -> None:
+        """Called after every optimiser step (moving averages of weights live here)."""
 
     def end_batch(self, batch: Batch) -> None:
         """Called once per arriving batch, after its updates."""
@@ -131,9 +148,60 @@ class ContinualModel(nn.Module):
         """Takes back what `extra_state` returned."""
 
 
+class PromptMethod(ContinualModel):
+    """A method that inserts prompts into a frozen ViT and classifies the feature that comes out.
+
+    fc_norm: what the feature passes before the classifier, the identity (timm's name for that place). MePo puts its
+    alignment there, so `forward` and `loss` must send every feature through it once. head: the classifier.
+    """
+
+    has_fixed_features = True
+
+    def __init__(self, backbone: nn.Module, info: StreamInfo, args: ModelArgs):
+        super().__init__(backbone, info, args)
+        self.fc_norm: nn.Module = nn.Identity()
+        self.head: nn.Module = linear_head(backbone.num_features, info.num_classes)
+
+    def fixed_features(self, x: Tensor) -> Tensor:
+        """The query: class token of the frozen network without prompts, [B, D]."""
+        with torch.no_grad():
+            return encode(self.backbone, embed(self.backbone, x))
+
+    def masked(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Logits [B, C] in float32, with -inf for the classes that do not compete in training (`--train_mask`)."""
+        if self.args.train_mask == "batch":
+            return mask_absent(logits.float(), batch.y)
+        return mask_unseen(logits.float(), batch.seen)
+
+
 def linear_head(in_features: int, num_classes: int) -> nn.Linear:
     """The prompt methods' classifier: truncated normal weights (std 0.02), zero bias, all C rows from the start."""
     head = nn.Linear(in_features, num_classes)
     nn.init.trunc_normal_(head.weight, std=0.02)
     nn.init.zeros_(head.bias)
     return head
+
+
+def check_blocks(backbone: nn.Module, **places: tuple[int, ...]) -> None:
+    """Raises UsageError if an option names a block that the backbone has not. places: option -> block numbers."""
+    count = len(backbone.blocks)
+    for name, blocks in places.items():
+        if max(blocks) >= count:
+            raise UsageError(f"--{name} {max(blocks)}: the backbone has blocks 0 ... {count - 1}")
+
+
+def make_stage(model: str, run: RunArgs, dataset: str, weights: str | None, after: Stage | None = None) -> Stage:
+    """The run of a stage method with its defaults, and the place of its product below `--checkpoint_dir`.
+
+    The folder is named by a hash of everything the product depends on. weights: `--backbone_path` of the stage. after:
+    the stage that makes those weights.
+    """
+    options = {"backbone": run.backbone, "backbone_path": weights}
+    plan = plans.make(options | {"model": model, "dataset": dataset}).with_seed(1)
+    settings = {**plan.settings(), "origin": None}
+    settings["run"] = {name: value for name, value in settings["run"].items() if name not in INCIDENTAL}
+    origin = after.output.parent.name if after else backbones.fingerprint(run.backbone, weights)
+    settings["run"]["backbone_path"] = origin
+    key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:10]
+    folder = Path(run.checkpoint_dir) / run.backbone / f"{model}-{plan.run.args.dataset}-{key}"
+    return Stage(model, dataset, folder / plan.method.product(plan.args.args), options | {"save_to": str(folder)})

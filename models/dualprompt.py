@@ -19,12 +19,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backbone.prompts import PromptPool, uniform
-from backbone.vit import Prefix, Prompt, Prompts, embed, encode
-from models.base import ContinualModel, ModelArgs, linear_head
+from backbone.vit import Prefix, Prompt, Prompts, class_position, embed, encode
+from models.base import ModelArgs, PromptMethod, check_blocks
 from utils.args import option
-from utils.classes import mask_absent, mask_unseen
+from utils.clock import StepClock
 from utils.contracts import Batch, Session, StreamInfo
-from utils.errors import UsageError
 
 FLYGCL = "FlyGCL, all datasets"
 
@@ -47,44 +46,31 @@ class DualPromptArgs(ModelArgs):
     train_mask: Literal["batch", "seen"] = option("batch", "classes that compete in the training loss", FLYGCL)
 
 
-class DualPrompt(ContinualModel):
+class DualPrompt(PromptMethod):
     Args = DualPromptArgs
-    has_fixed_features = True
 
     def __init__(self, backbone: nn.Module, info: StreamInfo, args: DualPromptArgs):
         super().__init__(backbone, info, args)
-        blocks = len(backbone.blocks)
-        for name in ("pos_g_prompt", "pos_e_prompt"):
-            if max(getattr(args, name)) >= blocks:
-                raise UsageError(f"--{name} {max(getattr(args, name))}: the backbone has blocks 0 ... {blocks - 1}")
+        check_blocks(backbone, pos_g_prompt=args.pos_g_prompt, pos_e_prompt=args.pos_e_prompt)
         width = backbone.num_features
         parts = 2 if args.prompt_func == "prefix_tuning" else 1
         self.pool_size = max(args.e_pool, args.step_num)
         self.g_prompt = nn.Module()
         self.g_prompt.prompts = uniform(1, parts * len(args.pos_g_prompt) * args.len_g_prompt, width)
         self.e_prompt = PromptPool(self.pool_size, parts * len(args.pos_e_prompt) * args.len_e_prompt, width)
-        self.head = linear_head(width, info.num_classes)
-        self.step = 0  # internal step s
-        self.step_images = 0  # images seen since it last moved
+        self.clock = StepClock(args.step_num, info.num_images)  # its step is the counter s
 
     @property
     def needs_task_boundaries(self) -> bool:
         return self.args.step_schedule == "task"
-
-    def fixed_features(self, x: Tensor) -> Tensor:
-        """The query: class token of the frozen network without prompts, [B, D]."""
-        with torch.no_grad():
-            return encode(self.backbone, embed(self.backbone, x))
 
     def forward(self, x: Tensor, fixed: Tensor | None = None) -> Tensor:
         return self.head(self.features(x, fixed)[0])
 
     def loss(self, batch: Batch) -> Tensor:
         features, distance = self.features(batch.x)
-        logits = self.head(features).float()
-        by_batch = self.args.train_mask == "batch"
-        masked = mask_absent(logits, batch.y) if by_batch else mask_unseen(logits, batch.seen)
-        return F.cross_entropy(masked, batch.y) + self.args.lambd * distance.mean()
+        logits = self.masked(self.head(features), batch)
+        return F.cross_entropy(logits, batch.y) + self.args.lambd * distance.mean()  # Eq. 6
 
     def features(self, x: Tensor, query: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Class token under prompts [B, D], and the distance of each query to its key [B]."""
@@ -93,7 +79,7 @@ class DualPrompt(ContinualModel):
             if query is None:
                 query = encode(self.backbone, tokens)
         index, distance = self.select(query)
-        return encode(self.backbone, tokens, self.prompts(index)), distance
+        return self.fc_norm(encode(self.backbone, tokens, self.prompts(index))), distance
 
     def select(self, query: Tensor) -> tuple[Tensor, Tensor]:
         """Rows of the prompt table for queries [B, D], and their key distances [B].
@@ -102,11 +88,12 @@ class DualPrompt(ContinualModel):
         """
         width = max(1, self.pool_size // self.args.step_num)
         start, stop = 0, self.pool_size
-        if self.training and self.step * width < self.pool_size:
-            start, stop = self.step * width, (self.step + 1) * width
-        distance, index = self.e_prompt.nearest(query, start, stop)
-        if self.args.prompt_index == "global":
-            index = index + start
+        if self.training and self.clock.step * width < self.pool_size:
+            start, stop = self.clock.step * width, (self.clock.step + 1) * width
+        distance, index = self.e_prompt.select(query, start=start, stop=stop)
+        distance, index = distance[:, 0], index[:, 0]
+        if self.args.prompt_index == "local":
+            index = index - start
         self.e_prompt.count(index)
         return index, distance
 
@@ -123,24 +110,20 @@ class DualPrompt(ContinualModel):
                 if args.prompt_func == "prefix_tuning":
                     prompt = Prefix(pieces[2 * place], pieces[2 * place + 1], rows)
                 else:
-                    prompt = Prompt(pieces[place] + self.backbone.pos_embed[:, :1], rows)
+                    prompt = Prompt(pieces[place] + class_position(self.backbone), rows)
                 inserted.setdefault(block, []).append(prompt)
         return inserted
 
     def end_batch(self, batch: Batch) -> None:
-        if self.args.step_schedule != "samples":
-            return
-        per_step = max(1, self.info.num_images // self.args.step_num)
-        self.step_images += len(batch.y)
-        while self.step < self.args.step_num - 1 and self.step_images >= per_step:
-            self.step_images -= per_step
-            self.step += 1
+        if self.args.step_schedule == "samples":
+            self.clock.add(len(batch.y))
 
     def end_task(self, session: Session) -> None:
-        self.step += 1
+        if self.args.step_schedule == "task":
+            self.clock.step += 1
 
     def extra_state(self) -> dict[str, Any]:
-        return {"step": self.step, "step_images": self.step_images}
+        return {"clock": self.clock.state_dict()}
 
     def load_extra_state(self, state: dict[str, Any]) -> None:
-        self.step, self.step_images = state["step"], state["step_images"]
+        self.clock.load_state_dict(state["clock"])

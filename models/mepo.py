@@ -1,8 +1,9 @@
 """MePo stage 3: any prompt method on the meta-refined backbone, its features aligned to the meta covariance.
 
 Source: Sun et al., MePo, arXiv:2602.07940; released code (SunGL001/MePo, 55912a4; FlyGCL, 79a6b51). The host (`--host`)
-knows nothing of MePo: its classifier is put behind the alignment, at training and at test time. Products of stages 1
-and 2 are made once per backbone and kept under `--checkpoint_dir`, unless `--meta_path` and `--cor_path` name others.
+knows nothing of MePo: the alignment takes the place between its feature and its classifier (`fc_norm`). Products of
+stages 1 and 2 are made once per backbone and kept under `--checkpoint_dir`, unless `--meta_path` and `--cor_path` name
+others.
 What the published numbers were made with, and is the default here:
 1. `align_form released`: A = L^-1 Lt, although rows x need A = L^-T Lt^T (`exact`) to reach the target covariance.
 2. `align_stats batch`: mean and covariance of the current batch, also at test time, so that a prediction depends on
@@ -11,8 +12,6 @@ What the published numbers were made with, and is the default here:
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,9 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import backbone as backbones
-from models.base import ContinualModel, ModelArgs, Stage
-from utils import plan as plans
-from utils.args import INCIDENTAL, RunArgs, option
+from models.base import ContinualModel, ModelArgs, PromptMethod, Stage, make_stage
+from utils.args import RunArgs, option
 from utils.contracts import Batch, Session, StreamInfo
 from utils.errors import UsageError
 from utils.registry import METHODS
@@ -49,34 +47,49 @@ class MepoArgs(ModelArgs):
     )
     align_form: Literal["released", "exact"] = option("released", "linear map of the alignment", "released code")
     align_stats: Literal["batch", "running"] = option("batch", "statistics it starts from", "released code")
+    align_when: Literal["always", "training"] = option(
+        "always", "whether test features are aligned too", "released code; its MVP: training"
+    )
     momentum: float = option(0.1, "weight of a new batch in the running statistics", "ours", low=0, high=1)
     host_args: ModelArgs | None = None
 
 
 class Mepo(ContinualModel):
     Args = MepoArgs
+    published = {
+        "host l2p": {"cor_coef": 0.5},  # MePo scripts
+        "host mvp": {"cor_coef": 0.5, "align_when": "training"},  # MePo scripts and released MVP
+        "host coda": {"cor_coef": 0.5},  # no released alignment; nor for the next two
+        "host flyprompt": {"cor_coef": 0.5},
+        "host singleprompt": {"cor_coef": 0.5},
+    }
 
     def __init__(self, backbone: nn.Module, info: StreamInfo, args: MepoArgs):
         super().__init__(backbone, info, args)
         if args.meta_path != NONE:
             backbones.load_weights(backbone, Path(args.meta_path))
         self.host = METHODS.load(args.host)(backbone, info, args.host_args)
+        if not isinstance(self.host, PromptMethod):
+            raise UsageError(f"--host {args.host}: MePo wraps prompt methods; this one has no place for the alignment")
         if args.cor_coef > 0 and args.cor_path != NONE:
             target = load_covariance(Path(args.cor_path), backbone.num_features)
-            self.host.head = AlignedHead(self.host.head, target, args)
+            self.host.fc_norm = Alignment(target, args)
 
     @classmethod
     def prepare(cls, run: RunArgs, args: MepoArgs) -> list[Stage]:
-        """Fills in the paths left open; the stages whose products they name."""
-        stages = []
+        """Fills in the paths left open; the stages whose products they name, the host's own among them."""
+        stages = METHODS.load(args.host).prepare(run, args.host_args)
+        meta = None
         if args.meta_path is None:
-            stages.append(_stage("mepo_meta", run, args.pretrain, run.backbone_path))
-            args.meta_path = str(stages[-1].output)
-        if args.cor_path is None:
+            meta = make_stage("mepo_meta", run, args.pretrain, run.backbone_path)
+            stages.append(meta)
+            args.meta_path = str(meta.output)
+        if args.cor_path is None and args.cor_coef > 0:
             refined = run.backbone_path if args.meta_path == NONE else args.meta_path
-            if args.cor_coef > 0:
-                stages.append(_stage("mepo_cov", run, args.pretrain, refined, after=stages))
-            args.cor_path = str(stages[-1].output) if args.cor_coef > 0 else NONE
+            stages.append(make_stage("mepo_cov", run, args.pretrain, refined, after=meta))
+            args.cor_path = str(stages[-1].output)
+        elif args.cor_path is None:
+            args.cor_path = NONE
         return stages
 
     def label(self) -> str:
@@ -99,6 +112,9 @@ class Mepo(ContinualModel):
     def loss(self, batch: Batch) -> Tensor:
         return self.host.loss(batch)
 
+    def end_update(self) -> None:
+        self.host.end_update()
+
     def end_batch(self, batch: Batch) -> None:
         self.host.end_batch(batch)
 
@@ -108,8 +124,13 @@ class Mepo(ContinualModel):
     def end_task(self, session: Session) -> None:
         self.host.end_task(session)
 
+    def end_stream(self) -> None:
+        self.host.end_stream()
+
     def configure_optimizer(self) -> torch.optim.Optimizer | None:
-        return self.host.configure_optimizer()
+        """The host's, which it may reset by itself."""
+        self.host.optimizer = self.host.configure_optimizer()
+        return self.host.optimizer
 
     def extra_state(self) -> dict[str, Any]:
         return self.host.extra_state()
@@ -118,12 +139,12 @@ class Mepo(ContinualModel):
         self.host.load_extra_state(state)
 
 
-class AlignedHead(nn.Module):
-    """A classifier that sees aligned features. target: meta covariance Sigma [D, D]."""
+class Alignment(nn.Module):
+    """Features [B, D] to features aligned with the meta covariance Sigma [D, D], `target`."""
 
-    def __init__(self, head: nn.Module, target: Tensor, args: MepoArgs):
+    def __init__(self, target: Tensor, args: MepoArgs):
         super().__init__()
-        self.head, self.args = head, args
+        self.args = args
         width = len(target)
         self.register_buffer("target_factor", factor(target), persistent=False)  # Lt, computed once
         if args.align_stats == "running":
@@ -132,15 +153,11 @@ class AlignedHead(nn.Module):
             self.register_buffer("batches", torch.zeros(()))
 
     def forward(self, features: Tensor) -> Tensor:
+        if not self.training and self.args.align_when == "training":
+            return features
+        args, known = self.args, self._statistics(features)
         with torch.autocast(features.device.type, enabled=False):  # a Cholesky factor in bf16 would be noise
-            aligned = align(
-                features.float(),
-                self.target_factor,
-                self.args.cor_coef,
-                self.args.align_form,
-                self._statistics(features),
-            )
-        return self.head(aligned)
+            return align(features.float(), self.target_factor, args.cor_coef, args.align_form, known)
 
     @torch.no_grad()
     def _statistics(self, features: Tensor) -> tuple[Tensor, Tensor] | None:
@@ -221,19 +238,3 @@ def load_covariance(file: Path, width: int) -> Tensor:
     except torch.linalg.LinAlgError:
         raise UsageError(f"--cor_path {file}: is not positive semi-definite, so it is no covariance") from None
     return covariance
-
-
-def _stage(model: str, run: RunArgs, dataset: str, weights: str | None, after: list[Stage] = ()) -> Stage:
-    """A stage and the place of its product, which is named by everything the product depends on."""
-    options = {"backbone": run.backbone, "backbone_path": weights}
-    plan = plans.make(options | {"model": model, "dataset": dataset}).with_seed(1)
-    settings = {**plan.settings(), "origin": None}
-    settings["run"] = {name: value for name, value in settings["run"].items() if name not in INCIDENTAL}
-    settings["run"]["backbone_path"] = (
-        after[-1].output.parent.name if after else backbones.fingerprint(run.backbone, weights)
-    )
-    key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:10]
-    folder = Path(run.checkpoint_dir) / run.backbone / f"{model}-{plan.run.args.dataset}-{key}"
-    args = plan.args.args
-    name = f"meta_epoch_{args.meta_epochs}.safetensors" if model == "mepo_meta" else "covariance.npy"
-    return Stage(model, dataset, folder / name, options | {"save_to": str(folder)})

@@ -42,17 +42,20 @@ class MepoCov(ContinualModel):
         self.register_buffer("count", torch.zeros(info.num_classes, dtype=torch.float64))
 
     @classmethod
+    def product(cls, args: MepoCovArgs) -> str:
+        return "covariance.npy"
+
+    @classmethod
     def stream_options(cls, args: MepoCovArgs) -> dict[str, Any]:
         return {"samples": args.samples}
 
     @torch.no_grad()
-    def observe(self, batch: Batch) -> Tensor:
-        """Adds the features of a batch to the sums of their classes. Nothing is learned: the loss is 0."""
+    def observe(self, batch: Batch) -> None:
+        """Adds the features of a batch to the sums of their classes. Nothing is learned."""
         with self.autocast():
             features = encode(self.backbone, embed(self.backbone, batch.x))
         self.total.index_add_(0, batch.y, features.double())
         self.count.index_add_(0, batch.y, torch.ones_like(batch.y, dtype=torch.float64))
-        return features.new_zeros(())
 
     def class_means(self) -> Tensor:
         """Mean feature of every class that occurred, [K, D] float64, by label."""
@@ -65,7 +68,7 @@ class MepoCov(ContinualModel):
 
     def end_stream(self) -> None:
         if self.args.save_to:
-            path = Path(self.args.save_to) / "covariance.npy"
+            path = Path(self.args.save_to) / self.product(self.args)
             with written_whole(path) as temporary, open(temporary, "wb") as file:
                 np.save(file, self.covariance().cpu().numpy())
 

@@ -69,6 +69,10 @@ class MepoMeta(ContinualModel):
         self.moved: dict[str, Tensor] = {}  # sum over r of (w_r - w0)
 
     @classmethod
+    def product(cls, args: MepoMetaArgs) -> str:
+        return f"meta_epoch_{args.meta_epochs}.safetensors"
+
+    @classmethod
     def stream_options(cls, args: MepoMetaArgs) -> dict[str, Any]:
         return {
             "meta_epochs": args.meta_epochs,

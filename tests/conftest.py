@@ -103,11 +103,13 @@ def build(
         evaluator = Evaluator(test_images, transform, options.eval_batch_size, options.eval_mask)
     info = StreamInfo(
         num_classes=dataset.num_classes,
+        num_tasks=stream.num_tasks,
         num_images=stream.num_images(),
         num_updates=stream.num_batches() * options.online_iter,
         image_size=dataset.image_size,
         seed=options.train_seed,
         augment=transform.train,
+        plain=transform.test,
     )
     vit = tiny_vit().requires_grad_(False)
     torch.manual_seed(options.init_seed)

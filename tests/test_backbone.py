@@ -16,7 +16,7 @@ from timm.layers.diff_attention import DiffAttention
 
 import backbone as backbones
 from backbone.prompts import PromptPool
-from backbone.vit import Prefix, Prompt, check_seam, embed, encode
+from backbone.vit import Prefix, Projected, Prompt, check_seam, class_position, embed, encode, run_blocks
 from utils.errors import UsageError
 
 VARIANTS = {
@@ -49,7 +49,7 @@ def test_without_prompts_the_seam_is_timm(settings):
     vit, images = tiny_vit(**settings), some_images()
     expected = vit.forward_features(images)
     tokens = embed(vit, images)
-    torch.testing.assert_close(encode(vit, tokens, class_token=False), expected, **CLOSE)
+    torch.testing.assert_close(vit.norm(run_blocks(vit, tokens)), expected, **CLOSE)
     torch.testing.assert_close(encode(vit, tokens), expected[:, 0], **CLOSE)
 
 
@@ -122,7 +122,7 @@ def test_prompt_is_tokens_appended_before_a_block_and_dropped_after(settings):
     expected = appended(vit, images, {0: [all_general], 2: [all_general, expert[index]], 5: [last[index]]})
     tokens = embed(vit, images)
     torch.testing.assert_close(encode(vit, tokens, inserted), expected[:, 0], **CLOSE)
-    torch.testing.assert_close(encode(vit, tokens, inserted, class_token=False), expected, **CLOSE)
+    torch.testing.assert_close(vit.norm(run_blocks(vit, tokens, inserted)), expected, **CLOSE)
     assert not torch.allclose(encode(vit, tokens), expected[:, 0], atol=1e-2)  # the prompts do something
 
 
@@ -137,8 +137,53 @@ def test_prefix_is_rows_before_the_key_and_value_projections(settings):
     expected = prefixed(vit, images, {1: (key[index], value[index]), 5: (every, -every)})
     tokens = embed(vit, images)
     torch.testing.assert_close(encode(vit, tokens, inserted), expected[:, 0], **CLOSE)
-    torch.testing.assert_close(encode(vit, tokens, inserted, class_token=False), expected, **CLOSE)
+    torch.testing.assert_close(vit.norm(run_blocks(vit, tokens, inserted)), expected, **CLOSE)
     assert not torch.allclose(encode(vit, tokens), expected[:, 0], atol=1e-2)
+
+
+@EVERY_VARIANT
+@torch.no_grad()
+def test_projected_prompts_join_keys_and_values_unchanged(settings):
+    """A prefix of the token t enters as W t; the same numbers given as they are must do the same."""
+    vit, images = tiny_vit(**settings), some_images()
+    key, value, index = random_table(4, 3, 1), random_table(4, 3, 2), torch.tensor([1, 3, 1])
+    key_weight, value_weight = vit.blocks[1].attn.qkv.weight.chunk(3)[1:]
+    bias = vit.blocks[1].attn.qkv.bias
+    key_bias, value_bias = (None, None) if bias is None else bias.chunk(3)[1:]
+    as_they_are = Projected(F.linear(key, key_weight, key_bias), F.linear(value, value_weight, value_bias), index)
+    tokens = embed(vit, images)
+    expected = prefixed(vit, images, {1: (key[index], value[index])})[:, 0]
+    torch.testing.assert_close(encode(vit, tokens, {1: [as_they_are]}), expected, **CLOSE)
+
+
+@EVERY_VARIANT
+@torch.no_grad()
+def test_adapter_works_beside_the_mlp(settings):
+    vit, images = tiny_vit(**settings), some_images()
+    adapters = {1: torch.nn.Linear(WIDTH, WIDTH), 5: torch.nn.Linear(WIDTH, WIDTH)}
+    tokens = embed(vit, images)
+    for layer, block in enumerate(vit.blocks):
+        tokens = tokens + block.ls1(block.attn(block.norm1(tokens)))
+        beside = adapters[layer](tokens) if layer in adapters else 0
+        tokens = tokens + block.ls2(block.mlp(block.norm2(tokens))) + beside
+    torch.testing.assert_close(encode(vit, embed(vit, images), adapters=adapters), vit.norm(tokens)[:, 0], **CLOSE)
+
+
+@torch.no_grad()
+def test_some_outputs_of_some_blocks():
+    vit, images = tiny_vit(), some_images()
+    tokens = embed(vit, images)
+    expected = tokens
+    for block in vit.blocks[:5]:
+        expected = block(expected)
+    torch.testing.assert_close(run_blocks(vit, tokens, keep=3, stop=-1), expected[:, :3], **CLOSE)
+    torch.testing.assert_close(run_blocks(vit, tokens, keep=1, stop=5), expected[:, :1], **CLOSE)
+
+
+def test_position_of_the_class_token():
+    vit = tiny_vit()
+    assert torch.equal(class_position(vit), vit.pos_embed[:, :1])
+    assert class_position(tiny_vit(no_embed_class=True)).abs().sum() == 0  # its table begins with a patch
 
 
 def test_gradients_of_prompts_are_those_of_appended_tokens():
@@ -154,11 +199,14 @@ def test_nearest_key_is_found_inside_the_slice():
     pool = PromptPool(4, 1, 2)
     pool.key.data = torch.tensor([[1.0, 0.0], [0.0, 2.0], [-1.0, 0.0], [3.0, 3.0]])
     queries = torch.tensor([[5.0, 0.0], [0.1, 4.0]])
-    distance, position = pool.nearest(queries)
-    assert position.tolist() == [0, 1] and distance[0].item() == pytest.approx(0)
-    distance, position = pool.nearest(queries, 2, 4)
-    assert position.tolist() == [1, 1]
+    distance, index = pool.select(queries)
+    assert index.tolist() == [[0], [1]] and distance[0].item() == pytest.approx(0)
+    distance, index = pool.select(queries, start=2, stop=4)
+    assert index.tolist() == [[3], [3]]
     assert distance[0].item() == pytest.approx(1 - 0.5**0.5)
+    distance, index = pool.select(queries, count=3)
+    assert index.tolist() == [[0, 3, 1], [1, 3, 0]]
+    assert (distance.diff(dim=1) > 0).all()
 
 
 def test_pool_counts_its_choices():

@@ -13,7 +13,7 @@ from conftest import CPU, WIDTH, Patches, assert_same_weights, build, random_cov
 from safetensors.torch import load_file
 
 from models.base import ContinualModel
-from models.mepo import RIDGE, AlignedHead, MepoArgs, align, factor, statistics
+from models.mepo import RIDGE, Alignment, MepoArgs, align, factor, statistics
 from utils.images import ImageSet
 from utils.registry import METHODS
 from utils.streams import ClassIncremental
@@ -64,7 +64,8 @@ def record_losses(model) -> list[float]:
 
     def observed(batch):
         loss = observe(batch)
-        losses.append(loss.item())
+        if loss is not None:
+            losses.append(loss.item())
         return loss
 
     model.observe = observed
@@ -91,8 +92,9 @@ def test_loss_is_finite_and_falls(case, start):
     run = start(EAGER.get(case[0]), eval_period=-1, **plain)
     losses = record_losses(run.model)
     run.trainer.train()
-    assert len(losses) == run.info.num_updates and np.isfinite(losses).all()
+    assert np.isfinite(losses).all()
     if run.model.optimizer is not None:
+        assert len(losses) == run.info.num_updates
         part = len(losses) // 5
         assert np.mean(losses[-part:]) < 0.8 * np.mean(losses[:part])
     if kind.evaluated:
@@ -274,17 +276,17 @@ def test_whether_a_prediction_depends_on_its_neighbours(products, stats, alone):
 
 def test_running_statistics_move_with_training_only(products):
     run = build("mepo", products | {"align_stats": "running"}, eval_period=-1)
-    head = run.model.host.head
+    alignment = run.model.host.fc_norm
     features = torch.randn(16, WIDTH)
-    head.train()(features)
+    alignment.train()(features)
     mean, covariance = statistics(features)
-    torch.testing.assert_close(head.mean, mean[0])  # the first batch counts in full
-    torch.testing.assert_close(head.covariance, covariance)
-    head.train()(features + 1)
-    torch.testing.assert_close(head.mean, mean[0] + 0.1)
-    before = weights_of(head)
-    head.eval()(features + 5)
-    assert_same_weights(weights_of(head), before)
+    torch.testing.assert_close(alignment.mean, mean[0])  # the first batch counts in full
+    torch.testing.assert_close(alignment.covariance, covariance)
+    alignment.train()(features + 1)
+    torch.testing.assert_close(alignment.mean, mean[0] + 0.1)
+    before = weights_of(alignment)
+    alignment.eval()(features + 5)
+    assert_same_weights(weights_of(alignment), before)
 
 
 @pytest.mark.parametrize("form, reached", [("exact", True), ("released", False)])
@@ -325,11 +327,11 @@ def test_gradient_of_the_alignment():
 
 
 def test_alignment_stays_in_full_precision():
-    head = AlignedHead(torch.nn.Identity(), torch.eye(6), MepoArgs())
+    alignment = Alignment(torch.eye(6), MepoArgs())
     features = torch.randn(20, 6)
     expected = align(features, factor(torch.eye(6)), MepoArgs().cor_coef)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(head(features), expected)
+        assert torch.equal(alignment(features), expected)
 
 
 def test_factor_of_a_covariance_without_full_rank():
@@ -347,7 +349,7 @@ def test_mepo_without_its_halves_is_its_host(products):
     assert rows_of(bare.trainer) == rows_of(host.trainer)
     refined = build("mepo", products | {"host": "dualprompt", "cor_coef": 0.0})
     assert torch.equal(refined.model.backbone.cls_token, tiny_vit(seed=7).cls_token)
-    assert type(refined.model.host.head) is torch.nn.Linear
+    assert type(refined.model.host.fc_norm) is torch.nn.Identity
 
 
 # MePo's stages

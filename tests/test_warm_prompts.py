@@ -14,9 +14,13 @@ from utils.tensors import read_tensors
 RELEASED = Path(__file__).resolve().parents[2] / "shared" / "checkpoints" / "misa"
 
 
+def same(raw: torch.Tensor) -> torch.Tensor:
+    return raw
+
+
 def misa(width: int, folder: Path, **options) -> Misa:
     vit = VisionTransformer(img_size=32, patch_size=16, embed_dim=width, depth=5, num_heads=4, num_classes=0)
-    info = StreamInfo(num_classes=10, num_images=100, num_updates=10, image_size=32, seed=1, augment=lambda raw: raw)
+    info = StreamInfo(10, num_tasks=5, num_images=100, num_updates=10, image_size=32, seed=1, augment=same, plain=same)
     return Misa(vit.requires_grad_(False), info, MisaArgs(load_pt=str(folder), **options))
 
 

@@ -34,14 +34,17 @@ class Session:
 class StreamInfo:
     """What every method may know before the first image.
 
-    num_classes: size of the classifier. num_images: length of the stream, one pass. num_updates: optimiser steps of
-    the whole run. image_size: pixels. seed: for draws of the method's own. augment: raw uint8 [B, 3, H, W] to training
-    inputs as in `Batch.x`, for images that a method kept.
+    num_classes: size of the classifier. num_tasks: sessions of the stream, for methods with `needs_task_boundaries`.
+    num_images: length of the stream, one pass. num_updates: optimiser steps of the whole run. image_size: pixels.
+    seed: for draws of the method's own. augment: raw uint8 [B, 3, H, W] to training inputs as in `Batch.x`, for images
+    that a method kept. plain: the same without augmentation, as at test time.
     """
 
     num_classes: int
+    num_tasks: int
     num_images: int
     num_updates: int
     image_size: int
     seed: int
     augment: Callable[[Tensor], Tensor]
+    plain: Callable[[Tensor], Tensor]

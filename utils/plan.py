@@ -99,10 +99,17 @@ def make(given: dict[str, Any]) -> Plan:
     host = None
     for option in method_options(method.Args):
         host_name = METHODS.resolve(getattr(args.args, option))
-        setattr(args.args, option, host_name)
         host_class = _load_host(option, host_name)
-        published = [*published[:1], *_published(host_class, host_name, dataset), *published[1:]]
+        with_host = f"host {host_name}"
+        published = [
+            *published[:1],
+            *_published(host_class, host_name, dataset),
+            *published[1:],
+            (f"{name} with {with_host}", method.published.get(with_host, {})),
+        ]
         host = resolve(host_class.Args, published, given)
+        args = resolve(method.Args, published, given)
+        setattr(args.args, option, host_name)
         args.args.host_args = host.args
     run = resolve(RunArgs, published, given)
     _check(method, run.args)

@@ -111,8 +111,10 @@ class Trainer:
         transform = self.transform.train if draw.augment else self.transform.test
         for _ in range(self.online_iter):
             batch = Batch(transform(raw), slots, raw, len(self.seen))
-            self.loss_sum += self.model.observe(batch)
-            self.losses += 1
+            loss = self.model.observe(batch)
+            if loss is not None:
+                self.loss_sum += loss
+                self.losses += 1
         self.model.end_batch(batch)
         return len(labels)
 

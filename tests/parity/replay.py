@@ -97,9 +97,14 @@ def train(model, stream: Stream, x: Tensor, y: Tensor, online_iter: int = 1, eva
     return trainer
 
 
+def network(case: Case) -> dict:
+    """Settings of the network, which one half of the cases calls `vit`, the other `backbone`."""
+    return dict(case.settings.get("vit") or case.settings["backbone"])
+
+
 def make_vit(case: Case) -> VisionTransformer:
     """The network of the case's `vit` entry without a classifier, frozen, its weights random."""
-    given = dict(case.settings["vit"]) | {"num_classes": 0}
+    given = network(case) | {"num_classes": 0}
     eps = given.pop("ln_eps", given.pop("norm_eps", 1e-6))
     known = inspect.signature(VisionTransformer).parameters
     vit = VisionTransformer(**{k: v for k, v in given.items() if k in known}, norm_layer=partial(nn.LayerNorm, eps=eps))
@@ -112,15 +117,17 @@ def load_vit(case: Case) -> VisionTransformer:
     return vit
 
 
-def make_info(case: Case, num_images: int, num_classes: int | None = None) -> StreamInfo:
-    vit = case.settings["vit"]
+def make_info(case: Case, num_images: int, num_classes: int | None = None, num_tasks: int = 1) -> StreamInfo:
+    vit = network(case)
     return StreamInfo(
         num_classes=vit["num_classes"] if num_classes is None else num_classes,
+        num_tasks=num_tasks,
         num_images=num_images,
         num_updates=0,
         image_size=vit["img_size"],
         seed=case.settings.get("seed", 0),
         augment=Unchanged().train,
+        plain=Unchanged().test,
     )
 
 

@@ -28,7 +28,14 @@ RELEASED = [
 def make(method, args, num_images: int = 8):
     vit = VisionTransformer(img_size=16, patch_size=8, embed_dim=16, depth=5, num_heads=2, num_classes=0)
     info = StreamInfo(
-        num_classes=4, num_images=num_images, num_updates=8, image_size=16, seed=0, augment=lambda raw: raw
+        num_classes=4,
+        num_tasks=5,
+        num_images=num_images,
+        num_updates=8,
+        image_size=16,
+        seed=0,
+        augment=lambda raw: raw,
+        plain=lambda raw: raw,
     )
     return method(vit.requires_grad_(False), info, args)
 
@@ -50,5 +57,5 @@ def test_step_counter_keeps_what_is_left_over() -> None:
     model, steps = make(DualPrompt, DualPromptArgs(step_num=4), num_images=20), []
     for _ in range(3):
         model.end_batch(Batch(x=torch.empty(8), y=torch.zeros(8, dtype=torch.int64), raw=torch.empty(8), seen=1))
-        steps.append(model.step)
+        steps.append(model.clock.step)
     assert steps == [1, 3, 3]
