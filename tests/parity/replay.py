@@ -82,10 +82,16 @@ class Recorder:
         self.updates.append(self._values | {"loss": loss, "batch": batch})
         return loss
 
-    def evaluate(self, evaluator: Evaluator, model: ContinualModel, seen: SeenClasses) -> Accuracy:
+    def begin_evaluation(self) -> None:
         self._values = self.before()
+
+    def end_evaluation(self, **values) -> None:
+        self.evaluations.append(self._values | values)
+
+    def evaluate(self, evaluator: Evaluator, model: ContinualModel, seen: SeenClasses) -> Accuracy:
+        self.begin_evaluation()
         accuracy = evaluator(model, seen)
-        self.evaluations.append(self._values | {"accuracy": accuracy, "seen": len(seen)})
+        self.end_evaluation(accuracy=accuracy, seen=len(seen))
         return accuracy
 
 
