@@ -8,41 +8,49 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
+from backbone.prompts import PromptPool
 from models.base import ContinualModel
-from models.dualprompt import DualPrompt, DualPromptArgs
+from models.dualprompt import DualPrompt
 from models.misa import Misa
 from utils.classes import mask_unseen
 from utils.evaluation import Evaluator
 from utils.images import ImageSet
+from utils.training import Trainer
 
 from .goldens import Case
 from .replay import CPU, Recorded, Recorder, Unchanged, consecutive, load, load_vit, make_info, set_optimizer, train
 
 
 def check(case: Case, folder: Path) -> None:
-    settings = case.settings
-    steps = case.count("step{}/x")
+    model = make_model(case, folder, case.settings.get("total_samples") or stream_length(case))
+    recorder = watch(model)
+    trainer, mask = replay_case(case, model, recorder)
+    check_updates(case, recorder, trainer.seen.labels)
+    check_evaluations(case, recorder, trainer.seen, mask, model.args.lambd)
+    check_final(case, model, model.e_prompt)
+
+
+def stream_length(case: Case) -> int:
+    return sum(len(case[f"step{k}/y"]) for k in range(case.count("step{}/x")))
+
+
+def replay_case(case: Case, model, recorder: Recorder, after_evaluation=lambda: None) -> tuple[Trainer, str]:
+    """Trains on the case's batches, evaluating at task ends; also gives the mask of the evaluation."""
+    settings, steps = case.settings, case.count("step{}/x")
     x = [case[f"step{k}/x"] for k in range(steps)]
     y = torch.cat([case[f"step{k}/y"] for k in range(steps)])
     tasks = consecutive([len(part) for part in x], settings["batches_per_task"])
-    num_classes = settings["vit"]["num_classes"]
-
-    model = make_model(case, folder, settings.get("total_samples", len(y)))
-    recorder = watch(model)
     mask = word(settings["eval_logit_mask"], {"seen": "seen", "none": "none"})
     test_images = ImageSet(case["eval/x"].numpy(), case["eval/y"].numpy(), CPU)
     evaluator = Evaluator(test_images, Unchanged(), len(test_images), mask)
-    trainer = train(
-        model,
-        Recorded(tasks, num_classes),
-        torch.cat(x),
-        y,
-        settings["online_iter"],
-        lambda model, seen: recorder.evaluate(evaluator, model, seen),
-    )
-    check_updates(case, recorder, trainer.seen.labels)
-    check_evaluations(case, recorder, trainer.seen, mask, settings["config"].get("lambd", DualPromptArgs().lambd))
-    check_final(case, model)
+
+    def evaluate(model, seen):
+        accuracy = recorder.evaluate(evaluator, model, seen)
+        after_evaluation()
+        return accuracy
+
+    stream = Recorded(tasks, settings["vit"]["num_classes"])
+    return train(model, stream, torch.cat(x), y, settings["online_iter"], evaluate), mask
 
 
 def make_model(case: Case, folder: Path, num_images: int) -> DualPrompt:
@@ -124,7 +132,7 @@ def check_updates(case: Case, recorder: Recorder, labels: list[int]) -> None:
         case.equal(f"step{k}/exposed", labels[: first["batch"].seen])
         case.equal(f"step{k}/y_mapped", first["batch"].y)
         case.equal(f"step{k}/task_count", first["task_count"])
-        case.equal(f"step{k}/selected", torch.stack([update["selected"] for update in updates])[..., None])
+        case.equal(f"step{k}/selected", torch.stack([rows(update["selected"]) for update in updates]))
         case.close(f"step{k}/similarity", torch.stack([update["distance"].mean() for update in updates]), tolerance)
         case.close(f"step{k}/logits", torch.stack([update["logits"] for update in updates]), tolerance)
         case.close(f"step{k}/loss", torch.stack([update["loss"] for update in updates]), tolerance)
@@ -144,19 +152,24 @@ def check_evaluations(case: Case, recorder: Recorder, seen, mask: str, lambd: fl
         loss = F.cross_entropy(logits, slots[met])
         if lambd is not None:
             case.equal(f"eval{t}/task_count", found["task_count"])
-            case.equal(f"eval{t}/selected", found["selected"][:, None])
+            case.equal(f"eval{t}/selected", rows(found["selected"]))
             loss = loss + lambd * found["distance"].mean()
         case.close(f"eval{t}/loss", loss, tolerance)
         case.close(f"eval{t}/acc", found["accuracy"].average, tolerance)
 
 
-def check_final(case: Case, model: torch.nn.Module) -> None:
+def rows(selected: torch.Tensor) -> torch.Tensor:
+    """Chosen prompts [B] or [B, k] as [B, k]."""
+    return selected.reshape(len(selected), -1)
+
+
+def check_final(case: Case, model: torch.nn.Module, pool: PromptPool | None = None) -> None:
     """Weights and counters, then the logits of the final network, whose evaluation the reference does not count."""
     final = case.below("final/")
     if "counter" in final:
-        case.equal("final/counter", model.e_prompt.counter)
+        case.equal("final/counter", pool.counter)
     if "frequency" in final:
-        case.equal("final/frequency", model.e_prompt.frequency)
+        case.equal("final/frequency", pool.frequency)
     state = model.state_dict()
     for name in final.keys() - {"counter", "frequency"}:
         case.close(f"final/{name}", state[name.replace("/", ".")], case.settings["tolerances"]["final"])

@@ -10,12 +10,14 @@ import pytest
 
 from utils.registry import METHODS
 
-from . import check_dualprompt, check_er, check_mepo, check_metrics, check_stream, goldens
+from . import check_coda, check_dualprompt, check_er, check_l2p, check_mepo, check_metrics, check_stream, goldens
 
 BUILT = {
     "stream": check_stream.check,
     "metrics": check_metrics.check,
     "dualprompt": check_dualprompt.check,
+    "l2p": check_l2p.check,
+    "coda": check_coda.check,
     "misa": check_dualprompt.check,
     "er": check_er.check,
     "mepo_align": check_mepo.check_align,
@@ -24,7 +26,7 @@ BUILT = {
     "mepo_dualprompt": check_mepo.check_with_dualprompt,
 }
 NOT_BUILT = (
-    *("l2p", "coda", "mvp", "flyprompt", "ranpac", "singleprompt", "slca"),
+    *("mvp", "flyprompt", "ranpac", "singleprompt", "slca"),
     *("oml", "bcl", "posterior_replay", "lmsrr"),
 )
 
