@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -15,8 +16,10 @@ import pandas as pd
 import pytest
 import yaml
 
-from utils import plots, report
-from utils.args import RunArgs
+from utils import differences, forgetting, markup, metrics, plots, report, runs, tables
+from utils.args import INCIDENTAL, RunArgs
+from utils.evaluation import Accuracy
+from utils.history import History
 
 ROOT = Path(__file__).resolve().parent.parent
 METRICS_HEADER = "kind,samples_seen,nominal,task,accuracy,loss,classes_exposed,seconds"
@@ -24,7 +27,7 @@ STREAM = {"n_tasks": 5, "n": 50, "m": 10, "batch_size": 64}
 
 
 def make_run(
-    runs: Path,
+    results: Path,
     label: str = "misa",
     seed: int = 1,
     time: str = "20250101-000000",
@@ -38,7 +41,7 @@ def make_run(
 ) -> Path:
     """A finished run. scores: metric -> fraction, the others undefined."""
     model = label.split()[0]
-    folder = runs / dataset / model / f"{time}-seed{seed}"
+    folder = results / dataset / model / f"{time}-seed{seed}"
     folder.mkdir(parents=True)
     options = {"model": model, "dataset": dataset, "scenario": scenario, "seed": seed, "device": "cpu", **STREAM}
     config = {"run": options | (run or {}), "method": method or {"lr": 0.005}}
@@ -47,7 +50,7 @@ def make_run(
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     values = {
         "label": label,
-        **dict.fromkeys(report.METRICS),
+        **dict.fromkeys(runs.METRICS),
         **(scores if scores is not None else {"A_auc": 0.5}),
         "complete": True,
         "samples": 3000,
@@ -55,6 +58,7 @@ def make_run(
         "trainable_parameters": 12345,
         "needs_task_boundaries": False,
         "stream_sha256": f"stream {seed}",
+        "peak_memory_mb": 1000.0,
     }
     (folder / "summary.json").write_text(json.dumps(values | summary))
     lines = [METRICS_HEADER]
@@ -62,7 +66,16 @@ def make_run(
         lines.append(f"anytime,{nominal + 24},{nominal},,{0.5 + seed / 100},1.2,4,3.5")
     lines.append("task_end,3000,,0,0.4,,4,10.0")
     (folder / "metrics.csv").write_text("\n".join(lines) + "\n")
+    write_classes(folder, [[0.4]])
     return folder
+
+
+def write_classes(folder: Path, table: list[list[float | None]]) -> None:
+    """`per_class.csv` from accuracies per task end and slot; None for a class not met yet."""
+    lines = ["samples_seen,task,label,slot,accuracy"]
+    for task, row in enumerate(table):
+        lines += [f"{task},{task},{slot + 7},{slot},{value}" for slot, value in enumerate(row) if value is not None]
+    (folder / "per_class.csv").write_text("\n".join(lines) + "\n")
 
 
 def kill(folder: Path, metrics: str) -> None:
@@ -77,9 +90,14 @@ def table_rows(text: str) -> dict[str, list[str]]:
     return {cells[0]: cells[1:] for cells in lines if cells[0] != "method" and set(cells[0]) != {"-"}}
 
 
-def make_table(*folders: Path, capsys) -> tuple[str, str]:
+def difference_rows(text: str) -> dict[str, list[str]]:
+    """Method -> its other cells in the table of differences."""
+    return table_rows(text[text.index("### Difference") :])
+
+
+def make_table(*arguments: Path | str, capsys) -> tuple[str, str]:
     """(stdout, stderr) of a report that must succeed."""
-    code = report.main([str(folder) for folder in folders])
+    code = report.main([str(argument) for argument in arguments])
     out, err = capsys.readouterr()
     assert code == 0, err
     return out, err
@@ -112,8 +130,9 @@ def test_mean_and_sample_deviation(tmp_path, capsys):
     out, _ = make_table(tmp_path, capsys=capsys)
     # mean 53; deviations -3, -1, 4; variance (9 + 1 + 16) / 2 = 13
     assert table_rows(out) == {
-        "misa": ["3", "53.00 ± 3.61", "40.00 ± 0.00", "30.00 ± 0.00", "-1.00 ± 0.00", "–", "no", "12,345", "300"]
-    }
+        "misa": ["3", "53.00 ± 3.61", "40.00 ± 0.00", "30.00 ± 0.00", "-1.00 ± 0.00", "–", "no", "12,345", "300",
+                 "10.0 ± 0.0", "1,000 ± 0"]
+    }  # fmt: skip
 
 
 def test_one_seed_has_no_deviation_and_nan_is_a_dash(tmp_path, capsys):
@@ -123,7 +142,22 @@ def test_one_seed_has_no_deviation_and_nan_is_a_dash(tmp_path, capsys):
 
 
 def test_value_undefined_for_some_seeds_is_told():
-    assert report.percent([0.1, None, 0.3]) == "20.00 ± 14.14 (of 2)"
+    assert tables.percent([0.1, None, 0.3]) == "20.00 ± 14.14 (of 2)"
+
+
+def test_seconds_and_memory(tmp_path, capsys):
+    for seed, seconds, memory in ((1, 10.0, 1000.4), (2, 12.0, None), (3, 17.0, 1400.4)):
+        make_run(tmp_path, seed=seed, seconds=seconds, peak_memory_mb=memory)
+    out, _ = make_table(tmp_path, capsys=capsys)
+    assert table_rows(out)["misa"][-3:] == ["231", "13.0 ± 3.6", "1,200 ± 283 (of 2)"]
+
+
+def test_summary_that_knows_no_memory(tmp_path, capsys):
+    path = make_run(tmp_path) / "summary.json"
+    summary = json.loads(path.read_text())
+    del summary["peak_memory_mb"]
+    path.write_text(json.dumps(summary))
+    assert table_rows(make_table(tmp_path, capsys=capsys)[0])["misa"][-1] == "–"
 
 
 def test_mepo_stands_beside_its_host(tmp_path, capsys):
@@ -160,7 +194,7 @@ def test_seeds_and_places_do_not_split_a_row(tmp_path, capsys):
 
 
 def test_incidental_options_exist():
-    assert report.INCIDENTAL.issubset(field.name for field in dataclasses.fields(RunArgs))
+    assert INCIDENTAL.issubset(field.name for field in dataclasses.fields(RunArgs))
 
 
 def test_repeated_seed_counts_once(tmp_path, capsys):
@@ -220,8 +254,323 @@ def test_only_stages(tmp_path, capsys):
 
 
 def test_pipe_in_a_name_does_not_break_the_table():
-    lines = report.markdown_table([["method", "x"], ["a|b", "1"]]).splitlines()
+    lines = markup.markdown_table([["method", "x"], ["a|b", "1"]]).splitlines()
     assert lines[2] == "| a\\|b   | 1 |"
+
+
+# Differences
+
+
+def test_difference_of_every_row_to_a_named_one(tmp_path, capsys):
+    for seed, auc in ((1, 0.50), (2, 0.40), (3, 0.60)):
+        make_run(tmp_path, "misa", seed, scores={"A_auc": auc, "A_last": 0.3, "F_last": 0.10})
+        make_run(tmp_path, "slda", seed, scores={"A_auc": auc + 0.05, "A_last": 0.299999, "F_last": 0.08 - 0.01 * seed})
+    out, _ = make_table(tmp_path, "--baseline", "misa", capsys=capsys)
+    # F_last: -3, -4, -5 points; the mean of a resample lies in between
+    assert difference_rows(out) == {
+        "slda": ["misa", "3", "+5.00 [+5.00, +5.00]", "0.2500", "+0.00 [+0.00, +0.00]", "0.2500",
+                 "-4.00 [-5.00, -3.00]", "0.2500"]
+    }  # fmt: skip
+    assert "## glyphs, si-blurry" in out and "### Difference to misa" in out and "too narrow" in out
+    assert out.startswith((tmp_path / "table.md").read_text(encoding="utf-8"))
+
+
+def test_without_baseline_there_is_no_word_on_differences(tmp_path, capsys):
+    make_run(tmp_path)
+    assert "ifference" not in make_table(tmp_path, capsys=capsys)[0]
+
+
+def test_difference_counts_only_common_seeds(tmp_path, capsys):
+    for seed in (1, 2, 3, 4):
+        make_run(tmp_path, "misa", seed, scores={"A_auc": 0.5, "A_last": None if seed == 2 else 0.4})
+    for seed in (2, 3, 9):
+        make_run(tmp_path, "slda", seed, scores={"A_auc": 0.5 + seed / 100, "A_last": 0.5})
+    make_run(tmp_path, "er", 8)
+    rows = difference_rows(make_table(tmp_path, "--baseline", "misa", capsys=capsys)[0])
+    assert rows["slda"] == ["misa", "2", "+2.50 –", "0.5000", "+10.00 – (of 1)", "1.0000", "–", "–"]
+    assert rows["er"] == ["misa", "0", *["–"] * 6]
+
+
+@pytest.mark.parametrize("other", [{"stream_sha256": "another"}, {"run": {"train_seed": 5}}])
+def test_difference_needs_the_same_stream_and_seeds(tmp_path, capsys, other):
+    make_run(tmp_path, "misa")
+    make_run(tmp_path, "slda", **other)
+    assert difference_rows(make_table(tmp_path, "--baseline", "misa", capsys=capsys)[0])["slda"][1] == "0"
+
+
+def test_baseline_is_named_as_in_the_table(tmp_path, capsys):
+    for time, lr in (("a", 0.1), ("b", 0.2)):
+        make_run(tmp_path, time=time, scores={"A_auc": lr}, method={"lr": lr})
+    out, _ = make_table(tmp_path, "--baseline", "misa lr=0.1", capsys=capsys)
+    assert difference_rows(out)["misa lr=0.2"][:3] == ["misa lr=0.1", "1", "+10.00 –"]
+
+
+def test_unknown_baseline_is_answered_with_the_nearest_name(tmp_path, capsys):
+    make_run(tmp_path, "misa")
+    make_run(tmp_path, "dualprompt")
+    error = error_of(str(tmp_path), "--baseline", "dualpromt", capsys=capsys)
+    assert "--baseline dualpromt: no such row; did you mean 'dualprompt'?" in error
+    assert "rows: dualprompt, misa" in error_of(str(tmp_path), "--baseline", "xyz", capsys=capsys)
+    assert not (tmp_path / "table.md").exists()
+
+
+def test_baseline_that_only_one_dataset_has(tmp_path, capsys):
+    for label in ("misa", "er"):
+        make_run(tmp_path, label)
+    make_run(tmp_path, "er", dataset="cifar100")
+    out, _ = make_table(tmp_path, "--baseline", "misa", capsys=capsys)
+    assert "No row misa here to compare with." in out[: out.index("## glyphs")]
+    assert list(table_rows(out[out.rindex("### Difference") :])) == ["er"]
+
+
+def test_host_as_baseline(tmp_path, capsys):
+    for label, auc in (("misa", 0.5), ("mepo (misa)", 0.6), ("er", 0.3), ("mepo (er)", 0.35), ("mepo (slda)", 0.4)):
+        host = {"lr": 0.005} if label.startswith("mepo") else None
+        make_run(tmp_path, label, time=label, scores={"A_auc": auc}, host=host)
+    out, _ = make_table(tmp_path, "--baseline", "host", capsys=capsys)
+    rows = {name: cells[:3] for name, cells in difference_rows(out).items()}
+    assert rows == {"mepo (misa)": ["misa", "1", "+10.00 –"], "mepo (er)": ["er", "1", "+5.00 –"]}
+    assert "mepo (slda): there is no row slda to compare with." in out and "### Difference to the host" in out
+    assert "also differ" not in out
+
+
+def test_of_several_host_rows_the_one_with_the_same_settings_counts(tmp_path, capsys):
+    for time, lr in (("a", 0.1), ("b", 0.2)):
+        make_run(tmp_path, "misa", time=time, scores={"A_auc": lr}, method={"lr": lr})
+        make_run(tmp_path, "mepo (misa)", time=time, scores={"A_auc": 3 * lr}, method={"cor": 1}, host={"lr": lr})
+    rows = difference_rows(make_table(tmp_path, "--baseline", "host", capsys=capsys)[0])
+    assert {name: cells[:3] for name, cells in rows.items()} == {
+        "mepo (misa) host.lr=0.1": ["misa lr=0.1", "1", "+20.00 –"],
+        "mepo (misa) host.lr=0.2": ["misa lr=0.2", "1", "+40.00 –"],
+    }
+
+
+def test_host_row_that_is_not_quite_the_host_is_told(tmp_path, capsys):
+    make_run(tmp_path, "misa", run={"batch_size": 32})
+    make_run(tmp_path, "mepo (misa)", host={"lr": 0.1})
+    out, _ = make_table(tmp_path, "--baseline", "host", capsys=capsys)
+    assert "mepo (misa) and misa also differ in batch_size, lr." in out
+
+
+def test_host_that_cannot_be_told_from_another(tmp_path, capsys):
+    for time, lr in (("a", 0.1), ("b", 0.2)):
+        make_run(tmp_path, "misa", time=time, method={"lr": lr})
+    make_run(tmp_path, "mepo (misa)", host={"lr": 0.3})
+    out, _ = make_table(tmp_path, "--baseline", "host", capsys=capsys)
+    assert "mepo (misa): misa lr=0.1 and misa lr=0.2 are equally near; name one as baseline." in out
+
+
+def test_no_row_has_a_host(tmp_path, capsys):
+    make_run(tmp_path)
+    assert "No row here has a host" in make_table(tmp_path, "--baseline", "host", capsys=capsys)[0]
+
+
+def test_interval_of_the_mean():
+    assert differences.bootstrap_interval([2.0, 2.0, 2.0]) == (2.0, 2.0)
+    assert differences.bootstrap_interval([1.0, 2.0]) is None
+    values = np.random.default_rng(1).normal(3, 2, 400).tolist()
+    low, high = differences.bootstrap_interval(values)
+    error = np.std(values) / np.sqrt(len(values))
+    np.testing.assert_allclose([low, high], np.mean(values) + 1.96 * error * np.array([-1, 1]), atol=0.03)
+    assert differences.bootstrap_interval(values) == (low, high)
+
+
+@pytest.mark.parametrize(
+    "values, p",
+    [
+        ([3, 4, 5], 2 / 8),  # only all plus and all minus
+        ([1, -2, 3], 6 / 8),  # |sum| of the eight: 6 4 2 0 0 2 4 6, observed 2
+        ([2, 2, 2, 2, -1], 4 / 32),  # +-9 and +-7, observed 7
+        ([0.1, 0.2, 0.3, 0.4, 0.5], 2 / 32),
+        ([0, 0, 0], 1),
+        ([5], 1),
+        ([1] * 15 + [-1], 34 / 2**16),  # at most one sign unlike the others
+    ],
+)
+def test_sign_flip_test_by_hand(values, p):
+    assert differences.sign_flip_p(values) == p == differences.sign_flip_p([-value for value in values])
+
+
+def test_sign_flip_test_does_not_stumble_over_rounding():
+    # in tenths every sum is odd, so none is nearer to 0 than the observed 1; in floats some sums of 1 are
+    assert differences.sign_flip_p([0.1, 0.1, 0.2, -0.3]) == 1
+
+
+def test_sign_flip_test_of_many_seeds_is_close_to_the_exact_one():
+    values = np.random.default_rng(0).normal(0.3, 1, 17)
+    signs = 1 - 2 * (np.arange(2**17)[:, None] >> np.arange(17) & 1)
+    exact = np.mean(np.abs(signs @ values) >= abs(values.sum()) - 1e-9)
+    assert abs(differences.sign_flip_p(values.tolist()) - exact) < 0.01
+
+
+# LaTeX
+
+
+def test_latex_text_is_escaped():
+    text = r"100%_&#${x}~^\<|>"
+    escaped = markup.latex_text(text)
+    assert escaped == (
+        r"100\%\_\&\#\$\{x\}\textasciitilde{}\textasciicircum{}\textbackslash{}"
+        r"\textless{}\textbar{}\textgreater{}"
+    )
+    assert markup.latex_text('"') == r"\textquotedblright{}"  # the straight one is not in LaTeX's default encoding
+    assert markup.latex_text("[a]*\nb") == "{[}a]{*} b"  # after a line end these would be arguments
+
+
+@pytest.mark.parametrize(
+    "cell, latex",
+    [
+        ("53.00 ± 3.61", r"$53.00 \pm 3.61$"),
+        ("-1.00 ± 0.00", r"$-1.00 \pm 0.00$"),
+        ("20.00 ± 14.14 (of 2)", r"$20.00 \pm 14.14$ (of 2)"),
+        ("1,234,567", "$1{,}234{,}567$"),
+        ("-0.5", "$-0.5$"),
+        ("–", "--"),
+        ("no", "no"),
+        ("A_auc (%)", r"A\_auc (\%)"),
+        ("3x", "3x"),
+    ],
+)
+def test_latex_cell(cell, latex):
+    assert markup.latex_cell(cell) == latex
+
+
+def test_latex_file(tmp_path, capsys):
+    for seed in (1, 2):
+        for label, method in (("misa", {"path": "50%_of&#"}), ("misa", {"path": "b"}), ("er", {})):
+            make_run(tmp_path, label, seed, time=str(method), method=method)
+    make_run(tmp_path, "er", dataset="cifar100")
+    make_table(tmp_path, capsys=capsys)
+    text = (tmp_path / "table.tex").read_text(encoding="utf-8")
+    assert text.isascii()
+    tabulars = text.split(r"\begin{tabular}{")[1:]
+    assert len(tabulars) == 2
+    columns = len(tables.HEADER)
+    for tabular, num_rows in zip(tabulars, (1, 3), strict=True):
+        spec, _, body = tabular.partition("}")
+        assert spec == "l" + "r" * (columns - 1)
+        lines = body[: body.index(r"\end{tabular}")].strip().splitlines()
+        assert [lines[0], lines[2], lines[-1]] == [r"\toprule", r"\midrule", r"\bottomrule"]
+        rows = [lines[1], *lines[3:-1]]
+        assert len(rows) == 1 + num_rows
+        for row in rows:
+            assert row.endswith(r" \\")
+            plain = re.sub(r"\\[%&#$_{}]", "", row.removesuffix(r" \\"))  # without what is escaped
+            assert plain.count("&") == columns - 1
+            assert not re.search("[%#_]", plain) and plain.count("$") % 2 == 0 and plain.count("{") == plain.count("}")
+    assert r"misa path=50\%\_of\&\# & $2$ & $50.00 \pm 0.00$ & -- &" in text
+
+
+# Forgetting
+
+
+TABLE = [[0.8, 0.4, None, None, None], [0.6, 0.5, 0.0, 0.9, None], [0.5, 0.7, 0.2, 0.6, 0.3]]
+
+
+def classes_of(table: list[list[float | None]]) -> pd.DataFrame:
+    rows = [(t, c, value) for t, row in enumerate(table) for c, value in enumerate(row) if value is not None]
+    return pd.DataFrame(rows, columns=["task", "slot", "accuracy"])
+
+
+def test_forgetting_by_hand():
+    accuracies = classes_of(TABLE)
+    # class 2 was never right before the last task, class 4 is new in it
+    np.testing.assert_allclose(forgetting.per_class(accuracies), [0.3, -0.2, np.nan, 0.3, np.nan])
+    np.testing.assert_allclose(forgetting.per_task(accuracies), [0.05, 0.3, np.nan])
+
+
+def test_forgetting_of_one_task_is_undefined():
+    assert np.isnan(forgetting.per_task(classes_of(TABLE[:1]))).all()
+
+
+def test_forgetting_without_any_class(tmp_path):
+    write_classes(tmp_path, [])
+    accuracies = runs.read_class_accuracies(tmp_path)
+    assert len(forgetting.per_class(accuracies)) == len(forgetting.per_task(accuracies)) == 0
+
+
+def test_of_several_passes_over_a_task_the_last_counts():
+    repeated = pd.concat([classes_of([[0.9, 0.9]]), classes_of(TABLE)])
+    np.testing.assert_array_equal(forgetting.per_class(repeated), forgetting.per_class(classes_of(TABLE)))
+
+
+def test_task_that_brings_no_class_is_undefined():
+    np.testing.assert_allclose(
+        forgetting.per_task(classes_of([[], [0.5], [0.4], [0.2, 0.9]])), [np.nan, 0.3, np.nan, np.nan]
+    )
+
+
+def test_mean_of_class_forgetting_is_f_last_of_the_run(tmp_path):
+    """What a run writes is what the report reads."""
+    history, random, table = History(), np.random.default_rng(0), []
+    for task, met in enumerate((3, 3, 7, 9)):
+        table.append(np.where(np.arange(9) < met, random.random(9).round(1), 0))
+        accuracy = Accuracy(average=0.5, per_class=table[-1])
+        history.add_task_end(100 * task, task, accuracy, list(range(met)), loss=1.0, classes_exposed=met, seconds=1.0)
+    history.per_class().to_csv(tmp_path / "per_class.csv", index=False)
+    accuracies = runs.read_class_accuracies(tmp_path)
+    assert np.nanmean(forgetting.per_class(accuracies)) == pytest.approx(history.summary()["F_last"])
+    assert forgetting.per_task(accuracies)[2] == metrics.forgetting(np.array(table)[:, 3:7])
+
+
+def test_mean_over_seeds_passes_over_what_is_undefined():
+    rows = [[np.array([1.0, np.nan]), np.array([3.0, 5.0, np.nan])], [np.array([np.nan])], []]
+    np.testing.assert_array_equal(forgetting.mean_over_seeds(rows), [[2, 5, np.nan], [np.nan] * 3, [np.nan] * 3])
+
+
+def test_heat_maps_of_forgetting(tmp_path, capsys, monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(report, "draw_forgetting", lambda path, **what: drawn.update({path.name: what}))
+    for seed in (1, 2):
+        write_classes(
+            make_run(tmp_path, "misa", seed), [[0.1 * seed + value for value in row if value] for row in TABLE]
+        )
+        write_classes(make_run(tmp_path, "er", seed), [[0.5, 0.5], [0.5, 0.3 + 0.1 * seed, 0.1]])
+    make_run(tmp_path, "one_task")
+    make_table(tmp_path, capsys=capsys)
+    assert set(drawn) == {"forgetting-glyphs.png", "forgetting-classes-glyphs.png"}
+    tasks, classes = (drawn[name] for name in ("forgetting-glyphs.png", "forgetting-classes-glyphs.png"))
+    assert tasks["names"] == classes["names"] == ["er", "misa"]
+    assert tasks["points"].shape == (2, 3) and classes["points"].shape == (2, 5)
+    np.testing.assert_allclose(classes["points"][0], [0, 5, np.nan, np.nan, np.nan], atol=1e-9)
+    np.testing.assert_allclose(tasks["points"][0], [2.5, np.nan, np.nan], atol=1e-9)
+
+
+def test_heat_map_files(tmp_path, capsys):
+    write_classes(make_run(tmp_path), TABLE)
+    out, _ = make_table(tmp_path, capsys=capsys)
+    for name in ("forgetting-glyphs.png", "forgetting-classes-glyphs.png"):
+        assert_picture(tmp_path / name)
+        assert str(tmp_path / name) in out
+
+
+@pytest.mark.parametrize("content", [None, "", "task,slot\n0,0\n", "task,slot,accuracy\n0,-1,0.5\n"])
+def test_unreadable_class_accuracies_cost_only_the_heat_map(tmp_path, capsys, content):
+    path = make_run(tmp_path) / "per_class.csv"
+    path.unlink()
+    if content is not None:
+        path.write_text(content)
+    out, err = make_table(tmp_path, capsys=capsys)
+    assert "misa" in table_rows(out) and str(path) in err and err.count("\n") == 1
+    assert not list(tmp_path.glob("forgetting*"))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 5), (8, 20), (30, 200)])
+def test_forgetting_picture(tmp_path, shape):
+    points = np.random.default_rng(0).normal(5, 10, shape)
+    points[0, -1] = np.nan if shape[1] > 1 else 1
+    names = [f"mepo (method {index}) with=some_rather_long_setting another={index}" for index in range(shape[0])]
+    plots.draw_forgetting(tmp_path / "forgetting.png", points, names, "task", "a dataset")
+    assert_picture(tmp_path / "forgetting.png")
+
+
+def test_forgetting_is_red_gain_blue_and_neither_white(tmp_path):
+    points = np.repeat([[5.0, 0.0, -10.0]], 20, axis=1)
+    plots.draw_forgetting(tmp_path / "forgetting.png", points, ["a"], "class", "")
+    image = assert_picture(tmp_path / "forgetting.png")
+    red, white, blue = (image[image.shape[0] // 4, image.shape[1] * sixth // 6] for sixth in (1, 3, 5))
+    assert red[0] > red[2] + 0.2 and blue[2] > blue[0] + 0.2
+    assert white.min() > 0.95
 
 
 # Runs that did not end, damaged files, bad arguments
@@ -253,7 +602,7 @@ def test_killed_run_does_not_displace_an_older_whole_one(tmp_path, capsys):
 
 def test_truncated_last_line_is_passed_over(tmp_path):
     (tmp_path / "metrics.csv").write_bytes(f"{METRICS_HEADER}\r\nanytime,64,64,,0.5,1,4,3\r\nanytime,128\r".encode())
-    metrics = report.read_metrics(tmp_path)
+    metrics = runs.read_metrics(tmp_path)
     assert metrics["samples_seen"].tolist() == [64]
     assert metrics["accuracy"].tolist() == [0.5]
 
@@ -279,10 +628,11 @@ def test_damaged_run_is_named_and_the_others_stay(tmp_path, capsys, file, text, 
     assert err.strip() in (tmp_path / "table.md").read_text(encoding="utf-8")
 
 
-def test_text_where_a_number_belongs(tmp_path, capsys):
+@pytest.mark.parametrize("name", ["A_auc", "seconds", "peak_memory_mb"])
+def test_text_where_a_number_belongs(tmp_path, capsys, name):
     make_run(tmp_path, seed=1)
-    make_run(tmp_path, seed=2, A_auc="high")
-    assert "A_auc is 'high', not a number" in make_table(tmp_path, capsys=capsys)[1]
+    make_run(tmp_path, seed=2, **{name: "high"})
+    assert f"{name} is 'high', not a number" in make_table(tmp_path, capsys=capsys)[1]
 
 
 def test_damaged_metrics_cost_only_the_curve(tmp_path, capsys):
@@ -323,9 +673,9 @@ def test_unknown_option(tmp_path, capsys):
 
 
 def test_output_that_cannot_be_written(tmp_path, capsys):
-    runs = make_run(tmp_path)
+    folder = make_run(tmp_path)
     (tmp_path / "file").write_text("")
-    assert "--out DIR" in error_of(str(runs), "--out", str(tmp_path / "file"), capsys=capsys)
+    assert "--out DIR" in error_of(str(folder), "--out", str(tmp_path / "file"), capsys=capsys)
 
 
 # Where results go
@@ -333,9 +683,9 @@ def test_output_that_cannot_be_written(tmp_path, capsys):
 
 def test_default_output_folder(tmp_path, capsys):
     first, second = make_run(tmp_path, "misa"), make_run(tmp_path, "slda")
-    assert report.shared_folder([tmp_path]) == tmp_path
-    assert report.shared_folder([first]) == first.parent
-    assert report.shared_folder([first, second]) == tmp_path / "glyphs"
+    assert runs.shared_folder([tmp_path]) == tmp_path
+    assert runs.shared_folder([first]) == first.parent
+    assert runs.shared_folder([first, second]) == tmp_path / "glyphs"
     out, _ = make_table(first, second, capsys=capsys)
     assert str(tmp_path / "glyphs" / "table.md") in out
     assert_picture(tmp_path / "glyphs" / "comparison-glyphs.png")
@@ -346,7 +696,21 @@ def test_table_file_holds_what_is_printed(tmp_path, capsys):
     assert report.main([str(tmp_path / "runs"), "--out", str(tmp_path / "new" / "out")]) == 0
     table = (tmp_path / "new" / "out" / "table.md").read_text(encoding="utf-8")
     assert capsys.readouterr().out.startswith(table)
-    assert {path.name for path in (tmp_path / "new" / "out").iterdir()} == {"table.md", "comparison-glyphs.png"}
+    files = {path.name for path in (tmp_path / "new" / "out").iterdir()}
+    assert files == {"table.md", "table.tex", "seeds.csv", "comparison-glyphs.png"}
+
+
+def test_every_run_stands_by_itself_in_seeds_csv(tmp_path, capsys):
+    for label in ("er", "misa"):
+        for seed in (1, 2, 3):
+            make_run(tmp_path, label, seed)
+    make_table(tmp_path, capsys=capsys)
+    lines = pd.read_csv(tmp_path / "seeds.csv")
+    assert list(zip(lines["method"], lines["seed"])) == [(name, seed) for name in ("er", "misa") for seed in (1, 2, 3)]
+    for _, line in lines.iterrows():
+        folder = next(tmp_path.rglob(f"{line['method']}/*seed{line['seed']}"))
+        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        assert line["A_auc"] == summary["A_auc"] and line["seconds"] == summary["seconds"]
 
 
 def test_run_named_twice_counts_once(tmp_path, capsys):
@@ -414,8 +778,8 @@ def test_curve_picture(tmp_path, accuracy):
 
 @pytest.mark.parametrize("num_methods", [0, 1, 2, 12])
 def test_comparison_picture(tmp_path, num_methods):
-    runs = [made_up_metrics([0.5, 0.6, 0.7]), made_up_metrics([0.4, 0.6])]
-    curves = {f"method {index}": runs for index in range(num_methods)}
+    seeds = [made_up_metrics([0.5, 0.6, 0.7]), made_up_metrics([0.4, 0.6])]
+    curves = {f"method {index}": seeds for index in range(num_methods)}
     plots.draw_comparison(tmp_path / "comparison.png", curves, "a dataset")
     assert_picture(tmp_path / "comparison.png")
 

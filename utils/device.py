@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
@@ -48,15 +50,36 @@ def set_random_states(states: dict[str, torch.Tensor], device: torch.device) -> 
         torch.cuda.set_rng_state(states["cuda"], device)
 
 
+def reset_peak_memory(device: torch.device) -> None:
+    """Lets `peak_memory_mb` count from here on, since one process may hold several runs.
+
+    Where the system cannot do that (CPU, not Linux) the peak stays the one of the whole process.
+    """
+    if device.type == "cpu":
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")  # man 5 proc: resets the peak resident set size
+    elif torch.cuda.is_initialized():  # before its first use there is nothing to reset
+        torch.cuda.reset_peak_memory_stats(device)
+
+
 def peak_memory_mb(device: torch.device) -> float | None:
-    """Peak memory of the run in MiB: allocated on the GPU, or resident in the process on the CPU. None if unknown."""
+    """Peak memory in MiB since `reset_peak_memory`: allocated on the GPU, or resident in the process on the CPU.
+
+    None if unknown.
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
+    return _peak_resident_mb()
+
+
+def _peak_resident_mb() -> float | None:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 2**10  # given in KiB
     try:
         import resource
     except ImportError:  # not a Unix
         return None
-    import sys
-
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10

@@ -6,8 +6,12 @@ metrics: GEM (arXiv:1706.08840) with Mammoth's divisors. An undefined value is N
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-from torch import Tensor
+
+if TYPE_CHECKING:  # the report needs these functions, but no torch
+    from torch import Tensor
 
 CLASS_COUNT_OFFSET = 1e-5  # as in the released trainers: keeps 0 / 0 at 0, costs a perfect class about 1e-6
 

@@ -1,4 +1,4 @@
-"""Pictures of a stream, of one run and of a comparison, as PNG files for a paper's column or a README."""
+"""Pictures of a stream, of one run, of a comparison and of forgetting: PNG files for a paper's column or a README."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ MAX_COLUMNS = 300  # time bins of a stream picture
 FAINTEST = 0.35  # opacity of a cell that holds a single image: rare images of a class are what makes a stream blurry
 NARROWEST_TASK = 0.03  # share of the width below which a task's number has no room
 WIDEST_NAME = 64  # characters of a line of the legend of a comparison
+WIDEST_ROW_NAME = 40  # characters of a line beside a row of a heat map
+MOST_WRITTEN = 20  # columns of a heat map up to which its numbers are written into the cells
 
 
 def draw_stream(
@@ -126,6 +128,45 @@ def draw_comparison(path: Path, curves: dict[str, list[pd.DataFrame]], title: st
     _label_accuracy(axes)
     if drawn:
         figure.legend(loc="outside lower center", ncols=columns, frameon=False)
+    _save(figure, path)
+
+
+def draw_forgetting(path: Path, points: np.ndarray, names: list[str], columns: str, title: str) -> None:
+    """Heat map of forgetting: one row per method, red for what was lost and blue for what was gained.
+
+    points: percentage points lost [rows, columns], NaN where undefined, not everywhere. columns: what a column is.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    names = [textwrap.fill(name, WIDEST_ROW_NAME) for name in names]
+    lines = max(name.count("\n") + 1 for name in names)
+    widest = max(len(line) for name in names for line in name.split("\n"))
+    num_rows, num_columns = points.shape
+    written = num_columns <= MOST_WRITTEN
+    width = 0.075 * widest + (max(3.5, 0.55 * num_columns) if written else np.clip(0.05 * num_columns, 6, 12))
+    figure, axes = _new_figure(width + 0.5, 1.9 + max(1.0, num_rows * (0.14 * lines + 0.1)))
+    axes.spines[:].set_visible(False)
+    axes.set_facecolor("0.82")
+    limit = max(1.0, np.nanmax(np.abs(points)))
+    extent = (0.5, num_columns + 0.5, num_rows - 0.5, -0.5)
+    image = axes.imshow(
+        points, cmap="RdBu_r", vmin=-limit, vmax=limit, extent=extent, aspect="auto", interpolation="nearest"
+    )
+    if written:
+        for (row, column), value in np.ndenumerate(points):
+            if not np.isnan(value):
+                colour = "white" if abs(value) > 0.6 * limit else "black"
+                text = f"{round(value, 1) + 0.0:.1f}"  # + 0.0 makes -0 a 0
+                axes.text(column + 1, row, text, ha="center", va="center", color=colour, fontsize=8)
+    axes.set_yticks(range(num_rows), names, fontsize=9)
+    axes.tick_params(axis="y", length=0)
+    axes.hlines(np.arange(1, num_rows) - 0.5, 0.5, num_columns + 0.5, color="white", linewidth=1)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=20, integer=True, steps=[1, 2, 5, 10]))
+    axes.set_xlabel(columns)
+    axes.set_title(title)
+    bar = figure.colorbar(image, ax=axes, orientation="horizontal", shrink=0.6, aspect=40, pad=0.01)
+    bar.set_label("points lost since the best earlier task end\n(grey: never right before the last task)")
+    bar.outline.set_visible(False)
     _save(figure, path)
 
 

@@ -1,0 +1,70 @@
+"""What a run is told about its device."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+import main
+from utils import device as devices
+from utils import plan as plans
+
+CPU = torch.device("cpu")
+SIZE = 300  # MiB
+counts_anew = pytest.mark.skipif(
+    not os.access("/proc/self/clear_refs", os.W_OK), reason="this system cannot reset the peak of resident memory"
+)
+
+
+def use_memory() -> None:
+    """Touches SIZE MiB and gives them back to the system."""
+    torch.ones(SIZE * 2**18)
+
+
+def test_peak_memory_counts_what_was_given_back():
+    devices.reset_peak_memory(CPU)
+    before = devices.peak_memory_mb(CPU)
+    use_memory()
+    assert SIZE * 0.9 < devices.peak_memory_mb(CPU) - before < SIZE * 1.3
+
+
+@counts_anew
+def test_peak_memory_counts_anew_after_a_reset():
+    use_memory()
+    before = devices.peak_memory_mb(CPU)
+    devices.reset_peak_memory(CPU)
+    assert devices.peak_memory_mb(CPU) < before - SIZE * 0.5
+
+
+def test_run_resets_the_peak_before_it_loads_anything(tmp_path, monkeypatch):
+    class Reset(Exception):
+        pass
+
+    def reset(device: torch.device) -> None:
+        raise Reset
+
+    monkeypatch.setattr(devices, "reset_peak_memory", reset)
+    given = {"model": "er", "dataset": "seq-digits", "device": "cpu", "data_dir": str(tmp_path)}
+    with pytest.raises(Reset):
+        main.train(plans.make(given).with_seed(1))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("readable", [True, False])
+def test_peak_memory_where_there_is_no_proc(monkeypatch, readable):
+    real = Path.read_text
+
+    def read_text(path, *arguments, **options):
+        if str(path).startswith("/proc/self"):
+            if not readable:
+                raise FileNotFoundError(path)
+            return "Name:\tpython\n"
+        return real(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+    monkeypatch.setattr(Path, "write_text", lambda *_: (_ for _ in ()).throw(PermissionError()))
+    devices.reset_peak_memory(CPU)
+    assert devices.peak_memory_mb(CPU) > 50
