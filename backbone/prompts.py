@@ -1,10 +1,14 @@
-"""What prompt methods share: the pool of prompts chosen by key (L2P, arXiv:2112.08654, section 4)."""
+"""What prompt methods share: the pool of prompts chosen by key (L2P, arXiv:2112.08654), and tables cut up by block."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from backbone.vit import Prefix, Prompt, Prompts
 
 
 def uniform(*shape: int) -> nn.Parameter:
@@ -58,3 +62,24 @@ class PromptPool(nn.Module):
         counted = self.frequency - 1 if self.training else self.counter.clone()
         self.counter.zero_()
         return counted
+
+
+def by_block(
+    kinds: Iterable[tuple[tuple[int, ...], int, Tensor, Tensor | None]], prefix: bool, position: Tensor | float = 0.0
+) -> Prompts:
+    """The prompts of every block, from tables in which an entry holds the tokens of all blocks of its kind.
+
+    kinds: (blocks, tokens per block L, table [M, len(blocks) * L, D] or twice as many tokens for prefixes, rows of the
+    table used by each image [B] or None for row 0). Tokens lie block by block; a prefix has its keys before its values.
+    position: what is added to every token of a prompt, not of a prefix.
+    """
+    inserted: dict[int, list[Prompt | Prefix]] = {}
+    for blocks, length, table, rows in kinds:
+        pieces = table.split(length, dim=1)
+        for place, block in enumerate(blocks):
+            if prefix:
+                prompt = Prefix(pieces[2 * place], pieces[2 * place + 1], rows)
+            else:
+                prompt = Prompt(pieces[place] + position, rows)
+            inserted.setdefault(block, []).append(prompt)
+    return inserted

@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbone.prompts import PromptPool, uniform
-from backbone.vit import Prefix, Prompt, Prompts, class_position, embed, encode
+from backbone.prompts import PromptPool, by_block, uniform
+from backbone.vit import Prompts, class_position, embed, encode
 from models.base import ModelArgs, PromptMethod, check_blocks
 from utils.args import option
 from utils.clock import StepClock
@@ -97,22 +97,18 @@ class DualPrompt(PromptMethod):
         self.e_prompt.count(index)
         return index, distance
 
+    def tables(self) -> tuple[Tensor, Tensor]:
+        """All G-prompts [1, L_G, D] and all E-prompts [M, L_E, D] as they enter the blocks."""
+        return self.g_prompt.prompts, self.e_prompt.prompts
+
     def prompts(self, index: Tensor) -> Prompts:
         """Prompts of each block: the G-prompt for every image, E-prompt `index` [B]."""
-        args, inserted = self.args, {}
+        args, (g_table, e_table) = self.args, self.tables()
         kinds = (
-            (args.pos_g_prompt, args.len_g_prompt, self.g_prompt.prompts, None),
-            (args.pos_e_prompt, args.len_e_prompt, self.e_prompt.prompts, index),
+            (args.pos_g_prompt, args.len_g_prompt, g_table, None),
+            (args.pos_e_prompt, args.len_e_prompt, e_table, index),
         )
-        for blocks, length, table, rows in kinds:
-            pieces = table.split(length, dim=1)  # block-major: all tokens of the first block, then of the second ...
-            for place, block in enumerate(blocks):
-                if args.prompt_func == "prefix_tuning":
-                    prompt = Prefix(pieces[2 * place], pieces[2 * place + 1], rows)
-                else:
-                    prompt = Prompt(pieces[place] + class_position(self.backbone), rows)
-                inserted.setdefault(block, []).append(prompt)
-        return inserted
+        return by_block(kinds, args.prompt_func == "prefix_tuning", class_position(self.backbone))
 
     def end_batch(self, batch: Batch) -> None:
         if self.args.step_schedule == "samples":
