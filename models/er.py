@@ -15,8 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbone.vit import embed, encode
-from models.base import ContinualModel, ModelArgs, linear_head
+from models.finetune import Finetune, FinetuneArgs
 from utils.args import option
 from utils.buffer import ReservoirBuffer
 from utils.classes import mask_unseen
@@ -24,7 +23,7 @@ from utils.contracts import Batch, StreamInfo
 
 
 @dataclass(kw_only=True)
-class ErArgs(ModelArgs):
+class ErArgs(FinetuneArgs):
     lr: float = option(0.005, "learning rate, constant", "Si-Blurry and MISA scripts", low=0, high=100)
     memory_size: int = option(2000, "images kept", "Si-Blurry ER scripts; MISA's default: 500", low=0)
     replay_size: int = option(32, "images replayed per update", "half of the scripts' batch of 64", low=1)
@@ -39,26 +38,13 @@ class ErArgs(ModelArgs):
     )
 
 
-class Er(ContinualModel):
+class Er(Finetune):
     Args = ErArgs
     published = {"*": {"batch_size": 32}}
 
     def __init__(self, backbone: nn.Module, info: StreamInfo, args: ErArgs):
         super().__init__(backbone, info, args)
-        backbone.requires_grad_(args.trainable == "all")
-        self.head = linear_head(backbone.num_features, info.num_classes)
         self.buffer = ReservoirBuffer(args.memory_size, info.seed, args.exact_reservoir)
-
-    @property
-    def has_fixed_features(self) -> bool:
-        return self.args.trainable == "head"
-
-    def fixed_features(self, x: Tensor) -> Tensor:
-        """Class token of the frozen network, [B, D]."""
-        return encode(self.backbone, embed(self.backbone, x))
-
-    def forward(self, x: Tensor, fixed: Tensor | None = None) -> Tensor:
-        return self.head(self.fixed_features(x) if fixed is None else fixed)
 
     def loss(self, batch: Batch) -> Tensor:
         x, y = batch.x, batch.y

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -22,18 +22,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import backbone as backbones
-from models.base import ContinualModel, ModelArgs, PromptMethod, Stage, make_stage
+from models.base import PromptMethod, Stage, Wrapper, WrapperArgs, make_stage
 from utils.args import RunArgs, option
-from utils.contracts import Batch, Session, StreamInfo
+from utils.contracts import StreamInfo
 from utils.errors import UsageError
-from utils.registry import METHODS
 
 RIDGE = 1e-4  # epsilon added to the diagonal of both covariances
 NONE = "none"  # of --meta_path and --cor_path: leave that half of MePo out
 
 
 @dataclass(kw_only=True)
-class MepoArgs(ModelArgs):
+class MepoArgs(WrapperArgs):
     host: str = option("misa", "prompt method that learns the stream", "paper", method=True)
     pretrain: str = option("glyphs", "pretraining dataset of stages 1 and 2")
     meta_path: str | None = option(
@@ -51,10 +50,9 @@ class MepoArgs(ModelArgs):
         "always", "whether test features are aligned too", "released code; its MVP: training"
     )
     momentum: float = option(0.1, "weight of a new batch in the running statistics", "ours", low=0, high=1)
-    host_args: ModelArgs | None = None
 
 
-class Mepo(ContinualModel):
+class Mepo(Wrapper):
     Args = MepoArgs
     published = {
         "host l2p": {"cor_coef": 0.5},  # MePo scripts
@@ -65,10 +63,9 @@ class Mepo(ContinualModel):
     }
 
     def __init__(self, backbone: nn.Module, info: StreamInfo, args: MepoArgs):
-        super().__init__(backbone, info, args)
         if args.meta_path != NONE:
             backbones.load_weights(backbone, Path(args.meta_path))
-        self.host = METHODS.load(args.host)(backbone, info, args.host_args)
+        super().__init__(backbone, info, args)
         if not isinstance(self.host, PromptMethod):
             raise UsageError(f"--host {args.host}: MePo wraps prompt methods; this one has no place for the alignment")
         if args.cor_coef > 0 and args.cor_path != NONE:
@@ -78,7 +75,7 @@ class Mepo(ContinualModel):
     @classmethod
     def prepare(cls, run: RunArgs, args: MepoArgs) -> list[Stage]:
         """Fills in the paths left open; the stages whose products they name, the host's own among them."""
-        stages = METHODS.load(args.host).prepare(run, args.host_args)
+        stages = super().prepare(run, args)
         meta = None
         if args.meta_path is None:
             meta = make_stage("mepo_meta", run, args.pretrain, run.backbone_path)
@@ -91,52 +88,6 @@ class Mepo(ContinualModel):
         elif args.cor_path is None:
             args.cor_path = NONE
         return stages
-
-    def label(self) -> str:
-        return f"mepo ({self.host.label()})"
-
-    @property
-    def needs_task_boundaries(self) -> bool:
-        return self.host.needs_task_boundaries
-
-    @property
-    def has_fixed_features(self) -> bool:
-        return self.host.has_fixed_features
-
-    def fixed_features(self, x: Tensor) -> Tensor:
-        return self.host.fixed_features(x)
-
-    def forward(self, x: Tensor, fixed: Tensor | None = None) -> Tensor:
-        return self.host(x, fixed)
-
-    def loss(self, batch: Batch) -> Tensor:
-        return self.host.loss(batch)
-
-    def end_update(self) -> None:
-        self.host.end_update()
-
-    def end_batch(self, batch: Batch) -> None:
-        self.host.end_batch(batch)
-
-    def begin_task(self, session: Session) -> None:
-        self.host.begin_task(session)
-
-    def end_task(self, session: Session) -> None:
-        self.host.end_task(session)
-
-    def end_stream(self) -> None:
-        self.host.end_stream()
-
-    def configure_optimizer(self) -> torch.optim.Optimizer | None:
-        """The host's, which it may reset by itself."""
-        self.host.optimizer = self.host.configure_optimizer()
-        return self.host.optimizer
-
-    def extra_state(self) -> dict[str, Any]:
-        return self.host.extra_state()
-
-    def load_extra_state(self, state: dict[str, Any]) -> None:
-        self.host.load_extra_state(state)
 
 
 class Alignment(nn.Module):

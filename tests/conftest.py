@@ -105,7 +105,7 @@ def build(
         num_classes=dataset.num_classes,
         num_tasks=stream.num_tasks,
         num_images=stream.num_images(),
-        num_updates=stream.num_batches() * options.online_iter,
+        num_updates=stream.num_batches() // stream.batches_per_update * options.online_iter,
         image_size=dataset.image_size,
         seed=options.train_seed,
         augment=transform.train,

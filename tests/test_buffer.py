@@ -97,7 +97,7 @@ def test_replay_knows_what_was_added_since():
 
 def test_memory_of_no_size_stores_nothing():
     buffer = filled(0, 40, batch=8)
-    assert len(buffer) == 0 and buffer.images is None and buffer.seen == 40
+    assert len(buffer) == 0 and not buffer.columns and buffer.seen == 40
 
 
 def test_half_full_memory_holds_everything():
@@ -125,6 +125,18 @@ def test_state_gives_the_same_future():
 def test_state_of_an_empty_memory():
     second = filled(4, 10, batch=5)
     second.load_state_dict(ReservoirBuffer(4, seed=0).state_dict())
-    assert len(second) == 0 and second.images is None
+    assert len(second) == 0 and not second.columns
     offer(second, 0, 3)
     assert kept(second) == [0, 1, 2]
+
+
+def test_what_is_stored_beside_an_image_stays_with_it():
+    buffer = ReservoirBuffer(20, seed=1)
+    for start in range(0, 100, 10):
+        slots = torch.arange(start, start + 10)
+        buffer.add(slots.to(torch.uint8)[:, None, None, None], slots, 0.5 * slots[:, None].float())
+    again = ReservoirBuffer(20, seed=2)
+    again.load_state_dict(buffer.state_dict())
+    for memory in (buffer, again):
+        images, slots, halves = memory.sample(30)
+        assert torch.equal(images.flatten(), slots.to(torch.uint8)) and torch.equal(halves[:, 0], 0.5 * slots)

@@ -129,6 +129,7 @@ BOUNDARY_FREE = [
     ("er", {}),
     ("dualprompt", {"step_schedule": "samples"}),
     ("misa", {"step_schedule": "samples"}),
+    ("flyprompt", {"rp_dim": 64}),
     ("mepo", {"host": "misa", "step_schedule": "samples", "align_stats": "running"}),
 ]
 

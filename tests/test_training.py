@@ -23,11 +23,25 @@ from utils.training import Listener
 NEEDED = {
     "mepo_meta": {"meta_epochs": 2, "group_size": 6, "num_tasks": 2, "samples": 8},
     "mepo_cov": {"samples": 8},
+    "misa_isa": {"num_sessions": 3, "updates": 2, "samples": 4, "lr": 0.001},
+    "flyprompt": {"rp_dim": 64},
+    "ranpac": {"rp_dim": 64},
+    "joint": {"updates": 2, "joint_batch": 16},
 }
 # Options under which a method learns quickly enough to show it.
-EAGER = {"mepo_meta": {"inner_lr": 1.0, "lr": 0.003, "lr_head": 0.1, "group_size": 12, "num_tasks": 1}}
-HOSTS = ("misa", "dualprompt")
-CASES = [(name, None) for name in METHODS.files() if name != "mepo"] + [("mepo", host) for host in HOSTS]
+EAGER = {
+    "finetune": {"lr": 0.003},
+    "joint": {"lr": 0.003},
+    "misa_isa": {"num_sessions": 1, "samples": 16, "lr": 0.01},
+    "mepo_meta": {"inner_lr": 1.0, "lr": 0.003, "lr_head": 0.1, "group_size": 12, "num_tasks": 1},
+    "slca": {"lr": 0.005, "lr_head": 0.1},
+}
+HOSTS = {
+    "mepo": ("misa", "dualprompt", "l2p", "coda", "mvp", "flyprompt", "singleprompt"),
+    "joint": ("finetune", "coda"),
+}
+CASES = [(name, None) for name in METHODS.files() if name not in HOSTS]
+CASES += [(name, host) for name, hosts in HOSTS.items() for host in hosts]
 EVERY_METHOD = pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case[0]}-{case[1]}" if case[1] else case[0])
 
 
@@ -35,7 +49,8 @@ EVERY_METHOD = pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case[0
 def start(case, products):
     """Makes a fresh run of the case with options of the run or of the method."""
     name, host = case
-    needed = products | {"host": host} if host else NEEDED.get(name, {})
+    needed = NEEDED.get(name, {}) | (NEEDED.get(host, {}) | {"host": host} if host else {})
+    needed |= products if name == "mepo" else {}
 
     def make(own=None, **run):
         return build(name, needed | (own or {}), **run)
@@ -72,6 +87,12 @@ def record_losses(model) -> list[float]:
     return losses
 
 
+def trained(run):
+    """The run, done. A run begins to train when it is built, for its draws come from torch's generator."""
+    run.trainer.train()
+    return run
+
+
 @EVERY_METHOD
 def test_logits_and_label(case, start):
     run = start()
@@ -81,7 +102,7 @@ def test_logits_and_label(case, start):
         if run.model.has_fixed_features:
             x = torch.randn(5, 3, 32, 32)
             torch.testing.assert_close(run.model(x, run.model.fixed_features(x)), run.model(x))
-    assert run.model.label() == (f"mepo ({case[1]})" if case[1] else case[0])
+    assert run.model.label() == (f"{case[0]} ({case[1]})" if case[1] else case[0])
 
 
 @EVERY_METHOD
@@ -145,9 +166,7 @@ def test_stopped_run_goes_on_as_if_it_had_not_stopped(start):
 
 @EVERY_METHOD
 def test_the_seed_decides_everything(start):
-    first, again, other = start(seed=1), start(seed=1), start(seed=2)
-    for run in (first, again, other):
-        run.trainer.train()
+    first, again, other = (trained(start(seed=seed)) for seed in (1, 1, 2))
     assert rows_of(first.trainer) == rows_of(again.trainer)
     assert_same_weights(weights_of(first.model), weights_of(again.model))
     with pytest.raises(AssertionError):
@@ -156,9 +175,7 @@ def test_the_seed_decides_everything(start):
 
 @EVERY_METHOD
 def test_evaluation_does_not_change_training(start):
-    often, never = start(eval_period=16), start(eval_period=-1)
-    for run in (often, never):
-        run.trainer.train()
+    often, never = (trained(start(eval_period=period)) for period in (16, -1))
     kinds = [row["kind"] for row in often.trainer.history.rows]
     assert kinds.count("anytime") > kinds.count("task_end")
     assert_same_weights(dict(often.model.named_parameters()), dict(never.model.named_parameters()))

@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 
 
 class ReservoirBuffer:
-    """Keeps up to `size` images (uint8 [C, H, W]) with their slots.
+    """Keeps up to `size` images (uint8 [C, H, W]) with their slots and whatever else a method stores beside them.
 
     exact: decide image by image whether the memory is full (Vitter's algorithm R). Otherwise, as in the Si-Blurry and
     MISA releases, once per batch: when the memory fills up inside a batch, each row left over replaces the last slot.
@@ -20,19 +20,31 @@ class ReservoirBuffer:
         self.size, self.exact = size, exact
         self.generator = Generator().manual_seed(seed)
         self.seen = 0  # images offered so far
-        self.images: Tensor | None = None  # [size, C, H, W], allocated at the first batch
-        self.slots: Tensor | None = None  # [size]
+        self.columns: list[Tensor] = []  # images, slots and further ones, [size, ...] each, made at the first batch
         self.stored = 0
         self._order = torch.empty(0, dtype=torch.int64)  # replay positions drawn but not used yet
 
     def __len__(self) -> int:
         return self.stored
 
-    def sample(self, count: int) -> tuple[Tensor, Tensor]:
-        """`count` stored images and slots. Goes through random permutations of the memory, `min(count, len)` positions
-        of each, so that repeats occur only when the memory holds fewer than `count` images."""
+    @property
+    def images(self) -> Tensor:
+        """[size, C, H, W], of which the first `len(self)` are filled."""
+        return self.columns[0]
+
+    @property
+    def slots(self) -> Tensor:
+        """[size]"""
+        return self.columns[1]
+
+    def sample(self, count: int) -> tuple[Tensor, ...]:
+        """`count` stored images, their slots, and what else was stored with them.
+
+        Goes through random permutations of the memory, `min(count, len)` positions of each, so that repeats occur only
+        when the memory holds fewer than `count` images.
+        """
         position = self.draw_positions(count).to(self.images.device)
-        return self.images[position], self.slots[position]
+        return tuple(column[position] for column in self.columns)
 
     def draw_positions(self, count: int) -> Tensor:
         """Memory positions [count] of the next replay batch."""
@@ -42,15 +54,15 @@ class ReservoirBuffer:
         position, self._order = self._order[:count], self._order[count:]
         return position
 
-    def add(self, images: Tensor, slots: Tensor) -> None:
-        """Offers a batch, images [B, C, H, W] and slots [B], in row order."""
+    def add(self, images: Tensor, slots: Tensor, *others: Tensor) -> None:
+        """Offers a batch in row order: images [B, C, H, W], slots [B], others [B, ...] (as many at every call)."""
         self._order = self._order[:0]
         if self.size == 0:
             self.seen += len(slots)
             return
-        if self.images is None:
-            self.images = images.new_zeros(self.size, *images.shape[1:])
-            self.slots = slots.new_zeros(self.size)
+        rows_of = (images, slots, *others)
+        if not self.columns:
+            self.columns = [rows.new_zeros(self.size, *rows.shape[1:]) for rows in rows_of]
         target = self._targets(len(slots))
         self.seen += len(slots)
         # Of several rows that want one position the last wins; a plain indexed write would leave that open.
@@ -58,7 +70,8 @@ class ReservoirBuffer:
         writer = torch.full((self.size + 1,), -1).scatter_reduce(0, target, rows, "amax")[: self.size]
         position = torch.where(writer >= 0)[0].to(images.device)
         row = writer[writer >= 0].to(images.device)
-        self.images[position], self.slots[position] = images[row], slots[row]
+        for column, offered in zip(self.columns, rows_of, strict=True):
+            column[position] = offered[row]
 
     def _targets(self, count: int) -> Tensor:
         """Position that each of the next `count` rows takes [count]; `size` means that the row is not kept."""
@@ -77,10 +90,8 @@ class ReservoirBuffer:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything later draws and contents depend on."""
-        kept = {"images": None, "slots": None}
-        if self.images is not None:
-            kept = {"images": self.images[: self.stored].clone(), "slots": self.slots[: self.stored].clone()}
-        return kept | {
+        return {
+            "columns": [column[: self.stored].clone() for column in self.columns],
             "seen": self.seen,
             "stored": self.stored,
             "generator": self.generator.get_state(),
@@ -90,8 +101,8 @@ class ReservoirBuffer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.seen, self.stored, self._order = state["seen"], state["stored"], state["order"]
         self.generator.set_state(state["generator"])
-        self.images = self.slots = None
-        if state["images"] is not None:
-            self.images = state["images"].new_zeros(self.size, *state["images"].shape[1:])
-            self.slots = state["slots"].new_zeros(self.size)
-            self.images[: self.stored], self.slots[: self.stored] = state["images"], state["slots"]
+        self.columns = []
+        for filled in state["columns"]:
+            column = filled.new_zeros(self.size, *filled.shape[1:])
+            column[: self.stored] = filled
+            self.columns.append(column)

@@ -11,8 +11,14 @@ from torch import optim
 
 from models.dualprompt import DualPrompt, DualPromptArgs
 from models.er import Er, ErArgs
+from models.flyprompt import FlyPrompt, FlyPromptArgs
 from models.mepo import RIDGE
 from models.mepo_meta import MepoMeta, MepoMetaArgs
+from models.misa_isa import MisaIsa, MisaIsaArgs
+from models.mvp import Mvp, MvpArgs
+from models.ranpac import RanPac, RanPacArgs
+from models.singleprompt import SinglePrompt, SinglePromptArgs
+from models.slca import Slca, SlcaArgs
 from utils.contracts import Batch, StreamInfo
 
 ADAM = {"betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0, "amsgrad": False}
@@ -22,6 +28,12 @@ RELEASED = [
     (Er, ErArgs(), optim.Adam, ADAM),
     (Er, ErArgs(optimizer="sgd"), optim.SGD, SGD | {"nesterov": True, "weight_decay": 1e-4}),
     (MepoMeta, MepoMetaArgs(), optim.SGD, SGD),
+    (MisaIsa, MisaIsaArgs(), optim.Adam, ADAM),
+    (Mvp, MvpArgs(), optim.Adam, ADAM),
+    (FlyPrompt, FlyPromptArgs(rp_dim=8), optim.Adam, ADAM),
+    (RanPac, RanPacArgs(rp_dim=8), optim.Adam, ADAM),
+    (SinglePrompt, SinglePromptArgs(), optim.Adam, ADAM),
+    (Slca, SlcaArgs(), optim.SGD, SGD | {"momentum": 0, "weight_decay": 5e-4}),
 ]
 
 

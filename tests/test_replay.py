@@ -1,0 +1,106 @@
+"""What the replay methods and the joint bound train on, and by which loss."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import build, weights_of
+
+from utils.contracts import Batch
+
+
+def images(count: int, seed: int = 0) -> torch.Tensor:
+    return torch.randint(256, (count, 3, 32, 32), generator=torch.Generator().manual_seed(seed)).to(torch.uint8)
+
+
+def batch_of(run, labels: list[int], seen: int, seed: int = 0) -> Batch:
+    raw = images(len(labels), seed)
+    return Batch(run.info.plain(raw), torch.tensor(labels), raw, seen)
+
+
+@pytest.fixture
+def without_augmentation(monkeypatch):
+    """Replayed images enter as they are, so that a loss can be written out."""
+
+    def apply(run):
+        object.__setattr__(run.info, "augment", run.info.plain)
+        return run
+
+    return apply
+
+
+def masked(logits: torch.Tensor, kept: list[int]) -> torch.Tensor:
+    out = torch.full_like(logits, -torch.inf)
+    out[:, kept] = logits[:, kept]
+    return out
+
+
+def test_er_ace_keeps_new_images_from_pushing_old_classes(without_augmentation):
+    run = without_augmentation(build("er_ace", {"replay_size": 4}))
+    model = run.model
+    first = batch_of(run, [2, 3, 3], seen=4)
+    model.loss(first).backward()
+    moved = model.head.weight.grad.abs().sum(dim=1) > 0
+    assert moved.nonzero().flatten().tolist() == [2, 3]  # nothing to replay: only classes of the batch
+
+    model.buffer.add(images(6, 1), torch.tensor([0, 1, 0, 1, 0, 1]))
+    model.buffer.draw_positions = lambda count: torch.arange(count)
+    logits, old = model(first.x), model(run.info.plain(images(6, 1)[:4]))
+    expected = F.cross_entropy(masked(logits, [2, 3]), first.y)
+    expected = expected + F.cross_entropy(masked(old, [0, 1, 2, 3]), torch.tensor([0, 1, 0, 1]))
+    torch.testing.assert_close(model.loss(first), expected)
+
+
+def test_derpp_replays_labels_and_stored_logits(without_augmentation):
+    run = without_augmentation(build("derpp", {"replay_size": 2, "alpha": 0.3, "beta": 0.7}))
+    model, stored = run.model, torch.randn(4, 12)
+    model.buffer.add(images(4, 1), torch.tensor([0, 1, 2, 0]), stored)
+    draws = iter([torch.tensor([3, 1]), torch.tensor([0, 2])])
+    model.buffer.draw_positions = lambda count: next(draws)
+    batch = batch_of(run, [2, 3, 3], seen=4)
+    old = model(run.info.plain(images(4, 1)))
+    expected = F.cross_entropy(masked(model(batch.x), [0, 1, 2, 3]), batch.y)
+    expected = expected + 0.3 * (old[[3, 1]] - stored[[3, 1]]).square().mean()
+    expected = expected + 0.7 * F.cross_entropy(masked(old[[0, 2]], [0, 1, 2, 3]), torch.tensor([0, 2]))
+    torch.testing.assert_close(model.loss(batch), expected)
+
+
+def test_derpp_stores_the_logits_of_the_last_update():
+    run = build("derpp")
+    batch = batch_of(run, [0, 1, 1], seen=2)
+    for _ in range(3):
+        before = run.model(batch.x).detach()
+        run.model.observe(batch)
+    run.model.end_batch(batch)
+    torch.testing.assert_close(run.model.buffer.columns[2][:3], before)
+
+
+def test_finetune_moves_every_weight_or_the_head_alone():
+    for trainable, moves in (("all", True), ("head", False)):
+        run = build("finetune", {"trainable": trainable}, eval_period=-1)
+        before = weights_of(run.model.backbone)
+        run.trainer.train()
+        after = weights_of(run.model.backbone)
+        assert all(torch.equal(after[name], before[name]) != moves for name in before)
+
+
+def test_joint_keeps_every_image_once_and_draws_from_all_of_them_evenly():
+    run = build("joint", {"host": "finetune", "updates": 3, "joint_batch": 24}, online_iter=2, eval_period=-1)
+    model, counts, shares = run.model, [], []
+    draw = model._draw
+
+    def drawn(batch):
+        drawn_images, slots = draw(batch)
+        whole = len(model.memory) + len(batch.y)
+        assert len(slots) == min(24, whole) and len(drawn_images.unique(dim=0)) == len(slots)
+        new = torch.cat((batch.raw, drawn_images)).unique(dim=0)
+        counts.append(len(slots))
+        shares.append((len(batch.y) + len(slots) - len(new)) / len(slots) - len(batch.y) / whole)
+        return drawn_images, slots
+
+    model._draw = drawn
+    run.trainer.train()
+    assert len(counts) == 3 * run.info.num_updates
+    assert abs(sum(shares) / len(shares)) < 0.05  # new images have no more than their share
+    assert len(model.memory) == run.info.num_images == len(model.memory.images.unique(dim=0))
