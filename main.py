@@ -75,7 +75,7 @@ def train(plan: plans.Plan) -> Path:
     from utils import loggers
     from utils.contracts import StreamInfo
     from utils.evaluation import Evaluator
-    from utils.images import ImageSet, Transform
+    from utils.images import ImageSet, Transform, hold_out
     from utils.progress import Progress
     from utils.registry import DATASETS
     from utils.results import RunFolder
@@ -84,13 +84,18 @@ def train(plan: plans.Plan) -> Path:
 
     options, args = plan.run.args, plan.args.args
     device = devices.pick(options.device)
+    devices.reset_peak_memory(device)
     dataset = DATASETS.load(options.dataset)()
-    images = ImageSet(*dataset.load(Path(options.data_dir), train=True), device)
+    train_part = dataset.load(Path(options.data_dir), train=True)
+    test_part = None
+    if options.validation > 0:
+        train_part, test_part = hold_out(*train_part, options.validation)
+    images = ImageSet(*train_part, device)
     stream = make_stream(options, plan.method.stream_options(args), images.labels, dataset.num_classes)
     transform = Transform(dataset, device, options.train_seed)
     evaluator = None
     if plan.method.evaluated:
-        test_images = ImageSet(*dataset.load(Path(options.data_dir), train=False), device)
+        test_images = ImageSet(*(test_part or dataset.load(Path(options.data_dir), train=False)), device)
         evaluator = Evaluator(test_images, transform, options.eval_batch_size, options.eval_mask)
 
     torch.manual_seed(options.init_seed)
@@ -99,7 +104,7 @@ def train(plan: plans.Plan) -> Path:
         num_classes=dataset.num_classes,
         num_tasks=stream.num_tasks,
         num_images=stream.num_images(),
-        num_updates=stream.num_batches() * options.online_iter,
+        num_updates=stream.num_batches() // stream.batches_per_update * options.online_iter,
         image_size=dataset.image_size,
         seed=options.train_seed,
         augment=transform.train,

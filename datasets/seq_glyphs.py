@@ -2,33 +2,20 @@
 
 Letters and symbols that `glyphs`, the pretraining set, does not contain (same fonts and licence). Training images come
 from the Sans and Mono faces, test images from Serif. A share of the images are renditions that pretraining never
-showed: outlines, dark ink on light ground, colour, textured ground, blur, low contrast, one or two of them at a time.
-The others are drawn as in pretraining. `RENDITION_SHARE` and `RENDITION_STRENGTH` say how far the set is from
-pretraining.
+showed: outlines, dark ink on light ground, colour, textured ground, blur, low contrast, one or two of them at a time
+(`utils.renditions`). The others are drawn as in pretraining.
 """
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from datasets.base import Dataset
-from utils import glyphs
-from utils.augment import random_shift, uniform
-
-RENDITION_SHARE = 0.4  # of the images, in training and test
-RENDITION_STRENGTH = 0.4  # 0: renditions look like the other images; 1: as strange as they get while still legible
-
-KINDS = ("outlined", "inverted", "coloured", "textured", "blurred", "faint")
-TRAIN_FACES, TEST_FACES = glyphs.SANS + glyphs.MONO, glyphs.SERIF
-TRAIN_SAMPLES, TEST_SAMPLES = 40, 10  # images per class
-TRAIN_SEED, TEST_SEED = 3, 4
-CLASSES_PER_CHUNK = 20  # synthesised together, which bounds the memory
+from utils import glyphs, renditions
+from utils.augment import random_shift
 
 
 class SeqGlyphs(Dataset):
@@ -38,102 +25,8 @@ class SeqGlyphs(Dataset):
     settings = {"eval_period": 500}
 
     def load(self, root: Path, train: bool) -> tuple[np.ndarray, np.ndarray]:
-        faces, samples, seed = (
-            (TRAIN_FACES, TRAIN_SAMPLES, TRAIN_SEED) if train else (TEST_FACES, TEST_SAMPLES, TEST_SEED)
-        )
-        images = glyphs.cached(
-            root / "seq-glyphs",
-            "train" if train else "test",
-            (faces, samples, seed, RENDITION_SHARE, RENDITION_STRENGTH),
-            lambda: _synthesise(root, faces, samples, seed),
-        )
-        return images, np.arange(self.num_classes, dtype=np.int64).repeat(samples)
+        first = glyphs.DOWNSTREAM.start
+        return renditions.load(root, "seq-glyphs", slice(first, first + self.num_classes), train)
 
     def augment(self, images: Tensor, generator: Generator) -> Tensor:
         return random_shift(images, 2, generator)
-
-
-def _synthesise(root: Path, faces: tuple[str, ...], samples: int, seed: int) -> np.ndarray:
-    """`samples` images of each class, in the order of the classes: uint8 [N, 3, 32, 32]."""
-    chosen = glyphs.characters(root)[glyphs.DOWNSTREAM][: SeqGlyphs.num_classes]
-    masks = glyphs.base_masks(root, chosen, faces)
-    generator = Generator().manual_seed(seed)
-    chunks = []
-    for classes in np.arange(len(masks)).reshape(-1, CLASSES_PER_CHUNK):
-        coverage = glyphs.handwrite(glyphs.sample_masks(masks, classes, samples), generator)
-        kinds = draw_kinds(len(coverage), RENDITION_SHARE, generator)
-        chunks.append(glyphs.to_bytes(rendition(coverage, kinds, RENDITION_STRENGTH, generator)))
-    return np.concatenate(chunks)
-
-
-def draw_kinds(count: int, share: float, generator: Generator) -> dict[str, Tensor]:
-    """Which images get which kind, bool [B, 1, 1, 1] each: one or two kinds for a `share` of the images, else none."""
-    rank = torch.rand(count, len(KINDS), generator=generator).argsort(dim=1)  # a permutation per image
-    number = torch.randint(1, 3, (count, 1), generator=generator)
-    number = number * (torch.rand(count, 1, generator=generator) < share)
-    return {kind: (rank[:, k : k + 1] < number)[:, :, None, None] for k, kind in enumerate(KINDS)}
-
-
-def rendition(coverage: Tensor, kinds: dict[str, Tensor], strength: float, generator: Generator) -> Tensor:
-    """Draws ink coverage [B, 1, 32, 32] with the kinds chosen for each image: float [B, 3, 32, 32] in [0, 1].
-
-    Every kind is computed for the whole batch and taken where it was chosen; the sets are small.
-    """
-    coverage = torch.where(kinds["outlined"], outline(coverage, strength), coverage)
-    ink, ground = glyphs.draw_tones(len(coverage), generator)
-    inverted = kinds["inverted"] & invert(len(coverage), strength, generator)
-    ink, ground = torch.where(inverted, 1 - ink, ink), torch.where(inverted, 1 - ground, ground)
-    ink = torch.where(kinds["coloured"], tint(ink, strength, generator), ink)
-    ground = torch.where(kinds["coloured"], tint(ground, strength, generator), ground)
-    ground = torch.where(kinds["textured"], ground + texture(len(coverage), strength, generator), ground)
-    images = glyphs.paint(coverage, ink, ground).clamp(0, 1)
-    images = torch.where(kinds["blurred"], blur(images, strength, generator), images)
-    images = torch.where(kinds["faint"], fade(images, strength), images)
-    return glyphs.add_noise(images, generator)
-
-
-def outline(coverage: Tensor, strength: float) -> Tensor:
-    """Morphological gradient: the rim of the strokes. strength: how much of the inside is emptied."""
-    return coverage.lerp(glyphs.dilate(coverage) + glyphs.dilate(-coverage), strength)
-
-
-def invert(count: int, strength: float, generator: Generator) -> Tensor:
-    """Whether ink and ground swap, bool [B, 1, 1, 1]. There is no half an inversion: strength is its probability."""
-    return torch.rand(count, 1, 1, 1, generator=generator) < strength
-
-
-def tint(tone: Tensor, strength: float, generator: Generator) -> Tensor:
-    """Moves grey levels [B, 1, H, W] towards a random hue; [B, 3, H, W]. The mean of the channels stays."""
-    hue = torch.rand(len(tone), 1, generator=generator)
-    phase = 2 * math.pi * (hue + torch.tensor([[0.0, 1 / 3, 2 / 3]]))
-    return tone + 0.4 * strength * phase.cos()[:, :, None, None]
-
-
-def texture(count: int, strength: float, generator: Generator) -> Tensor:
-    """Stripes, checks or coarse noise, to be added to the ground: [B, 1, 32, 32] in +- 0.25 strength."""
-    size = glyphs.IMAGE_SIZE
-    angle = uniform((count, 1, 1, 1), 0, math.pi, generator)
-    frequency = uniform((count, 1, 1, 1), 0.6, 1.6, generator)  # radians per pixel: periods of 4 to 10 pixels
-    y, x = torch.arange(size).float().view(1, 1, -1, 1), torch.arange(size).float().view(1, 1, 1, -1)
-    stripes = (frequency * (angle.cos() * x + angle.sin() * y)).sin()
-    crossing = (frequency * (angle.cos() * y - angle.sin() * x)).sin()
-    noise = F.interpolate(uniform((count, 1, size // 2, size // 2), -1, 1, generator), scale_factor=2, mode="bilinear")
-    patterns = torch.stack([stripes.sign(), (stripes * crossing).sign(), noise])
-    choice = torch.randint(len(patterns), (count,), generator=generator)
-    return 0.25 * strength * patterns[choice, torch.arange(count)]
-
-
-def blur(images: Tensor, strength: float, generator: Generator) -> Tensor:
-    """Gaussian blur of random width, deviation up to 2 pixels at full strength; [B, C, H, W] to the same."""
-    count, channels, height, width = images.shape
-    deviation = 2 * strength * uniform((count, 1), 0.5, 1, generator) + 1e-3  # never zero: it is divided by
-    offsets = torch.arange(-4, 5).float()
-    line = torch.softmax(-(offsets**2) / (2 * deviation**2), dim=1)  # [B, 9]
-    kernel = (line[:, :, None] * line[:, None, :]).repeat_interleave(channels, dim=0)[:, None]
-    padded = F.pad(images, (4,) * 4, mode="replicate").reshape(1, count * channels, height + 8, width + 8)
-    return F.conv2d(padded, kernel, groups=count * channels).reshape(images.shape)
-
-
-def fade(images: Tensor, strength: float) -> Tensor:
-    """Low contrast: moves each image [B, C, H, W] towards its own mean colour."""
-    return images.lerp(images.mean(dim=(2, 3), keepdim=True).expand_as(images), 0.7 * strength)

@@ -9,14 +9,20 @@ import pytest
 import torch
 
 from datasets import glyphs as glyphs_file
-from datasets import seq_glyphs as seq_glyphs_file
 from datasets.glyphs import Glyphs
 from datasets.seq_digits import SeqDigits
 from datasets.seq_glyphs import SeqGlyphs
-from utils import glyphs
+from datasets.seq_glyphs_dev import SeqGlyphsDev
+from utils import glyphs, renditions
 from utils.augment import affine_matrices, random_affine, random_shift
+from utils.images import hold_out
 
-COUNTS = {Glyphs: (50_000, 5_000), SeqGlyphs: (8_000, 2_000), SeqDigits: (1_437, 360)}
+COUNTS = {
+    Glyphs: (50_000, 5_000),
+    SeqGlyphs: (8_000, 2_000),
+    SeqGlyphsDev: (4_000, 1_000),
+    SeqDigits: (1_437, 360),
+}
 DATASETS = pytest.mark.parametrize("dataset", COUNTS, ids=lambda dataset: dataset.__name__)
 PARTS = pytest.mark.parametrize("train", [True, False], ids=["train", "test"])
 
@@ -125,7 +131,7 @@ def test_every_character_is_visible_in_every_face(root):
     assert glyphs.base_masks(root, chosen, glyphs_file.TEST_FACES).any(axis=(2, 3)).all()
 
 
-@pytest.mark.parametrize("file", [glyphs_file, seq_glyphs_file], ids=["glyphs", "seq_glyphs"])
+@pytest.mark.parametrize("file", [glyphs_file, renditions], ids=["glyphs", "seq_glyphs"])
 def test_training_and_test_faces_make_up_all_faces_without_overlap(file):
     assert not set(file.TRAIN_FACES) & set(file.TEST_FACES)
     assert set(file.TRAIN_FACES) | set(file.TEST_FACES) == set(glyphs.FACES)
@@ -140,22 +146,22 @@ def test_pretraining_is_light_ink_on_dark_ground():
 
 def test_plain_images_are_grey_and_their_share_is_kept(root):
     images, _ = SeqGlyphs().load(root, train=True)
-    kinds = seq_glyphs_file.draw_kinds(4000, 0.3, torch.Generator().manual_seed(0))
+    kinds = renditions.draw_kinds(4000, 0.3, torch.Generator().manual_seed(0))
     number = sum(kinds.values()).flatten()
     assert set(number.tolist()) == {0, 1, 2}
     assert abs((number > 0).float().mean() - 0.3) < 0.03
     grey = (images == images[:, :1]).all(axis=(1, 2, 3)).mean()
-    assert grey > 1 - seq_glyphs_file.RENDITION_SHARE
+    assert grey > 1 - renditions.SHARE
 
 
-@pytest.mark.parametrize("kind", seq_glyphs_file.KINDS)
+@pytest.mark.parametrize("kind", renditions.KINDS)
 def test_each_rendition_changes_the_image(kind, root):
-    masks = glyphs.base_masks(root, glyphs.characters(root)[glyphs.DOWNSTREAM][:200], seq_glyphs_file.TRAIN_FACES)
+    masks = glyphs.base_masks(root, glyphs.characters(root)[glyphs.DOWNSTREAM][:200], renditions.TRAIN_FACES)
     coverage = glyphs.handwrite(glyphs.sample_masks(masks, np.arange(8), 2), torch.Generator().manual_seed(0))
 
     def draw(chosen):
-        kinds = {name: torch.full((16, 1, 1, 1), name == chosen) for name in seq_glyphs_file.KINDS}
-        return seq_glyphs_file.rendition(coverage, kinds, 1.0, torch.Generator().manual_seed(0))
+        kinds = {name: torch.full((16, 1, 1, 1), name == chosen) for name in renditions.KINDS}
+        return renditions.rendition(coverage, kinds, 1.0, torch.Generator().manual_seed(0))
 
     changed, plain = draw(kind), draw(None)
     assert changed.shape == (16, 3, 32, 32)
@@ -217,3 +223,21 @@ def test_affine_moves_turns_and_magnifies_the_content():
     assert brightest(shift=(2.0, -3.0)) == (5, 14)
     assert brightest(zoom=0.5) == (8, 10)
     assert brightest(degrees=90.0) == (12, 8)
+
+
+def test_development_set_shares_no_class_with_the_benchmark(root):
+    characters = glyphs.characters(root)
+    development = set(characters[: SeqGlyphsDev.num_classes])
+    benchmark = set(characters[glyphs.DOWNSTREAM.start :][: SeqGlyphs.num_classes])
+    assert development <= set(characters[glyphs.PRETRAINING]) and not development & benchmark
+
+
+def test_held_out_images_are_not_trained_on():
+    labels = np.array([0] * 10 + [1] * 3 + [2] * 2 + [3])
+    images = np.arange(len(labels))
+    (kept, kept_labels), (held, held_labels) = hold_out(images, labels, 0.2)
+    assert sorted([*kept, *held]) == images.tolist()  # every image on one side
+    assert np.array_equal(labels[kept], kept_labels) and np.array_equal(labels[held], held_labels)
+    assert np.bincount(held_labels, minlength=4).tolist() == [2, 1, 1, 0]  # a single image is trained on
+    again = hold_out(images, labels, 0.2)
+    assert np.array_equal(again[1][0], held)  # the same images for every seed of a run

@@ -51,7 +51,7 @@ class RunArgs:
     backbone_path: str | None = option(
         None, "weight file (.safetensors, .pth, .pt), or 'random'; default: the shipped one"
     )
-    scenario: Literal["si-blurry", "class-il", "shuffled", "episodes"] | None = option(
+    scenario: Literal["si-blurry", "class-il", "shuffled", "episodes", "adaptation"] | None = option(
         None, "stream; default: the first the method allows"
     )
     n_tasks: int = option(5, "tasks (sessions) of the stream", SCRIPTS, low=1)
@@ -67,6 +67,9 @@ class RunArgs:
     )
     eval_mask: Literal["seen", "none"] = option(
         "seen", "classes not met yet are masked in evaluation", "FlyGCL; MISA: none"
+    )
+    validation: float = option(
+        0.0, "share of each class's training images held out and evaluated instead of the test images", low=0, high=0.9
     )
     seed: int = option(1, "sets the three seeds below", low=0, high=2**31 - 1)
     seeds: tuple[int, ...] | None = option(None, "several runs, one per seed", low=0, high=2**31 - 1)
@@ -118,7 +121,10 @@ def add_options(parser: argparse.ArgumentParser, title: str, cls: type, shown: R
     """Adds the options of a dataclass as one group. shown: resolved values to print in `--help` instead of defaults."""
     group = parser.add_argument_group(title)
     types_of = typing.get_type_hints(cls)
+    there = {action.dest for action in parser._actions}  # a method and its host may share an option
     for field in _options(cls):
+        if field.name in there:
+            continue
         kind, several, choices, _ = _parse_type(types_of[field.name])
         value, origin = (field.default, "") if shown is None else shown.value_and_origin(field.name)
         origin = origin or field.metadata["source"]

@@ -29,6 +29,24 @@ class ImageSet:
         return torch.from_numpy(self._images[indices.numpy()]).to(self.device, non_blocking=True)
 
 
+HOLD_OUT_SEED = 0  # one split for all runs, whatever their seeds
+
+
+def hold_out(images: np.ndarray, labels: np.ndarray, share: float) -> tuple[tuple, tuple]:
+    """Splits a training part into (images, labels) to train on and (images, labels) to validate on.
+
+    share: of each class's images that is held out, rounded down but at least one; at least one is trained on, so a
+    class with a single image is not validated.
+    """
+    labels = np.asarray(labels, dtype=np.int64)
+    held = np.zeros(len(labels), dtype=bool)
+    draw = np.random.default_rng(HOLD_OUT_SEED)
+    for label in np.unique(labels):
+        rows = draw.permutation(np.flatnonzero(labels == label))
+        held[rows[: min(max(1, int(share * len(rows))), len(rows) - 1)]] = True
+    return (images[~held], labels[~held]), (images[held], labels[held])
+
+
 class Transform:
     """uint8 images to network input: scale to [0, 1], augment (training only), normalise. One draw per image."""
 
