@@ -19,6 +19,7 @@ from utils.args import INCIDENTAL, RunArgs
 from utils.classes import mask_absent, mask_unseen
 from utils.contracts import Batch, Session, StreamInfo
 from utils.errors import UsageError
+from utils.registry import METHODS
 
 
 @dataclass(kw_only=True)
@@ -50,7 +51,8 @@ class ContinualModel(nn.Module):
     published: values that the method's authors give per dataset, name -> {option: value}; "*" holds for every dataset,
         "host X" for a method that wraps the method X. They may name options of the run (batch_size ...) too. For the
         precedence see `utils.args`.
-    scenarios: streams it can be trained on, the first is the default: si-blurry, class-il, shuffled or episodes.
+    scenarios: streams it can be trained on, the first is the default: si-blurry, class-il, shuffled, episodes or
+        adaptation.
     needs_task_boundaries: whether it is told when a session begins and ends, and which classes that session owns.
     evaluated: whether its predictions are worth a test accuracy (a stage that only writes a file says no).
     has_fixed_features: whether `fixed_features` is given and will not change any more; once true it stays true.
@@ -174,6 +176,73 @@ class PromptMethod(ContinualModel):
         return mask_unseen(logits.float(), batch.seen)
 
 
+@dataclass(kw_only=True)
+class WrapperArgs(ModelArgs):
+    """host_args: options of the method that the option `host` names, resolved beside these."""
+
+    host: str
+    host_args: ModelArgs | None = None
+
+
+class Wrapper(ContinualModel):
+    """A method that changes how another one, its host, is trained. The host knows nothing of it.
+
+    Everything is the host's unless a subclass says otherwise; the optimiser is one object that both hold.
+    """
+
+    def __init__(self, backbone: nn.Module, info: StreamInfo, args: WrapperArgs):
+        super().__init__(backbone, info, args)
+        self.host: ContinualModel = METHODS.load(args.host)(backbone, info, args.host_args)
+
+    @classmethod
+    def prepare(cls, run: RunArgs, args: WrapperArgs) -> list[Stage]:
+        return METHODS.load(args.host).prepare(run, args.host_args)
+
+    def label(self) -> str:
+        return f"{super().label()} ({self.host.label()})"
+
+    @property
+    def needs_task_boundaries(self) -> bool:
+        return self.host.needs_task_boundaries
+
+    @property
+    def has_fixed_features(self) -> bool:
+        return self.host.has_fixed_features
+
+    def fixed_features(self, x: Tensor) -> Tensor:
+        return self.host.fixed_features(x)
+
+    def forward(self, x: Tensor, fixed: Tensor | None = None) -> Tensor:
+        return self.host(x, fixed)
+
+    def observe(self, batch: Batch) -> Tensor | None:
+        self.host.autocast = self.autocast
+        return self.host.observe(batch)
+
+    def end_batch(self, batch: Batch) -> None:
+        self.host.end_batch(batch)
+
+    def begin_task(self, session: Session) -> None:
+        self.host.begin_task(session)
+
+    def end_task(self, session: Session) -> None:
+        self.host.end_task(session)
+
+    def end_stream(self) -> None:
+        self.host.end_stream()
+
+    def configure_optimizer(self) -> torch.optim.Optimizer | None:
+        self.host.optimizer = self.host.configure_optimizer()
+        self.scheduler = self.host.scheduler
+        return self.host.optimizer
+
+    def extra_state(self) -> dict[str, Any]:
+        return {"host": self.host.extra_state()}
+
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        self.host.load_extra_state(state["host"])
+
+
 def linear_head(in_features: int, num_classes: int) -> nn.Linear:
     """The prompt methods' classifier: truncated normal weights (std 0.02), zero bias, all C rows from the start."""
     head = nn.Linear(in_features, num_classes)
@@ -190,13 +259,20 @@ def check_blocks(backbone: nn.Module, **places: tuple[int, ...]) -> None:
             raise UsageError(f"--{name} {max(blocks)}: the backbone has blocks 0 ... {count - 1}")
 
 
-def make_stage(model: str, run: RunArgs, dataset: str, weights: str | None, after: Stage | None = None) -> Stage:
+def make_stage(
+    model: str,
+    run: RunArgs,
+    dataset: str,
+    weights: str | None,
+    after: Stage | None = None,
+    own: dict[str, Any] | None = None,
+) -> Stage:
     """The run of a stage method with its defaults, and the place of its product below `--checkpoint_dir`.
 
     The folder is named by a hash of everything the product depends on. weights: `--backbone_path` of the stage. after:
-    the stage that makes those weights.
+    the stage that makes those weights. own: the stage's options that are not to have their defaults.
     """
-    options = {"backbone": run.backbone, "backbone_path": weights}
+    options = {"backbone": run.backbone, "backbone_path": weights, **(own or {})}
     plan = plans.make(options | {"model": model, "dataset": dataset}).with_seed(1)
     settings = {**plan.settings(), "origin": None}
     settings["run"] = {name: value for name, value in settings["run"].items() if name not in INCIDENTAL}

@@ -1,30 +1,42 @@
 """MISA, the stream: DualPrompt whose prompts were warmed up before, trained under the batch-wise logit mask.
 
 Source: Kang et al., ICLR 2025, arXiv:2503.00677, sections 3.2 and 3.3; FlyGCL (79a6b51) and kangzhiq/MISA (3308d67).
-Warm prompts come from a folder with the authors' `g_prompt.pt` and `e_prompt.pt` (`--load_pt DIR`). Without it prompts
-start at random, and what remains of MISA is its mask and its prompt length. The initial session adaptation that makes
-warm prompts is a method of its own and not built yet.
+Warm prompts are the product of stage one (`misa_isa`), made once per backbone on `--pretrain` and kept under
+`--checkpoint_dir`, or come from a folder with `g_prompt.pt` and `e_prompt.pt`, the authors' for example. They train
+like any others. With `--load_pt none` what remains of MISA is its mask and its prompt length.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from models.base import Stage, make_stage
 from models.dualprompt import DualPrompt, DualPromptArgs
-from utils.args import option
-from utils.contracts import StreamInfo
+from utils.args import RunArgs, option
+from utils.classes import mask_absent
+from utils.contracts import Batch, Session, StreamInfo
 from utils.errors import UsageError
 from utils.tensors import read_tensors
+
+NONE = "none"  # of --load_pt: random prompts
+SHAPE = ("len_g_prompt", "len_e_prompt", "pos_g_prompt", "pos_e_prompt", "prompt_func")  # prompts fit only if equal
 
 
 @dataclass(kw_only=True)
 class MisaArgs(DualPromptArgs):
     len_g_prompt: int = option(10, "tokens of the G-prompt per block", "MISA, MePo and FlyGCL with warm prompts", low=1)
-    load_pt: str | None = option(None, "folder with warm prompts g_prompt.pt and e_prompt.pt; none: random prompts")
+    train_mask: Literal["batch", "seen", "session"] = option(
+        "batch", "classes that compete in the training loss; session: met since the task began", "MISA, FlyGCL"
+    )
+    pretrain: str = option("glyphs", "pretraining dataset of stage one")
+    load_pt: str | None = option(
+        None, "folder with warm prompts g_prompt.pt and e_prompt.pt; 'none': random prompts; default: stage one"
+    )
 
 
 class Misa(DualPrompt):
@@ -32,10 +44,36 @@ class Misa(DualPrompt):
 
     def __init__(self, backbone: nn.Module, info: StreamInfo, args: MisaArgs):
         super().__init__(backbone, info, args)
-        if args.load_pt:
+        # Empty only where nothing was prepared, in a network built by hand.
+        if args.load_pt not in (None, NONE):
             folder = Path(args.load_pt)
             load_prompts(self.g_prompt.prompts, folder / "g_prompt.pt")
             load_prompts(self.e_prompt.prompts, folder / "e_prompt.pt")
+        self.register_buffer("met", torch.zeros(info.num_classes, dtype=torch.bool))  # since the task began
+
+    @classmethod
+    def prepare(cls, run: RunArgs, args: MisaArgs) -> list[Stage]:
+        """Stage one with prompts of the same shape, unless `load_pt` says where they come from; fills it in."""
+        if args.load_pt is not None:
+            return []
+        shape = {name: getattr(args, name) for name in SHAPE}
+        stage = make_stage("misa_isa", run, args.pretrain, run.backbone_path, own=shape)
+        args.load_pt = str(stage.output.parent)
+        return [stage]
+
+    @property
+    def needs_task_boundaries(self) -> bool:
+        return self.args.train_mask == "session" or super().needs_task_boundaries
+
+    def begin_task(self, session: Session) -> None:
+        self.met.fill_(False)
+
+    def masked(self, logits: Tensor, batch: Batch) -> Tensor:
+        """As for all prompt methods, or -inf for the classes not met since the task began."""
+        if self.args.train_mask != "session":
+            return super().masked(logits, batch)
+        self.met[batch.y] = True
+        return mask_absent(logits.float(), torch.where(self.met)[0])
 
 
 def load_prompts(prompts: nn.Parameter, file: Path) -> None:

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 import main
 from models.mepo import Mepo
 from utils import plan as plans
+from utils.args import RunArgs, option_names
 from utils.registry import DATASETS, METHODS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -195,6 +196,7 @@ def test_mepo_makes_its_products_once(plugins, tmp_path, in_process, capsys):
     places = ["--results", str(tmp_path / "runs"), "--checkpoint_dir", str(folder), "--device", "cpu"]
     network = ["--backbone", "test_vit", "--backbone_path", "random"]
     words = ["--plugins", str(plugins), "--model", "mepo", "--dataset", "stripes", "--pretrain", "many-stripes"]
+    words += ["--load_pt", "none"]
     assert main.main([*words, *network, *QUICK, *places]) == 0
     first = capsys.readouterr()
     made = files_below(folder)
@@ -218,6 +220,36 @@ def test_mepo_makes_its_products_once(plugins, tmp_path, in_process, capsys):
     pd.testing.assert_frame_equal(metrics_of(run_folder(first.out)), metrics_of(run_folder(second.out)))
 
 
+def test_misa_warms_its_prompts_once(plugins, tmp_path, in_process, capsys):
+    """Stage one with prompts of the shape that is asked for; the stream starts from what it leaves."""
+    folder = tmp_path / "products"
+    places = ["--results", str(tmp_path / "runs"), "--checkpoint_dir", str(folder), "--device", "cpu"]
+    words = ["--plugins", str(plugins), "--model", "misa", "--dataset", "stripes", "--pretrain", "many-stripes"]
+    words += ["--backbone", "test_vit", "--backbone_path", "random", "--pos_e_prompt", "2", "--len_e_prompt", "3"]
+    assert main.main([*words, *QUICK, *places]) == 0
+    first = capsys.readouterr()
+    assert first.err.count("is not there yet; making it with misa_isa on many-stripes") == 1
+    made = files_below(folder)
+    assert [Path(name).name for name in made] == ["config.yaml", "e_prompt.pt", "g_prompt.pt"]
+    assert torch.load(folder / made[1], weights_only=True).shape == (10, 3, 64)
+    config = yaml.safe_load((folder / made[0]).read_text())
+    assert config["run"]["scenario"] == "adaptation" and config["method"]["pos_e_prompt"] == [2]
+    warm = load_file(run_folder(first.out) / "model.safetensors")
+
+    times = {name: (folder / name).stat().st_mtime_ns for name in made}
+    prompts = ["--load_pt", str((folder / made[1]).parent)]
+    for given in ([], prompts):
+        assert main.main([*words, *QUICK, *places, *given]) == 0
+        again = capsys.readouterr()
+        assert "making it" not in again.err
+        weights = load_file(run_folder(again.out) / "model.safetensors")
+        assert all(torch.equal(weights[name], warm[name]) for name in warm)
+    assert {name: (folder / name).stat().st_mtime_ns for name in files_below(folder)} == times
+    assert main.main([*words, *QUICK, *places, "--load_pt", "none"]) == 0
+    cold = load_file(run_folder(capsys.readouterr().out) / "model.safetensors")
+    assert not torch.equal(cold["e_prompt.prompts"], warm["e_prompt.prompts"])
+
+
 def test_products_are_named_by_what_they_depend_on(glyph_weights, tmp_path):
     other = tmp_path / "other.safetensors"
     save_file({name: value + 1 for name, value in load_file(glyph_weights).items()}, other)
@@ -226,7 +258,8 @@ def test_products_are_named_by_what_they_depend_on(glyph_weights, tmp_path):
 
     def outputs(weights, **given):
         place = {"backbone_path": str(weights), "checkpoint_dir": str(tmp_path)}
-        plan = plans.make({"model": "mepo", "dataset": "seq-digits"} | place | given).with_seed(given.get("seed", 1))
+        usual = {"model": "mepo", "dataset": "seq-digits", "load_pt": "none"}
+        plan = plans.make(usual | place | given).with_seed(given.get("seed", 1))
         return [stage.output for stage in Mepo.prepare(plan.run.args, plan.args.args)]
 
     assert len(outputs(glyph_weights)) == 2
@@ -239,6 +272,10 @@ def test_products_are_named_by_what_they_depend_on(glyph_weights, tmp_path):
     assert refined[0] not in outputs(copy)
     assert outputs(copy, cor_coef=0.0) == outputs(copy)[:1]
     assert outputs(copy, meta_path="none", cor_path="none") == []
+    warm = outputs(copy, load_pt=None)  # the host's own stage comes first, whatever MePo needs
+    assert [path.name for path in warm] == ["e_prompt.pt", *(path.name for path in outputs(copy))]
+    assert outputs(copy, load_pt=None, meta_path="none", cor_path="none") == warm[:1]
+    assert outputs(other, load_pt=None)[0] != warm[0]
 
 
 def test_failed_stage_leaves_no_product_behind(plugins, tmp_path, in_process, capsys, monkeypatch):
@@ -246,11 +283,33 @@ def test_failed_stage_leaves_no_product_behind(plugins, tmp_path, in_process, ca
 
     monkeypatch.setattr(MepoMeta, "loss", lambda self, batch: self.head[0].bias.sum() * float("nan"))
     words = ["--plugins", str(plugins), "--model", "mepo", "--dataset", "stripes", "--pretrain", "many-stripes"]
+    words += ["--load_pt", "none"]
     places = ["--results", str(tmp_path / "runs"), "--checkpoint_dir", str(tmp_path / "products"), "--device", "cpu"]
     assert main.main([*words, "--backbone", "test_vit", "--backbone_path", "random", *places]) == 1
     assert "the loss is not finite" in capsys.readouterr().err.splitlines()[-1]
     left = [Path(name).name for name in files_below(tmp_path / "products")]
     assert left == ["meta_epoch_0.safetensors"]  # the untouched backbone, which no later run takes for the product
+
+
+@pytest.mark.parametrize("name", METHODS.files())
+def test_published_values_are_options_of_the_method_or_the_run(name):
+    kind = METHODS.load(name)
+    for table in kind.published.values():
+        assert table.keys() <= option_names(RunArgs) | option_names(kind.Args)
+    for key in kind.published:
+        if key.startswith("host "):
+            assert METHODS.resolve(key.removeprefix("host ")) == key.removeprefix("host ")
+
+
+def test_values_that_a_wrapper_publishes_for_a_host():
+    def resolved(**given):
+        plan = plans.make({"model": "mepo", "dataset": "seq-digits"} | given)
+        return plan.args.args.cor_coef, plan.args.args.align_when, plan.args.args.host
+
+    assert resolved() == (0.7, "always", "misa")
+    assert resolved(host="l2p") == (0.5, "always", "l2p")
+    assert resolved(host="mvp") == (0.5, "training", "mvp")
+    assert resolved(host="mvp", cor_coef=0.3, align_when="always") == (0.3, "always", "mvp")
 
 
 # Help
@@ -335,11 +394,23 @@ def refused(words, tmp_path, capsys) -> str:
         (["--backbone", "vit_tiny_glyph"], "did you mean 'vit_tiny_glyphs'?"),
         (["--backbone", "resnet18"], "--backbone resnet18"),
         (["--backbone", "vit_tiny_patch16_224"], "the network needs"),  # the file is of another network
-        (["--model", "misa", "--pos_g_prompt", "0", "6"], "--pos_g_prompt 6: the backbone has blocks 0 ... 5"),
+        (["--model", "misa", "--load_pt", "none", "--pos_g_prompt", "6"], "--pos_g_prompt 6: the backbone has blocks"),
         (["--model", "misa", "--load_pt", "no/such/folder"], "no/such/folder/g_prompt.pt"),
+        (["--model", "misa", "--pretrain", "glyph"], "unknown dataset 'glyph'; did you mean 'glyphs'?"),
+        (["--model", "misa_isa", "--online_iter", "3"], "--online_iter 3: misa_isa repeats its updates by --updates"),
+        (["--model", "misa_isa"], "--num_sessions 10: only 9 of the 10 classes are session classes"),
+        (
+            ["--model", "misa_isa", "--num_sessions", "2", "--session_share", "1"],
+            "--session_share 1.0: no image is left",
+        ),
+        (
+            ["--model", "misa_isa", "--num_sessions", "2", "--projector_factor", "999"],
+            "--projector_factor 999: prompts",
+        ),
         (["--model", "mepo", "--host", "mesa"], "unknown model 'mesa'"),
         (["--model", "mepo", "--host", "mepo"], "--host mepo: "),
         (["--model", "mepo", "--host", "mepo_cov"], "--host mepo_cov: "),
+        (["--model", "mepo", "--host", "misa_isa"], "--host misa_isa: "),
         (["--model", "mepo", "--pretrain", "glyph"], "unknown dataset 'glyph'; did you mean 'glyphs'?"),
         (["--model", "mepo", "--cor_coef", "1.5"], "--cor_coef 1.5: must be in 0 ... 1"),
         (["--model", "mepo", "--meta_path", "no/such/file"], "no/such/file"),
@@ -382,7 +453,9 @@ def spoilt_weights(file: Path, how: str) -> str:
         ("shape", "pos_embed has shape [1, 16, 128], the network needs [1, 17, 128]"),
     ],
 )
-@pytest.mark.parametrize("words", [["--model", "er"], ["--model", "mepo", "--cor_path", "none"]], ids=["er", "mepo"])
+@pytest.mark.parametrize(
+    "words", [["--model", "er"], ["--model", "mepo", "--load_pt", "none", "--cor_path", "none"]], ids=["er", "mepo"]
+)
 def test_bad_weight_files(words, how, reason, places, glyph_weights, tmp_path, capsys):
     file = tmp_path / "spoilt.safetensors"
     file.write_bytes(glyph_weights.read_bytes())
@@ -400,6 +473,9 @@ class Gadget:
 
     def __reduce__(self):
         return open, (str(self.file), "w")
+
+
+BARE = ["--load_pt", "none", "--meta_path", "none"]  # MePo that needs no stage
 
 
 def asymmetric():
@@ -434,14 +510,14 @@ def with_value(value):
 def test_bad_covariances(matrix, reason, places, tmp_path, capsys):
     file = tmp_path / "covariance.npy"
     np.save(file, matrix())
-    words = ["--model", "mepo", "--dataset", "seq-digits", *places, "--meta_path", "none", "--cor_path", file]
+    words = ["--model", "mepo", "--dataset", "seq-digits", *places, *BARE, "--cor_path", file]
     message = refused(words, tmp_path, capsys)
     assert reason in message and str(file) in message
 
 
 def test_damaged_covariance_files(places, tmp_path, capsys):
     file, trace = tmp_path / "covariance.npy", tmp_path / "trace"
-    words = ["--model", "mepo", "--dataset", "seq-digits", *places, "--meta_path", "none", "--cor_path", file]
+    words = ["--model", "mepo", "--dataset", "seq-digits", *places, *BARE, "--cor_path", file]
     np.save(file, random_covariance(WIDTH))
     whole = file.read_bytes()
     open_header = whole[:10] + b"(" + whole[11:]

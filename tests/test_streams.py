@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from utils.errors import UsageError
-from utils.streams import ClassIncremental, Episodes, Shuffled, SiBlurry
+from utils.streams import Adaptation, ClassIncremental, Episodes, Shuffled, SiBlurry
 
 
 def labels_of(num_classes: int, num_images: int, seed: int = 0) -> torch.Tensor:
@@ -310,3 +310,130 @@ def test_classes_that_do_not_divide_make_a_smaller_last_pseudo_task():
 def test_more_pseudo_tasks_than_classes_are_refused():
     with pytest.raises(UsageError, match="--num_tasks 7"):
         Episodes(TARGETS, 12, **RULE | {"num_pseudo_tasks": 7})
+
+
+# Adaptation
+
+
+PAIRS = dict(seed=1, batch_size=4, num_epochs=2, updates=3, num_sessions=3, session_share=0.5, forget_classes=2)
+
+
+def pairs_of(stream, task: int, epoch: int = 0) -> list[tuple[list[int], list[int]]]:
+    """(session batch, forgetting batch) of each update."""
+    draws = [draw.indices.tolist() for draw in stream.batches(task, epoch)]
+    return list(zip(draws[::2], draws[1::2], strict=True))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    num_classes=st.integers(2, 30),
+    data=st.data(),
+    share=st.floats(0.1, 0.9),
+    samples=st.one_of(st.none(), st.integers(1, 5)),
+    updates=st.integers(1, 3),
+    seed=st.integers(0, 99),
+)
+def test_sessions_partition_their_classes_and_nothing_of_them_is_forgotten(
+    num_classes, data, share, samples, updates, seed
+):
+    num_session_classes = int(num_classes * share)
+    sessions = data.draw(st.integers(1, max(1, num_session_classes)))
+    targets = torch.arange(num_classes).repeat(4)
+    rule = PAIRS | {"session_share": share, "num_sessions": sessions, "updates": updates, "seed": seed}
+    if num_session_classes == 0:
+        with pytest.raises(UsageError, match="--num_sessions 1: only 0 of"):
+            Adaptation(targets, num_classes, **rule, samples=samples)
+        return
+    stream = Adaptation(targets, num_classes, **rule, samples=samples)
+    classes = [stream.task_classes(task) for task in range(stream.num_tasks)]
+    assert sorted(sum(classes, [])) == list(range(num_session_classes))
+    for task, own in enumerate(classes):
+        pairs = pairs_of(stream, task)
+        learnt = [i for batch, _ in pairs for i in batch]
+        assert {targets[i].item() for i in learnt} == set(own)
+        times = torch.bincount(torch.tensor(learnt))
+        assert set(times.tolist()) <= {0, updates}
+        assert (times > 0).sum() == len(own) * min(samples or 4, 4)
+        assert all(targets[i] >= num_session_classes for _, batch in pairs for i in batch)
+    draws = [draw for task in range(sessions) for epoch in (0, 1) for draw in stream.batches(task, epoch)]
+    assert all(draw.augment for draw in draws)
+    assert stream.num_batches() == len(draws)
+    assert stream.num_images() == sum(len(d.indices) for task in range(sessions) for d in stream.batches(task, 0))
+
+
+def adaptation(targets=None, num_classes=12, **changed) -> Adaptation:
+    return Adaptation(TARGETS if targets is None else targets, num_classes, **PAIRS | changed)
+
+
+def test_updates_repeat_the_session_batch_with_new_forgetting_batches():
+    pairs = pairs_of(adaptation(), 0)
+    for first in range(0, len(pairs), 3):
+        assert len({tuple(session) for session, _ in pairs[first : first + 3]}) == 1
+        assert len({tuple(forgetting) for _, forgetting in pairs[first : first + 3]}) == 3
+    sessions = [tuple(session) for session, _ in pairs[::3]]
+    assert len(set(sessions)) == len(sessions)
+
+
+def test_forgetting_classes_come_a_few_at_a_time_and_whole():
+    """Two classes of 11 images in batches of 4: six batches bring every image once, then the next two classes come."""
+    stream = adaptation(num_epochs=1, batch_size=4, updates=60)
+    rounds = []
+    for task in range(3):
+        forgetting = [batch for _, batch in pairs_of(stream, task)]
+        for start in range(0, len(forgetting) - 5, 6):
+            images = sum(forgetting[start : start + 6], [])
+            assert [len(batch) for batch in forgetting[start : start + 6]] == [4] * 5 + [2]
+            assert len(set(images)) == len(images)
+            rounds.append(tuple(sorted(set(TARGETS[images].tolist()))))
+    assert {len(chosen) for chosen in rounds} == {2}
+    assert set(sum(rounds, ())) == set(range(6, 12))
+    repeated = sum(chosen == before for before, chosen in zip(rounds, rounds[1:])) / len(rounds)
+    assert 0.25 < repeated < 0.5  # 1/3, and now and then the same two are drawn anew
+
+
+def test_adaptation_passes_differ_and_can_be_drawn_alone():
+    walked, fresh = adaptation(), adaptation()
+    walk = {(task, epoch): pairs_of(walked, task, epoch) for task in range(3) for epoch in range(2)}
+    assert pairs_of(fresh, 2, 1) == walk[2, 1]
+    assert walk[0, 0] != walk[0, 1]
+    forgetting = {place: [batch for _, batch in pairs] for place, pairs in walk.items()}
+    assert forgetting[0, 0][:3] != forgetting[0, 1][:3] and forgetting[0, 0][:3] != forgetting[1, 0][:3]
+    assert sorted(sum((s for s, _ in walk[0, 0]), [])) == sorted(sum((s for s, _ in walk[0, 1]), []))
+    torch.manual_seed(5)  # the global generator has no part in it
+    assert pairs_of(adaptation(), 0) == walk[0, 0]
+    assert pairs_of(adaptation(seed=2), 0) != walk[0, 0]
+
+
+def test_images_of_a_class_are_drawn_once():
+    stream = adaptation(samples=2)
+    learnt = [sorted({i for s, _ in pairs_of(stream, 0, epoch) for i in s}) for epoch in (0, 1)]
+    assert learnt[0] == learnt[1] and len(learnt[0]) == 2 * len(stream.task_classes(0))
+    assert len({i for task in range(3) for _, f in pairs_of(stream, task) for i in f}) <= 2 * 6
+
+
+def test_fewer_forgetting_classes_than_asked_for():
+    stream = adaptation(forget_classes=99, updates=17)
+    first_round = [batch for _, batch in pairs_of(stream, 0)][:17]  # 6 classes of 11 images, in batches of 4
+    assert sorted(TARGETS[sum(first_round, [])].tolist()) == sorted(list(range(6, 12)) * 11)
+
+
+def test_classes_without_images_are_passed_over():
+    targets = torch.tensor([0, 0, 1, 1, 5, 5])
+    stream = adaptation(targets, 6, session_share=0.67, num_sessions=4)
+    assert sorted(len(stream.batches(task, 0)) for task in range(4)) == [0, 0, 6, 6]
+    assert all(set(targets[f].tolist()) == {5} for task in range(4) for _, f in pairs_of(stream, task))
+
+
+@pytest.mark.parametrize(
+    "changed, reason",
+    [
+        ({"num_sessions": 7}, "--num_sessions 7: only 6 of the 12 classes are session classes"),
+        ({"session_share": 0.0}, "--num_sessions 3: only 0 of the 12 classes"),
+        ({"session_share": 1.0}, "--session_share 1.0: no image is left to forget"),
+        ({"targets": torch.arange(6)}, "--session_share 0.5: no image is left to forget"),
+    ],
+)
+def test_adaptation_without_classes_is_refused_in_one_line(changed, reason):
+    with pytest.raises(UsageError) as caught:
+        adaptation(**changed)
+    assert str(caught.value).startswith(reason) and "\n" not in str(caught.value)

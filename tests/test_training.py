@@ -306,6 +306,13 @@ def test_running_statistics_move_with_training_only(products):
     assert_same_weights(weights_of(alignment), before)
 
 
+def test_alignment_for_training_only_leaves_test_features_alone():
+    alignment = Alignment(torch.eye(6), MepoArgs(align_when="training"))
+    features = torch.randn(20, 6)
+    assert torch.equal(alignment.eval()(features), features)
+    assert not torch.equal(alignment.train()(features), features)
+
+
 @pytest.mark.parametrize("form, reached", [("exact", True), ("released", False)])
 def test_exact_alignment_reaches_the_target_covariance(form, reached):
     """F before its rows are scaled is written out here; that its direction is what `align` gives is checked first."""

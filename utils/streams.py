@@ -2,13 +2,15 @@
 
 `SiBlurry` is the stream of general continual learning (Moon et al., ICCV 2023, arXiv:2308.09303), drawn as the
 released trainers of MISA, FlyGCL and MePo draw it, bit for bit. `ClassIncremental` is the classic disjoint split,
-`Shuffled` plain epochs for pretraining, `Episodes` the pseudo task sequences of MePo's meta stage. All streams are
-functions of their settings: any batch can be named again by (task, epoch, position), which is what a resumed run needs.
+`Shuffled` plain epochs for pretraining, `Episodes` the pseudo task sequences of MePo's meta stage, `Adaptation` the
+pairs of batches of MISA's first stage. All streams are functions of their settings: any batch can be named again by
+(task, epoch, position), which is what a resumed run needs.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +30,8 @@ def make_stream(options, own: dict, targets: Tensor, num_classes: int) -> Stream
         return ClassIncremental(targets, num_classes, options.n_tasks, seed, batch_size, num_epochs)
     if options.scenario == "shuffled":
         return Shuffled(targets, num_classes, seed, batch_size, num_epochs, **own)
+    if options.scenario == "adaptation":
+        return Adaptation(targets, num_classes, seed, batch_size, num_epochs, **own)
     return Episodes(targets, num_classes, batch_size=batch_size, seed=seed, **own)
 
 
@@ -44,12 +48,14 @@ class Stream:
 
     num_classes: classes of the dataset. num_tasks: sessions. num_epochs: passes over each task.
     known_classes: how many classes count as met before the first image (their slot is their label).
+    batches_per_update: how many batches make one update of the method together.
     """
 
     num_classes: int
     num_tasks: int
     num_epochs: int = 1
     known_classes: int = 0
+    batches_per_update: int = 1
 
     def batches(self, task: int, epoch: int) -> list[Draw]:
         """The batches of one pass over one task, in order."""
@@ -331,6 +337,79 @@ class Episodes(Stream):
         return sum(len(self.batches(task, 0)) for task in range(self.num_tasks))
 
 
+class Adaptation(Stream):
+    """MISA's initial session adaptation (arXiv:2503.00677): batches come in pairs, one to learn and one not to forget.
+
+    The first `session_share` of the labels are session classes, cut at random into `num_sessions` tasks; of each class
+    `samples` images count (None: all), drawn once. Every batch S of a session comes `updates` times, each time followed
+    by a new forgetting batch F: S, F1, S, F2 ... Forgetting batches run through the images of `forget_classes` classes
+    drawn from those that are in no session (all where there are fewer). At the end the same classes start again with
+    probability 1/3, otherwise others are drawn; so it is at the start of every pass over a session, too.
+
+    Raises UsageError for settings that leave a session without a class, or nothing to forget.
+    """
+
+    batches_per_update = 2
+    RESTART = 1 / 3  # probability that the same forgetting classes start again
+
+    def __init__(
+        self,
+        targets: Tensor,
+        num_classes: int,
+        seed: int,
+        batch_size: int,
+        num_epochs: int,
+        updates: int,
+        num_sessions: int,
+        session_share: float,
+        forget_classes: int,
+        samples: int | None = None,
+    ):
+        num_session_classes = int(num_classes * session_share)
+        if num_session_classes < num_sessions:
+            raise UsageError(
+                f"--num_sessions {num_sessions}: only {num_session_classes} of the {num_classes} classes are session "
+                f"classes (--session_share {session_share})"
+            )
+        generator, draw = _generator(seed), ClassDraw(targets, num_classes)
+        images = [draw([label], samples, generator) for label in range(num_classes)]
+        self.forgetting = [part for part in images[num_session_classes:] if len(part)]
+        if not self.forgetting:
+            raise UsageError(f"--session_share {session_share}: no image is left to forget ({num_classes} classes)")
+        order = torch.randperm(num_session_classes, generator=generator)
+        self.classes = [part.tolist() for part in torch.tensor_split(order, num_sessions)]
+        self.tasks = [torch.cat([images[label] for label in part]) for part in self.classes]
+        self.num_classes, self.num_tasks, self.num_epochs = num_classes, num_sessions, num_epochs
+        self.seed, self.batch_size = seed, batch_size
+        self.updates, self.forget_classes = updates, forget_classes
+
+    def batches(self, task: int, epoch: int) -> list[Draw]:
+        generator = _generator(self.seed, 1 + task, epoch)
+        own, forgetting = self.tasks[task], self._forgetting(generator)
+        shuffled = own[torch.randperm(len(own), generator=generator)]
+        session = [chunk for chunk in shuffled.split(self.batch_size) if len(chunk)]
+        return [Draw(part) for chunk in session for _ in range(self.updates) for part in (chunk, next(forgetting))]
+
+    def _forgetting(self, generator: Generator) -> Iterator[Tensor]:
+        """Forgetting batches without end."""
+        chosen = None
+        while True:
+            if chosen is None or torch.rand((), generator=generator) >= self.RESTART:
+                chosen = torch.randperm(len(self.forgetting), generator=generator)[: self.forget_classes].tolist()
+            images = torch.cat([self.forgetting[k] for k in chosen])
+            yield from images[torch.randperm(len(images), generator=generator)].split(self.batch_size)
+
+    def task_classes(self, task: int) -> list[int]:
+        return self.classes[task]
+
+    def num_images(self) -> int:
+        return sum(len(draw.indices) for task in range(self.num_tasks) for draw in self.batches(task, 0))
+
+    def num_batches(self) -> int:
+        per_pass = sum(2 * self.updates * -(-len(task) // self.batch_size) for task in self.tasks)
+        return self.num_epochs * per_pass
+
+
 class ClassDraw:
     """Draws images class by class without replacement. Labels are sorted once, so a draw never scans the dataset."""
 
@@ -338,7 +417,7 @@ class ClassDraw:
         self.order = torch.argsort(targets, stable=True)
         self.start = torch.searchsorted(targets[self.order], torch.arange(num_classes + 1)).tolist()
 
-    def __call__(self, classes, samples: int, generator: Generator) -> Tensor:
+    def __call__(self, classes, samples: int | None, generator: Generator) -> Tensor:
         """Up to `samples` images of each class, all where a class has fewer: indices [<= len(classes) * samples]."""
         drawn = []
         for label in classes:

@@ -20,6 +20,14 @@ from utils.training import Trainer
 from .goldens import Case
 from .replay import CPU, Recorded, Recorder, Unchanged, consecutive, load, load_vit, make_info, set_optimizer, train
 
+TRAIN_MASKS = {
+    "seen classes": "seen",
+    "classes of the current batch": "batch",
+    "classes of the current session": "session",
+    "classes of the current task": "session",
+    "classes met since the current": "session",
+}
+
 
 def check(case: Case, folder: Path) -> None:
     model = make_model(case, folder, case.settings.get("total_samples") or stream_length(case))
@@ -64,9 +72,7 @@ def make_model(case: Case, folder: Path, num_images: int) -> DualPrompt:
         "step_num": settings.get("step_num", config["task_num"]),
         "step_schedule": "task" if "task_count" in settings else "samples",
         "prompt_index": "local" if config.get("variant") == "release_local_index" else "global",
-        "train_mask": word(
-            settings["train_logit_mask"], {"seen classes": "seen", "classes of the current batch": "batch"}
-        ),
+        "train_mask": word(settings["train_logit_mask"], TRAIN_MASKS),
     }
     if warm:
         for name in ("g_prompt", "e_prompt"):
