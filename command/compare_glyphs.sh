@@ -46,3 +46,14 @@ grep -e "${1:---model}" <<'ROWS' | xargs -P "${JOBS:-2}" -L 1 "$VENV/bin/python"
 --model mepo --host misa --align_form exact
 --model mepo --host l2p --align_form exact
 ROWS
+
+if [ $# -gt 0 ]; then # some rows only: the committed table stays as it is
+    exec "$VENV/bin/python" -m utils.report runs/compare/seq-glyphs --out runs/compare
+fi
+"$VENV/bin/python" -m utils.report runs/compare/seq-glyphs --baseline host --out results/glyphs
+{
+    echo "made by:  bash command/compare_glyphs.sh"
+    echo "commit:   $(git rev-parse HEAD)"
+    echo "machine:  $(nproc) cores, $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1), one thread per run"
+    "$VENV/bin/python" -c 'from utils.results import versions; print("versions:", versions())'
+} >results/glyphs/made_by.txt

@@ -3,8 +3,8 @@
 #
 #   bash command/quickstart.sh [options of main.py]
 #
-# 1. MISA alone on seq-digits, three seeds.
-# 2. MePo on the same streams: meta stage and meta covariance on glyphs (once, kept in checkpoints/), then MISA on top.
+# 1. MISA alone on seq-digits, three seeds, after its prompts were warmed up on glyphs (once, kept in checkpoints/).
+# 2. MePo on the same streams: meta stage and meta covariance on glyphs (once as well), then MISA on top.
 # 3. A table and a figure that compare the two, in runs/quickstart/.
 set -euo pipefail
 

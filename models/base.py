@@ -16,7 +16,7 @@ import backbone as backbones
 from backbone.vit import embed, encode
 from utils import plan as plans
 from utils.args import INCIDENTAL, RunArgs
-from utils.classes import mask_absent, mask_unseen
+from utils.classes import mask_for_training
 from utils.contracts import Batch, Session, StreamInfo
 from utils.errors import UsageError
 from utils.registry import METHODS
@@ -171,9 +171,7 @@ class PromptMethod(ContinualModel):
 
     def masked(self, logits: Tensor, batch: Batch) -> Tensor:
         """Logits [B, C] in float32, with -inf for the classes that do not compete in training (`--train_mask`)."""
-        if self.args.train_mask == "batch":
-            return mask_absent(logits.float(), batch.y)
-        return mask_unseen(logits.float(), batch.seen)
+        return mask_for_training(logits, batch.y, batch.seen, self.args.train_mask)
 
 
 @dataclass(kw_only=True)

@@ -40,6 +40,7 @@ class CodaArgs(ModelArgs):
 
 class Coda(PromptMethod):
     Args = CodaArgs
+    published = {"seq-glyphs": {"lr": 0.001, "len_e_prompt": 4}}  # command/choose_glyphs.sh
     needs_task_boundaries = True
 
     def __init__(self, backbone: nn.Module, info: StreamInfo, args: CodaArgs):

@@ -48,6 +48,8 @@ class DualPromptArgs(ModelArgs):
 
 class DualPrompt(PromptMethod):
     Args = DualPromptArgs
+    # The shipped network sees 17 tokens, not 197: chosen by command/choose_glyphs.sh.
+    published = {"seq-glyphs": {"lr": 0.001, "len_g_prompt": 2, "len_e_prompt": 4}}
 
     def __init__(self, backbone: nn.Module, info: StreamInfo, args: DualPromptArgs):
         super().__init__(backbone, info, args)

@@ -40,7 +40,7 @@ class ErArgs(FinetuneArgs):
 
 class Er(Finetune):
     Args = ErArgs
-    published = {"*": {"batch_size": 32}}
+    published = {"*": {"batch_size": 32}, "seq-glyphs": {"lr": 0.005, "trainable": "head"}}  # command/choose_glyphs.sh
 
     def __init__(self, backbone: nn.Module, info: StreamInfo, args: ErArgs):
         super().__init__(backbone, info, args)

@@ -27,6 +27,7 @@ class FinetuneArgs(ModelArgs):
 
 class Finetune(ContinualModel):
     Args = FinetuneArgs
+    published = {"seq-glyphs": {"lr": 0.0003}}  # command/choose_glyphs.sh
 
     def __init__(self, backbone: nn.Module, info: StreamInfo, args: FinetuneArgs):
         super().__init__(backbone, info, args)

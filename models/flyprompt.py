@@ -52,7 +52,8 @@ class FlyPrompt(PromptMethod):
     """Shapes: E experts, n averaged heads of each, L prompt tokens."""
 
     Args = FlyPromptArgs
-    published = {"seq-glyphs": {"rp_dim": 1700}}  # 10,000 in proportion to the width, 128 of 768
+    # rp_dim in proportion to the width, 128 of 768; the rest chosen by command/choose_glyphs.sh.
+    published = {"seq-glyphs": {"lr": 0.005, "len_prompt": 4, "rp_dim": 1700}}
 
     def __init__(self, backbone: nn.Module, info: StreamInfo, args: FlyPromptArgs):
         super().__init__(backbone, info, args)

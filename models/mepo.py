@@ -34,7 +34,7 @@ NONE = "none"  # of --meta_path and --cor_path: leave that half of MePo out
 @dataclass(kw_only=True)
 class MepoArgs(WrapperArgs):
     host: str = option("misa", "prompt method that learns the stream", "paper", method=True)
-    pretrain: str = option("glyphs", "pretraining dataset of stages 1 and 2")
+    pretrain: str = option("glyphs", "pretraining dataset of stages 1 and 2, and of a stage of the host")
     meta_path: str | None = option(
         None, "refined backbone (.safetensors, .pth); 'none': keep the original; default: stage 1"
     )

@@ -54,6 +54,7 @@ class Mvp(PromptMethod):
     """P pool entries, each an E-prompt, a key [D], a mask over the C classes, and how often training chose it."""
 
     Args = MvpArgs
+    published = {"seq-glyphs": {"lr": 0.001, "len_g_prompt": 2, "len_e_prompt": 4}}  # command/choose_glyphs.sh
 
     def __init__(self, backbone: nn.Module, info: StreamInfo, args: MvpArgs):
         super().__init__(backbone, info, args)

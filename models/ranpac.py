@@ -42,7 +42,8 @@ class RanPacArgs(ModelArgs):
 
 class RanPac(ContinualModel):
     Args = RanPacArgs
-    published = {"seq-glyphs": {"rp_dim": 1700}}  # 10,000 in proportion to the width, 128 of 768
+    # rp_dim in proportion to the width, 128 of 768; the rest chosen by command/choose_glyphs.sh.
+    published = {"seq-glyphs": {"lr": 0.005, "rp_dim": 1700, "rp_ridge": 1000.0}}
     needs_task_boundaries = True
 
     def __init__(self, backbone: nn.Module, info: StreamInfo, args: RanPacArgs):

@@ -39,7 +39,10 @@ class SinglePromptArgs(ModelArgs):
 
 class SinglePrompt(PromptMethod):
     Args = SinglePromptArgs
-    published = {"*": {"batch_size": 32, "eval_mask": "none"}}
+    published = {
+        "*": {"batch_size": 32, "eval_mask": "none"},
+        "seq-glyphs": {"lr": 0.005, "prompt_length": 4},  # command/choose_glyphs.sh
+    }
     has_fixed_features = False  # there is no query
 
     def __init__(self, backbone: nn.Module, info: StreamInfo, args: SinglePromptArgs):

@@ -28,7 +28,7 @@ from torch import Generator, Tensor, nn
 from backbone.vit import embed, encode
 from models.base import ContinualModel, ModelArgs, linear_head
 from utils.args import option
-from utils.classes import mask_absent, mask_unseen
+from utils.classes import mask_for_training
 from utils.contracts import Batch, Session, StreamInfo
 
 FLYGCL = "FlyGCL, all datasets"
@@ -54,6 +54,7 @@ class SlcaArgs(ModelArgs):
 
 class Slca(ContinualModel):
     Args = SlcaArgs
+    published = {"seq-glyphs": {"lr": 0.001, "lr_head": 0.1}}  # command/choose_glyphs.sh
 
     def __init__(self, backbone: nn.Module, info: StreamInfo, args: SlcaArgs):
         super().__init__(backbone, info, args)
@@ -77,9 +78,8 @@ class Slca(ContinualModel):
         return F.linear(self.features(x), *self.aligned_head())
 
     def loss(self, batch: Batch) -> Tensor:
-        logits = self(batch.x).float()
-        batch_mask = self.args.train_mask == "batch"
-        return F.cross_entropy(mask_absent(logits, batch.y) if batch_mask else mask_unseen(logits, batch.seen), batch.y)
+        logits = mask_for_training(self(batch.x), batch.y, batch.seen, self.args.train_mask)
+        return F.cross_entropy(logits, batch.y)
 
     def configure_optimizer(self) -> torch.optim.Optimizer:
         groups = [

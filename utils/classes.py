@@ -52,3 +52,8 @@ def mask_absent(logits: Tensor, slots: Tensor) -> Tensor:
     absent = torch.ones(logits.shape[1], dtype=torch.bool, device=logits.device)
     absent[slots] = False
     return logits.masked_fill(absent, -torch.inf)
+
+
+def mask_for_training(logits: Tensor, slots: Tensor, seen: int, which: str) -> Tensor:
+    """Logits [B, C] in float32 under the batch mask (`which` batch) or the seen mask, the option `--train_mask`."""
+    return mask_absent(logits.float(), slots) if which == "batch" else mask_unseen(logits.float(), seen)
