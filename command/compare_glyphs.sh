@@ -19,6 +19,7 @@ grep -e "${1:---model}" <<'ROWS' | xargs -P "${JOBS:-2}" -L 1 "$VENV/bin/python"
     --dataset seq-glyphs --results runs/compare ${ARGS:---seeds 1 2 3 4 5}
 --model misa
 --model mepo --host dualprompt
+--model joint --host singleprompt
 --model joint
 --model finetune
 --model er
@@ -39,12 +40,8 @@ grep -e "${1:---model}" <<'ROWS' | xargs -P "${JOBS:-2}" -L 1 "$VENV/bin/python"
 --model mepo --host flyprompt
 --model mepo --host singleprompt
 --model coda --rebuild_optimiser
---model mepo --host coda --rebuild_optimiser
 --model mvp --per_sample_focal
---model mepo --host mvp --align_when always
---model mepo --host dualprompt --align_form exact
 --model mepo --host misa --align_form exact
---model mepo --host l2p --align_form exact
 ROWS
 
 if [ $# -gt 0 ]; then # some rows only: the committed table stays as it is

@@ -49,8 +49,8 @@ class ContinualModel(nn.Module):
     ----------------
     Args: dataclass of the method's own options.
     published: values that the method's authors give per dataset, name -> {option: value}; "*" holds for every dataset,
-        "host X" for a method that wraps the method X. They may name options of the run (batch_size ...) too. For the
-        precedence see `utils.args`.
+        "host X" and "host X on dataset" for a method that wraps the method X. They may name options of the run
+        (batch_size ...) and of the host too. For the precedence see `utils.args`.
     scenarios: streams it can be trained on, the first is the default: si-blurry, class-il, shuffled, episodes or
         adaptation.
     needs_task_boundaries: whether it is told when a session begins and ends, and which classes that session owns.

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 import main
 from models.mepo import Mepo
 from utils import plan as plans
-from utils.args import RunArgs, option_names
+from utils.args import RunArgs, method_options, option_names
 from utils.registry import DATASETS, METHODS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -296,8 +296,11 @@ def test_published_values_are_options_of_the_method_or_the_run(name):
     kind = METHODS.load(name)
     for key, table in kind.published.items():
         known = option_names(RunArgs) | option_names(kind.Args)
-        if key.startswith("host "):
-            known |= option_names(METHODS.load(key.removeprefix("host ")).Args)
+        hosts = [key.removeprefix("host ").partition(" on ")[0]] if key.startswith("host ") else []
+        if method_options(kind.Args) and not hosts:
+            hosts = [kind.Args().host]
+        for host in hosts:
+            known |= option_names(METHODS.load(host).Args)
         assert table.keys() <= known, key
 
 

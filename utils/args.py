@@ -1,8 +1,9 @@
 """Options from dataclasses: declaration, precedence, checks and `--help`, on top of argparse.
 
 An option is a dataclass field made by `option(...)`. Its value comes from, in rising precedence: the field's default,
-the dataset's `settings`, the method's `published["*"]`, the method's `published[dataset]`, the command line. Nothing
-else sets a value.
+the dataset's `settings`, the method's `published["*"]`, the method's `published[dataset]`, the command line. A method
+that wraps a host X also has `published["host X"]` before and `published["host X on dataset"]` after the dataset's, and
+its tables come after those of X. Nothing else sets a value.
 """
 
 from __future__ import annotations

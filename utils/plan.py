@@ -96,21 +96,20 @@ def make(given: dict[str, Any]) -> Plan:
     method = METHODS.load(name)
     published = [*_fitting(dataset), *_published(method, name, dataset)]
     args = resolve(method.Args, published, given)
-    host = None
+    host, known = None, option_names(RunArgs) | option_names(method.Args)
     for option in method_options(method.Args):
         host_name = METHODS.resolve(getattr(args.args, option))
         host_class = _load_host(option, host_name)
-        with_host = f"host {host_name}"
-        published = [
-            *published[:1],
-            *_published(host_class, host_name, dataset),
-            *published[1:],
-            (f"{name} with {with_host}", method.published.get(with_host, {})),
-        ]
+        own = _published(method, name, dataset, host_name)
+        published = [*_fitting(dataset), *_published(host_class, host_name, dataset), *own]
+        known |= option_names(host_class.Args)
         host = resolve(host_class.Args, published, given)
         args = resolve(method.Args, published, given)
         setattr(args.args, option, host_name)
         args.args.host_args = host.args
+    for origin, table in published:
+        for option in table.keys() - known:
+            raise UsageError(f"{origin}: published sets {option}, which is no option of the method or the run")
     run = resolve(RunArgs, published, given)
     _check(method, run.args)
     return Plan(method, run, args, host)
@@ -121,16 +120,13 @@ def _fitting(dataset: str) -> list[tuple[str, dict[str, Any]]]:
     return [(dataset, DATASETS.load(dataset).settings)] if dataset else [("", {})]
 
 
-def _published(method: type, name: str, dataset: str) -> list[tuple[str, dict[str, Any]]]:
-    """Values set beside a method, in rising precedence."""
-    tables = [(f"{name}", method.published.get("*", {})), (f"{name} on {dataset}", method.published.get(dataset, {}))]
-    known = option_names(RunArgs) | option_names(method.Args)
-    for _, table in tables:
-        for option in table.keys() - known:
-            raise UsageError(
-                f"models/{name}.py: 'published' sets {option}, which is no option of the method or the run"
-            )
-    return tables
+def _published(method: type, name: str, dataset: str, host: str | None = None) -> list[tuple[str, dict[str, Any]]]:
+    """Values set beside a method, in rising precedence: for all datasets, with a host, for the dataset, for both."""
+    tables = [(name, "*"), (f"{name} on {dataset}", dataset)]
+    if host is not None:
+        tables.insert(1, (f"{name} with {host}", f"host {host}"))
+        tables.append((f"{name} with {host} on {dataset}", f"host {host} on {dataset}"))
+    return [(origin, method.published.get(key, {})) for origin, key in tables]
 
 
 def _check(method: type, run: RunArgs) -> None:
