@@ -51,7 +51,8 @@ class MepoMeta(ContinualModel):
     evaluated = False
     published = {
         "*": {"batch_size": 256, "online_iter": 1, "eval_period": -1},
-        "glyphs": {"samples": 20, "meta_epochs": 1},  # in proportion to the shipped network: 100,000 image passes
+        # In proportion to the shipped network, 100,000 image passes; the rate by command/choose_stages_glyphs.sh.
+        "glyphs": {"samples": 20, "meta_epochs": 1, "lr": 0.001},
     }
 
     def __init__(self, backbone: nn.Module, info: StreamInfo, args: MepoMetaArgs):

@@ -58,7 +58,8 @@ class MisaIsa(DualPrompt):
     evaluated = False
     published = {
         "*": {"batch_size": 65, "online_iter": 1, "eval_period": -1, "n_epochs": 3},
-        "glyphs": {"samples": 10, "n_epochs": 1},  # in proportion to the shipped network: 48,000 image passes
+        # In proportion to the shipped network, 48,000 image passes; the rate by command/choose_stages_glyphs.sh.
+        "glyphs": {"samples": 10, "n_epochs": 1, "lr": 0.001},
     }
 
     def __init__(self, backbone: nn.Module, info: StreamInfo, args: MisaIsaArgs):
