@@ -60,6 +60,9 @@ class Mepo(Wrapper):
         "host coda": {"cor_coef": 0.5},  # no released alignment; nor for the next two
         "host flyprompt": {"cor_coef": 0.5},
         "host singleprompt": {"cor_coef": 0.5},
+        # The classifier sees shorter features than the host's, so its rate is another: command/choose_glyphs.sh.
+        "seq-glyphs": {"lr": 0.005},
+        "host singleprompt on seq-glyphs": {"lr": 0.02},
     }
 
     def __init__(self, backbone: nn.Module, info: StreamInfo, args: MepoArgs):

@@ -41,7 +41,7 @@ class SinglePrompt(PromptMethod):
     Args = SinglePromptArgs
     published = {
         "*": {"batch_size": 32, "eval_mask": "none"},
-        "seq-glyphs": {"lr": 0.005, "prompt_length": 4},  # command/choose_glyphs.sh
+        "seq-glyphs": {"lr": 0.02, "prompt_length": 4},  # command/choose_glyphs.sh
     }
     has_fixed_features = False  # there is no query
 
