@@ -113,6 +113,7 @@ def train(plan: plans.Plan) -> Path:
     model = plan.method(network, info, args).to(device)
     model.optimizer = model.configure_optimizer()
     model.autocast = devices.autocast(device, options.precision)
+    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)  # a method may freeze some on the way
     torch.manual_seed(options.train_seed)
 
     folder = RunFolder(options.results, options.dataset, options.model, options.seed)
@@ -139,7 +140,7 @@ def train(plan: plans.Plan) -> Path:
         **history.summary(),
         "samples": trainer.images_met,
         "seconds": round(trainer.seconds, 3),
-        "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "trainable_parameters": trainable,
         "total_parameters": sum(p.numel() for p in model.parameters()),
         "needs_task_boundaries": model.needs_task_boundaries,
         "stream_sha256": stream_sha256,

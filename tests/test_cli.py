@@ -220,6 +220,14 @@ def test_mepo_makes_its_products_once(plugins, tmp_path, in_process, capsys):
     pd.testing.assert_frame_equal(metrics_of(run_folder(first.out)), metrics_of(run_folder(second.out)))
 
 
+def test_parameters_that_are_frozen_on_the_way_count_as_trainable(plugins, tmp_path, in_process, capsys):
+    places = ["--results", str(tmp_path), "--backbone", "test_vit", "--backbone_path", "random", "--device", "cpu"]
+    words = ["--plugins", str(plugins), "--model", "ranpac", "--dataset", "stripes", "--rp_dim", "16", *QUICK, *places]
+    assert main.main(words) == 0
+    summary = json.loads((run_folder(capsys.readouterr().out) / "summary.json").read_text())
+    assert summary["trainable_parameters"] > 1000  # the adapters; at the end nothing trains
+
+
 def test_misa_warms_its_prompts_once(plugins, tmp_path, in_process, capsys):
     """Stage one with prompts of the shape that is asked for; the stream starts from what it leaves."""
     folder = tmp_path / "products"
