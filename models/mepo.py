@@ -26,6 +26,7 @@ from models.base import PromptMethod, Stage, Wrapper, WrapperArgs, make_stage
 from utils.args import RunArgs, option
 from utils.contracts import StreamInfo
 from utils.errors import UsageError
+from utils.registry import METHODS
 
 RIDGE = 1e-4  # epsilon added to the diagonal of both covariances
 NONE = "none"  # of --meta_path and --cor_path: leave that half of MePo out
@@ -69,8 +70,6 @@ class Mepo(Wrapper):
         if args.meta_path != NONE:
             backbones.load_weights(backbone, Path(args.meta_path))
         super().__init__(backbone, info, args)
-        if not isinstance(self.host, PromptMethod):
-            raise UsageError(f"--host {args.host}: MePo wraps prompt methods; this one has no place for the alignment")
         if args.cor_coef > 0 and args.cor_path != NONE:
             target = load_covariance(Path(args.cor_path), backbone.num_features)
             self.host.fc_norm = Alignment(target, args)
@@ -78,6 +77,8 @@ class Mepo(Wrapper):
     @classmethod
     def prepare(cls, run: RunArgs, args: MepoArgs) -> list[Stage]:
         """Fills in the paths left open; the stages whose products they name, the host's own among them."""
+        if not issubclass(METHODS.load(args.host), PromptMethod):
+            raise UsageError(f"--host {args.host}: MePo wraps prompt methods; this one has no place for the alignment")
         stages = super().prepare(run, args)
         meta = None
         if args.meta_path is None:

@@ -420,6 +420,8 @@ def refused(words, tmp_path, capsys) -> str:
         ),
         (["--model", "mepo", "--host", "mesa"], "unknown model 'mesa'"),
         (["--model", "mepo", "--host", "mepo"], "--host mepo: "),
+        (["--model", "mepo", "--host", "slca"], "--host slca: MePo wraps prompt methods"),
+        (["--model", "joint", "--host", "mepo"], "--host mepo: "),
         (["--model", "mepo", "--host", "mepo_cov"], "--host mepo_cov: "),
         (["--model", "mepo", "--host", "misa_isa"], "--host misa_isa: "),
         (["--model", "mepo", "--pretrain", "glyph"], "unknown dataset 'glyph'; did you mean 'glyphs'?"),
