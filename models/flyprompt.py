@@ -53,7 +53,7 @@ class FlyPrompt(PromptMethod):
 
     Args = FlyPromptArgs
     # rp_dim in proportion to the width, 128 of 768; the rest chosen by command/choose_glyphs.sh.
-    published = {"seq-glyphs": {"lr": 0.005, "len_prompt": 4, "rp_dim": 1700}}
+    published = {"seq-glyphs": {"lr": 0.005, "len_prompt": 4, "rp_dim": 1700}, "seq-digits": {"rp_dim": 1700}}
 
     def __init__(self, backbone: nn.Module, info: StreamInfo, args: FlyPromptArgs):
         super().__init__(backbone, info, args)
