@@ -19,6 +19,7 @@ GREY = "0.55"
 MAX_COLUMNS = 300  # time bins of a stream picture
 FAINTEST = 0.35  # opacity of a cell that holds a single image: rare images of a class are what makes a stream blurry
 NARROWEST_TASK = 0.03  # share of the width below which a task's number has no room
+MOST_BANDS = 8
 WIDEST_NAME = 64  # characters of a line of the legend of a comparison
 WIDEST_ROW_NAME = 40  # characters of a line beside a row of a heat map
 MOST_WRITTEN = 20  # columns of a heat map up to which its numbers are written into the cells
@@ -105,6 +106,8 @@ def draw_curve(path: Path, metrics: pd.DataFrame, title: str) -> None:
 def draw_comparison(path: Path, curves: dict[str, list[pd.DataFrame]], title: str) -> None:
     """Mean accuracy in percent over images seen per method, with a band of one sample standard deviation over seeds.
 
+    More than MOST_BANDS bands would hide each other, so there are none then.
+
     The x axis is the nominal image count of an evaluation, which is the same for all seeds and batch sizes.
     curves: name in the legend -> `metrics.csv` rows of each seed. Methods without anytime rows are passed over.
     """
@@ -121,7 +124,7 @@ def draw_comparison(path: Path, curves: dict[str, list[pd.DataFrame]], title: st
         style = LINE_STYLES[index // len(PALETTE) % len(LINE_STYLES)]
         mean = accuracy.mean(axis=0)
         axes.plot(grid, mean, color=colour, linestyle=style, label=f"{name}, $A_{{auc}}$ {auc:.1f}")
-        if len(runs) > 1:
+        if len(runs) > 1 and len(drawn) <= MOST_BANDS:
             spread = accuracy.std(axis=0, ddof=1)
             axes.fill_between(grid, mean - spread, mean + spread, color=colour, alpha=0.2, linewidth=0)
     axes.set_title(title)
