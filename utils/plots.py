@@ -114,7 +114,7 @@ def draw_comparison(path: Path, curves: dict[str, list[pd.DataFrame]], title: st
     anytime = {name: [run for run in map(_anytime, runs) if len(run)] for name, runs in curves.items()}
     drawn = {textwrap.fill(name, WIDEST_NAME): runs for name, runs in anytime.items() if runs}
 
-    columns = 2 if len(drawn) > 1 and max(map(len, drawn)) <= WIDEST_NAME // 2 else 1
+    columns = 2 if len(drawn) > 1 and max(map(len, drawn)) <= WIDEST_NAME // 3 else 1
     legend_lines = sum(name.count("\n") + 1 for name in drawn) / columns
     figure, axes = _new_figure(6.0, 3.5 + 0.22 * legend_lines)
     for index, (name, runs) in enumerate(drawn.items()):
