@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # How the options for seq-glyphs were chosen: at least four settings of every method, judged by A_auc on a fifth of the
 # training images that is held out, on a stream (seed 100) that no table uses. Where the best rate was the largest one, a
-# larger one was tried. misa takes what dualprompt chose. MePo's hosts keep their lengths and get two rates with it, since
+# larger one was tried. misa takes what dualprompt chose. MePo's hosts keep their lengths and get rates of their own, since
 # the alignment shortens the features that the classifier sees. The choice stands beside each method, in `published`.
 #
 #   bash command/choose_glyphs.sh [WORDS]      only lines that contain WORDS, e.g. "--model l2p"
@@ -72,13 +72,16 @@ grep -e "${1:---model}" <<'RUNS' | xargs -P "${JOBS:-2}" -L 1 "$VENV/bin/python"
 --model ranpac --lr 0.005
 --model ranpac --lr 0.005 --rp_ridge 1000
 --model ranpac --lr 0.005 --ridge search
+--model mepo --host dualprompt --lr 0.001
 --model mepo --host dualprompt --lr 0.005
 --model mepo --host dualprompt --lr 0.02
 --model mepo --host dualprompt --lr 0.02 --cor_coef 1
 --model mepo --host l2p --lr 0.005
 --model mepo --host l2p --lr 0.02
+--model mepo --host coda --lr 0.001
 --model mepo --host coda --lr 0.005
 --model mepo --host coda --lr 0.02
+--model mepo --host mvp --lr 0.001
 --model mepo --host mvp --lr 0.005
 --model mepo --host mvp --lr 0.02
 --model mepo --host flyprompt --lr 0.005
