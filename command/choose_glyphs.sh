@@ -6,7 +6,8 @@
 #
 #   bash command/choose_glyphs.sh [WORDS]      only lines that contain WORDS, e.g. "--model l2p"
 #
-# About 25 minutes on two CPU cores. JOBS runs at a time (default 2), one thread each. Table: runs/choose/table.md.
+# About 30 minutes on two CPU cores, estimated from its lines. JOBS runs at a time (default 2), one thread each.
+# Table: runs/choose/table.md.
 set -euo pipefail
 
 repo="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"

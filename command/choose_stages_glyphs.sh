@@ -5,7 +5,7 @@
 #
 #   bash command/choose_stages_glyphs.sh
 #
-# About 12 minutes on two CPU cores. JOBS runs at a time (default 2), one thread each. Table: runs/choose_stages/table.md.
+# About 14 minutes on two CPU cores. JOBS runs at a time (default 2), one thread each. Table: runs/choose_stages/table.md.
 set -euo pipefail
 
 repo="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"

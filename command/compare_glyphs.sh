@@ -5,8 +5,8 @@
 #   bash command/compare_glyphs.sh                      everything; table and figures go to results/glyphs/
 #   bash command/compare_glyphs.sh "--model mvp"        only rows that contain these words; table to runs/compare/
 #
-# About 80 minutes on two CPU cores. JOBS rows at a time (default 2), one thread each, so that a row run again gives the
-# same numbers. Further options of main.py can be given through ARGS, e.g. ARGS="--seeds 6 7 8".
+# About 80 minutes on two CPU cores, estimated from its rows. JOBS rows at a time (default 2), one thread each, so that a
+# row run again gives the same numbers. Further options of main.py can be given through ARGS, e.g. ARGS="--seeds 6 7 8".
 set -euo pipefail
 
 repo="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
