@@ -5,7 +5,7 @@
 #   bash command/compare_glyphs.sh                      everything; table and figures go to results/glyphs/
 #   bash command/compare_glyphs.sh "--model mvp"        only rows that contain these words; table to runs/compare/
 #
-# About 80 minutes on two CPU cores, estimated from its rows. JOBS rows at a time (default 2), one thread each, so that a
+# About 90 minutes on two CPU cores, estimated from its rows. JOBS rows at a time (default 2), one thread each, so that a
 # row run again gives the same numbers. Further options of main.py can be given through ARGS, e.g. ARGS="--seeds 6 7 8".
 set -euo pipefail
 
@@ -41,7 +41,16 @@ grep -e "${1:---model}" <<'ROWS' | xargs -P "${JOBS:-2}" -L 1 "$VENV/bin/python"
 --model mepo --host singleprompt
 --model coda --rebuild_optimiser
 --model mvp --per_sample_focal
+--model mepo --host mvp --align_when always
+--model mepo --host misa --meta_path none
+--model mepo --host mvp --meta_path none
 --model mepo --host misa --align_form exact
+--model mepo --host l2p --align_form exact
+--model mepo --host dualprompt --align_form exact
+--model mepo --host coda --align_form exact
+--model mepo --host mvp --align_form exact
+--model mepo --host flyprompt --align_form exact
+--model mepo --host singleprompt --align_form exact
 ROWS
 
 if [ $# -gt 0 ]; then # some rows only: the committed table stays as it is

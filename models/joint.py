@@ -22,13 +22,17 @@ from utils.contracts import Batch, StreamInfo
 @dataclass(kw_only=True)
 class JointArgs(WrapperArgs):
     host: str = option("finetune", "method that is trained", method=True)
-    updates: int = option(10, "updates after each arriving batch, each on images drawn evenly from all so far", low=1)
+    updates: int = option(5, "updates after each arriving batch, each on images drawn evenly from all so far", low=1)
     joint_batch: int = option(64, "images of such an update", low=1)
 
 
 class Joint(Wrapper):
     Args = JointArgs
-    published = {"*": {"online_iter": 1}, "host finetune": {"lr": 0.0003}}  # command/choose_glyphs.sh
+    published = {
+        "*": {"online_iter": 1},
+        "host finetune on seq-glyphs": {"lr": 0.0003},  # command/choose_glyphs.sh, as the next
+        "host singleprompt on seq-glyphs": {"lr": 0.005, "prompt_length": 20, "updates": 20},
+    }
 
     def __init__(self, backbone: nn.Module, info: StreamInfo, args: JointArgs):
         super().__init__(backbone, info, args)
