@@ -1,0 +1,426 @@
+"""Public archives and weight files: fetched, checked, unpacked; whole or absent, and once for all processes."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import http.client
+import os
+import re
+import shutil
+import stat
+import sys
+import tarfile
+import time
+import urllib.error
+import urllib.request
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from utils.errors import UsageError
+
+TIMEOUT = 60  # seconds without an answer or a byte
+CHUNK = 1 << 16  # bytes
+PLAIN_EVERY = 30.0  # seconds between lines where there is no terminal
+LOCK = ".lock"  # in every folder that something is fetched or unpacked to
+DRIVE = "https://drive.google.com/"
+ENDINGS = {".zip": "", ".tar": "r:", ".tar.gz": "r:gz", ".tgz": "r:gz", ".tar.bz2": "r:bz2"}  # how tarfile opens it
+# An archive that unpacks to more than both of these is a bomb. Images hardly shrink, text to a tenth.
+MAX_GROWTH = 100  # times the size of the archive
+ALWAYS_FINE = 64 * 2**20  # bytes
+BLOCK = 4096  # bytes of the disk that an entry takes beside its content, at most
+
+Show = Callable[[int, int | None], None]  # of bytes done and bytes in all
+
+
+@dataclass(frozen=True)
+class Download:
+    """A public file. name: what it is saved as. digest: "md5:..." or "sha256:...". size: in bytes.
+
+    name_inside: the folder of an archive that is wanted; None: all of it.
+    """
+
+    url: str
+    name: str
+    digest: str | None = None
+    size: int | None = None
+    name_inside: str | None = None
+
+
+def obtain(downloads: Sequence[Download], folder: Path, ready: Callable[[], bool]) -> None:
+    """Fetches all of `downloads` to `folder` and unpacks the archives there, unless `ready()`.
+
+    `images.tar.gz` is unpacked to `folder/images`. An archive whose folder is there is not fetched; archives stay.
+    A second process waits for the first one. `ready` has to look for all that is needed.
+    Raises UsageError as `fetch` and `unpack` do, and if it is not `ready()` in the end.
+    """
+    if ready():
+        return
+    with lock(folder / LOCK):
+        if ready():
+            return
+        for download in downloads:
+            ending = _ending(download.name)
+            target = folder / download.name.removesuffix(ending)
+            if not ending:
+                _fetch(download, folder)
+            elif not target.exists():
+                _unpack(_fetch(download, folder), target, download.name_inside)
+        if not ready():
+            names = ", ".join(download.name.removesuffix(_ending(download.name)) for download in downloads)
+            raise UsageError(f"{folder}: {names} there is not what was expected; delete it and run again")
+
+
+def fetch(download: Download, folder: Path) -> Path:
+    """The file in `folder`, checked. One that is there already needs no network.
+
+    Raises UsageError if it is not the right one or cannot be got. What came of it is kept in `<name>.part`, and the
+    next call goes on from there.
+    """
+    # A file that is there needs no lock, and so no right to write.
+    with contextlib.nullcontext() if (folder / download.name).exists() else lock(folder / LOCK):
+        return _fetch(download, folder)
+
+
+def unpack(archive: Path, target: Path, name_inside: str | None = None) -> None:
+    """Makes `target` of the content of an archive, or of `name_inside` in it. A `target` that is there is left alone.
+
+    Raises UsageError if the archive is damaged, needs more space than there is, is a bomb, or has a member that is
+    neither a file nor a folder or that would land outside of `target`. Then `target` is absent.
+    """
+    if not target.exists():
+        with lock(target.parent / LOCK):
+            _unpack(archive, target, name_inside)
+
+
+@contextlib.contextmanager
+def lock(path: Path) -> Iterator[None]:
+    """One process at a time passes; the others say that they wait. The file `path` is made, and stays.
+
+    A process that dies frees it. `fetch`, `unpack` and `obtain` take `LOCK` in their folder themselves.
+    """
+    with contextlib.ExitStack() as stack:
+        with _disk_errors(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context(open(path, "a"))
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                print(f"waits for another process that fills {path.parent}", file=sys.stderr, flush=True)
+                fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+# Fetching
+
+
+def _fetch(download: Download, folder: Path) -> Path:
+    """As `fetch`, for whoever holds the lock."""
+    path, part = folder / download.name, folder / f"{download.name}.part"
+    with _disk_errors(folder):
+        if path.exists():
+            if fault := _fault(path, download):
+                raise UsageError(f"{path}: {fault}; delete it and run again")
+            return path
+        with _progress(f"downloading {download.name}") as show:
+            (_get_drive if download.url.startswith(DRIVE) else _get_http)(download, part, show)
+        if fault := _fault(part, download):
+            part.unlink()
+            _validator_file(part).unlink(missing_ok=True)
+            raise UsageError(_not_the_file(download, fault, folder))
+        with open(part, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(part, path)
+        _validator_file(part).unlink(missing_ok=True)
+    return path
+
+
+def _get_http(download: Download, part: Path, show: Show) -> None:
+    """Fetches all of the file to `part`, after the bytes that are there if they are still the file's."""
+    start = part.stat().st_size if part.exists() else 0
+    validator = _validator_file(part).read_text("latin-1") if _validator_file(part).exists() else ""
+    # Without either one, nobody would notice that the file changed in between.
+    if not (validator or download.digest) or start > (download.size or start):
+        start = 0
+    with _network_errors(download):
+        response = _open(download.url, start, validator)
+    with response:
+        sent = response.headers.get("Content-Range", "")
+        if start and response.status == 416 and sent == f"bytes */{start}":
+            return  # there is nothing after what is here
+        changed = validator and _validator(response) not in ("", validator)  # a 206 may leave the date out
+        follows = sent.startswith(f"bytes {start}-") and not changed
+        if start and (response.status == 416 or response.status == 206 and not follows):
+            part.unlink()
+            return _get_http(download, part, show)
+        if response.status != 206:
+            start = 0
+        if response.headers.get_content_type() == "text/html":
+            raise UsageError(_not_the_file(download, "is an HTML page", part.parent))
+        total = None if response.length is None else start + response.length
+        if response.status == 206 and (whole := sent.rpartition("/")[2]).isdecimal():
+            total = int(whole)  # a server may send less than is left
+        if None not in (total, download.size) and total != download.size:
+            fault = f"has {total} bytes instead of {download.size}"
+            raise UsageError(_not_the_file(download, fault, part.parent))
+        _check_space(part.parent, (total or start) - start, download.name)
+        done = _write(response, part, start, total, download, show)
+    expected = total or download.size
+    if expected is not None and done < expected:
+        raise _interrupted(download, f"the connection ended after {done} of {expected} bytes")
+
+
+def _open(url: str, start: int, validator: str) -> http.client.HTTPResponse | urllib.error.HTTPError:
+    """The answer to a request for the bytes from `start` on, or for all if the file is not that of `validator`.
+
+    Its status is 200, 206, or, where nothing is left to send, 416.
+    """
+    headers = {"User-Agent": "dataset-download"}  # some servers turn away the one of urllib
+    if start:
+        headers |= {"Range": f"bytes={start}-"} | ({"If-Range": validator} if validator else {})
+    try:
+        return urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT)
+    except urllib.error.HTTPError as error:
+        if start and error.code == 416:
+            return error
+        raise
+
+
+def _write(response, part: Path, start: int, total: int | None, download: Download, show: Show) -> int:
+    """Writes the body of `response` to `part` from byte `start` on. The size of `part` then."""
+    done = start
+    with open(part, "ab" if start else "wb") as file:
+        if not start:  # the old bytes are gone by now, so it never stands beside bytes of another file
+            _validator_file(part).write_text(_validator(response), "latin-1")
+        while True:
+            with _network_errors(download):
+                chunk = response.read1(CHUNK)
+            if not chunk:
+                return done
+            file.write(chunk)
+            done += len(chunk)
+            show(done, total)
+
+
+def _validator_file(part: Path) -> Path:
+    return part.with_name(f"{part.name}.tag")
+
+
+def _validator(response) -> str:
+    """What names this state of the file, for If-Range: a strong ETag or else the date; "" without either."""
+    tag = response.headers.get("ETag", "")
+    return tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified", "")
+
+
+def _get_drive(download: Download, part: Path, show: Show) -> None:
+    """Fetches all of a file on Google Drive to `part`. gdown keeps unfinished ones in `<part>????????.part`."""
+    import gdown  # heavy, and few need it
+
+    if not download.digest:  # nobody would notice that the file changed in between
+        for old in [part, *part.parent.glob(f"{part.name}*.part")]:
+            old.unlink(missing_ok=True)
+    try:
+        gdown.download(
+            download.url, str(part), quiet=True, use_cookies=False, resume=True, timeout=TIMEOUT, progress=show
+        )
+    except Exception as error:  # its own types, those of requests and of the disk; only the last have a number
+        if isinstance(error, OSError) and error.errno:
+            raise
+        raise _interrupted(download, f"{_one_line(error)}; to start anew delete {part}*") from None
+
+
+def _fault(path: Path, download: Download) -> str | None:
+    """What is wrong with a file that is complete."""
+    with open(path, "rb") as file:
+        if file.read(CHUNK).lstrip().lower().startswith((b"<!doctype html", b"<html")):
+            return "is an HTML page"
+        size = path.stat().st_size
+        if download.size is not None and size != download.size:
+            return f"has {size} bytes instead of {download.size}"
+        if download.digest:
+            algorithm, _, expected = download.digest.partition(":")
+            found = hashlib.new(algorithm, usedforsecurity=False)
+            file.seek(0)
+            while chunk := file.read(CHUNK):
+                found.update(chunk)
+            if found.hexdigest() != expected.lower():
+                return f"has {algorithm} {found.hexdigest()} instead of {expected}"
+    return None
+
+
+def _not_the_file(download: Download, fault: str, folder: Path) -> str:
+    return (
+        f"{download.url}: what came {fault}, so it was not kept; "
+        f"run again later, or save the file as {folder / download.name} by hand"
+    )
+
+
+# Unpacking
+
+
+def _ending(name: str) -> str:
+    """The ending that makes `name` an archive, or ""."""
+    return next((ending for ending in ENDINGS if name.endswith(ending)), "")
+
+
+def _unpack(archive: Path, target: Path, name_inside: str | None) -> None:
+    """As `unpack`, for whoever holds the lock."""
+    if target.exists():
+        return
+    if not _ending(archive.name):
+        raise UsageError(f"{archive}: no archive that can be unpacked; these are: {', '.join(ENDINGS)}")
+    extract = _extract_zip if _ending(archive.name) == ".zip" else _extract_tar
+    work = target.with_name(f".{target.name}.unpacking")
+    shutil.rmtree(work, ignore_errors=True)  # of a process that was killed
+    with _disk_errors(target.parent):
+        try:
+            work.mkdir()
+            with _progress(f"unpacking {archive.name}") as show, _damage(archive):
+                extract(archive, work, show)
+            whole = work / (name_inside or "")
+            if not whole.exists():
+                raise UsageError(f"{archive}: holds no {name_inside}; delete it and run again")
+            os.rename(whole, target)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+
+
+def _extract_zip(archive: Path, folder: Path, show: Show) -> None:
+    with zipfile.ZipFile(archive) as file:
+        members = file.infolist()
+        for member in members:
+            kind = stat.S_IFMT(member.external_attr >> 16)  # 0 where it was made without Unix
+            _check_member(archive, member.filename, kind in (0, stat.S_IFREG, stat.S_IFDIR))
+        total = sum(member.file_size + BLOCK for member in members)
+        _check_growth(archive, total)
+        _check_space(folder, total, archive.name)
+        done = 0
+        for member in members:
+            file.extract(member, folder)  # reads no more than file_size, and compares the checksum
+            done += member.file_size + BLOCK
+            show(done, total)
+
+
+def _extract_tar(archive: Path, folder: Path, show: Show) -> None:
+    if not hasattr(tarfile, "data_filter"):
+        raise UsageError(f"{archive}: this Python cannot unpack it safely; use 3.10.12, 3.11.4 or any newer one")
+    _check_space(folder, archive.stat().st_size, archive.name)  # the least it can be; only reading all tells the rest
+    done = 0
+    with tarfile.open(archive, ENDINGS[_ending(archive.name)]) as file:
+        for member in file:
+            # No links at all: data sets have none, and they are how the filter of tarfile has been got round.
+            _check_member(archive, member.name, member.isfile() or member.isdir())
+            if member.size < 0:
+                raise tarfile.ReadError("a size below zero")
+            done += member.size + BLOCK
+            _check_growth(archive, done)
+            _check_space(folder, member.size + BLOCK, archive.name)
+            file.extract(member, folder, filter="data")
+            show(done, None)
+        # tarfile takes a damaged header for the end. The true end is a block of zeros.
+        file.fileobj.seek(file.offset)
+        if file.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise tarfile.ReadError("unexpected end of data")
+        while file.fileobj.read(CHUNK):  # the compression has its checksum at the end
+            pass
+
+
+def _check_member(archive: Path, name: str, plain: bool) -> None:
+    outside = name.startswith("/") or ".." in name.split("/") or "\\" in name or re.match("[A-Za-z]:", name)
+    if outside or not plain:
+        why = "would land outside of its folder" if outside else "is neither a file nor a folder"
+        raise UsageError(f"{archive}: {name!r} in it {why}; delete it and get it from a source that you trust")
+
+
+def _check_growth(archive: Path, size: int) -> None:
+    if size > max(ALWAYS_FINE, MAX_GROWTH * archive.stat().st_size):
+        raise UsageError(
+            f"{archive}: unpacks to more than {MAX_GROWTH} times its size, as no data set does; "
+            "delete it and get it from a source that you trust"
+        )
+
+
+@contextlib.contextmanager
+def _damage(archive: Path) -> Iterator[None]:
+    """Says of what the readers of archives raise that the archive is damaged."""
+    try:
+        yield
+    except UsageError:
+        raise
+    except Exception as error:  # they raise many types; errors of the disk are those with a number
+        if isinstance(error, OSError) and error.errno:
+            raise
+        raise UsageError(f"{archive}: truncated or damaged ({_one_line(error)}); delete it and run again") from None
+
+
+# Errors and progress
+
+
+@contextlib.contextmanager
+def _disk_errors(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UsageError(f"{folder}: the disk is full; free some space and run again") from None
+        where = f": {error.filename}" if error.filename else ""
+        raise UsageError(
+            f"{folder}: cannot be used ({error.strerror}{where}); repair that or choose another folder"
+        ) from None
+
+
+def _check_space(folder: Path, size: int, name: str) -> None:
+    free = shutil.disk_usage(folder).free
+    if size > free:
+        raise UsageError(
+            f"{folder}: {name} needs {size / 1e9:.2f} GB there, {free / 1e9:.2f} GB are free; "
+            "free some space and run again"
+        )
+
+
+@contextlib.contextmanager
+def _network_errors(download: Download) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, http.client.HTTPException) as error:
+        plain = error.reason if type(error) is urllib.error.URLError else error  # it wraps the reason in brackets
+        raise _interrupted(download, _one_line(plain)) from None
+
+
+def _interrupted(download: Download, reason: str) -> UsageError:
+    return UsageError(f"{download.url}: {reason}; run again to go on where it stopped")
+
+
+def _one_line(error: object) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+@contextlib.contextmanager
+def _progress(title: str) -> Iterator[Show]:
+    """Gives a function that shows progress: a bar on a terminal, elsewhere a line now and then."""
+    bar = tqdm(desc=title, unit="B", unit_scale=True, dynamic_ncols=True) if sys.stderr.isatty() else None
+    last = time.monotonic()
+    if bar is None:
+        print(title, file=sys.stderr, flush=True)
+
+    def show(done: int, total: int | None) -> None:
+        nonlocal last
+        if bar is not None:
+            bar.total = total
+            bar.update(done - bar.n)
+        elif time.monotonic() - last > PLAIN_EVERY:
+            last = time.monotonic()
+            of_all = f" of {total / 1e6:.0f}" if total else ""
+            print(f"{title}: {done / 1e6:.0f}{of_all} MB", file=sys.stderr, flush=True)
+
+    try:
+        yield show
+    finally:
+        if bar is not None:
+            bar.close()
