@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import shlex
+import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -13,8 +18,31 @@ from utils.errors import UsageError
 from utils.files import written_whole
 
 
+class _Inert:
+    """Takes the place of what training scripts pickle beside their tensors. Keeps nothing and does nothing."""
+
+    def __init__(self, *args):
+        pass
+
+    def __setstate__(self, state):
+        pass
+
+
+# The arguments of a training run, and the numpy scalars in its optimiser (full iBOT checkpoints). A name stands for
+# the class above while a file is read; the real class or function is never called.
+_INERT = [
+    (_Inert, name)
+    for name in (
+        "argparse.Namespace",
+        "numpy.core.multiarray.scalar",
+        "numpy._core.multiarray.scalar",
+        "numpy.dtype",
+    )
+]
+
+
 def read_tensors(path: Path) -> Any:
-    """Content of a .safetensors file, or of a .pth or .pt file of plain tensors. Nothing in the file can run code.
+    """Content of a .safetensors or .npz file, else of what torch.save wrote. Nothing in the file can run code.
 
     Raises UsageError if the file is missing or cannot be read in that way.
     """
@@ -23,14 +51,72 @@ def read_tensors(path: Path) -> Any:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        if path.suffix == ".npz":
+            return _read_npz(path)
+        # torch warns about pickles that it then refuses.
+        with warnings.catch_warnings(), torch.serialization.safe_globals(_INERT):
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the readers raise many types; whichever it is, the file is unusable
+        needed = _code_needed(str(error))
+        if needed:
+            raise UsageError(
+                f"{path}: cannot be read as tensors, it holds more than these ({needed}); "
+                f"if you trust it, convert it: {_conversion(path)}"
+            ) from None
         # One sentence: what torch adds to it is advice to load the file in an unsafe way.
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__).split(". ")[0]
+        reason = next(iter(str(error).strip().splitlines()), "").split(". ")[0]
+        if isinstance(error, (LookupError, EOFError)) or not reason:  # the unpickler stumbled
+            reason = "it is damaged or of another format"
         raise UsageError(f"{path}: cannot be read as tensors ({reason})") from None
+
+
+def _read_npz(path: Path) -> dict[str, Tensor]:
+    if not zipfile.is_zipfile(path):
+        raise ValueError("it is no archive of arrays")
+    with np.load(path, allow_pickle=False) as archive:
+        return {name: torch.from_numpy(archive[name]) for name in archive.files}
+
+
+def _code_needed(message: str) -> str | None:
+    """What a file of Python objects would call, from the message of the reader that refused it."""
+    if message.startswith("Object arrays"):
+        return "Python objects"
+    found = re.search(r"[Uu]nsupported (?:global: )?GLOBAL ([\w.]+)", message)
+    return found and found[1]
+
+
+def _conversion(path: Path) -> str:
+    """A command that keeps the tensors of such a file. It runs code in the file, so it is for the user to decide."""
+    if path.suffix == ".npz":
+        code = (
+            f"a = np.load(i, allow_pickle={True}); "
+            "np.savez(o, **{k: a[k] for k in a.files if a[k].dtype.kind in 'biuf'})"
+        )
+        code, suffix = f"import sys, numpy as np; i, o = sys.argv[1:]; {code}", "npz"
+    else:
+        code = (
+            f"c = torch.load(i, map_location='cpu', weights_only={False}); "
+            "c = c.get('teacher', c.get('state_dict', c.get('model', c))); "
+            "torch.save({k: v for k, v in c.items() if torch.is_tensor(v)}, o)"
+        )
+        code, suffix = f"import sys, torch; i, o = sys.argv[1:]; {code}", "pth"
+    converted = path.with_name(f"{path.stem}-tensors.{suffix}")
+    return f'python -c "{code}" {shlex.quote(str(path))} {shlex.quote(str(converted))}'
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     """A .safetensors file of a flat state dict, from any device."""
     with written_whole(path) as temporary:
         save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, temporary)
+
+
+def export_pth(state: dict[str, Tensor], path: Path) -> None:
+    """A .pth file for the scripts of the MePo authors: the flat state dict in float32, from any device.
+
+    Equal states give equal files.
+    """
+    # Copies, since torch.save writes the whole storage that a view looks into.
+    plain = {name: tensor.detach().to("cpu", torch.float32, copy=True) for name, tensor in state.items()}
+    with written_whole(path) as temporary, open(temporary, "wb") as file:
+        torch.save(plain, file)  # to a path, it would put the temporary name into the file

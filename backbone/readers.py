@@ -1,0 +1,190 @@
+"""Loads weight files of any origin into the ViT, and says what became of their keys.
+
+What a file is shows in its content: a state dict with timm's names, bare or in a container of a training script, with
+or without the prefixes that these add; or the arrays of Google's JAX code (.npz). Sources: timm 1.0,
+`vision_transformer.py`; the loaders of FlyGCL (79a6b51).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from timm.layers import resample_abs_pos_embed
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
+
+from utils.errors import UsageError
+from utils.tensors import read_tensors
+
+CONTAINERS = ("teacher", "state_dict", "model")  # the first one there is opened, then what is left of the row
+PREFIXES = ("module.", "backbone.", "base_encoder.")  # of DataParallel; of DINO, iBOT and FlyGCL; of MoCo v3
+# No part of the trunk: classifiers, projectors, and what only self-supervised pretraining needs.
+ASIDE = (
+    *("head.", "head_dist.", "fc.", "pre_logits."),
+    *("predictor.", "momentum_encoder.", "decoder_", "mask_token", "masked_embed"),
+)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of a weight file.
+
+    loaded: keys of the network. ignored: keys of the file that are no part of the trunk. missing: keys of the network's
+    own classifier, which no file fills. notes: what was changed on the way.
+    """
+
+    loaded: list[str]
+    ignored: list[str]
+    missing: list[str]
+    notes: list[str]
+
+    def __str__(self) -> str:
+        counts = [
+            f"{len(self.loaded)} tensors loaded",
+            _count(self.ignored, "ignored"),
+            _count(self.missing, "missing"),
+        ]
+        return "; ".join([", ".join(counts), *self.notes])
+
+
+def _count(keys: list[str], verb: str) -> str:
+    groups = sorted({re.sub(r"[./].*", ".*", key) for key in keys})
+    return f"{len(keys)} {verb} ({', '.join(groups)})" if keys else f"none {verb}"
+
+
+def load_weights(vit: VisionTransformer, file: Path) -> Report:
+    """Fills the whole trunk of the network from a file. A position table of another image size is resized (bicubic).
+
+    The last norm of the file is ignored by a network without one. Raises UsageError, and leaves the network as it was,
+    if a key of the trunk is missing, has the wrong shape or values that are not finite, or if the file has keys that
+    are neither of the trunk nor known to be beside it.
+    """
+    state, notes = _read_state(file)
+    own = vit.state_dict()
+    norm = ("norm.", "fc_norm.")
+    aside = ASIDE if any(key.startswith(norm) for key in own) else ASIDE + norm
+    ignored = sorted(key for key in state if key.replace("/", ".").startswith(aside))
+    trunk = {key: value for key, value in own.items() if not key.startswith(aside)}
+    found = {key: value for key, value in state.items() if key not in ignored}
+    for key in sorted(trunk.keys() & found.keys()):
+        if not _is_plain(found[key]):
+            raise UsageError(f"{file}: {key} is no dense tensor of floating-point numbers ({found[key].dtype})")
+    if "pos_embed" in found and vit.pos_embed is not None and found["pos_embed"].shape != vit.pos_embed.shape:
+        found["pos_embed"], note = _resize_positions(vit, found["pos_embed"])
+        notes += note
+    for key in sorted(trunk.keys() & found.keys()):
+        if found[key].shape != trunk[key].shape:
+            shapes = f"{list(found[key].shape)}, the network needs {list(trunk[key].shape)}"
+            raise UsageError(f"{file}: {key} has shape {shapes}")
+    missing, unknown = sorted(trunk.keys() - found.keys()), sorted(found.keys() - trunk.keys())
+    if missing or unknown:
+        raise UsageError(f"{file}: does not fit the network; missing {missing[:3]}, unknown {unknown[:3]}")
+    found = {key: value.to(trunk[key].dtype) for key, value in found.items()}
+    for key in sorted(found):
+        if not found[key].isfinite().all():
+            raise UsageError(f"{file}: {key} holds values that are not finite")
+    vit.load_state_dict(found, strict=False)  # not strict about the classifier alone
+    return Report(sorted(found), ignored, sorted(own.keys() - trunk.keys()), notes)
+
+
+def _read_state(file: Path) -> tuple[dict[str, Tensor], list[str]]:
+    """State dict with timm's names, as far as the file's are known, and notes on where it was found."""
+    state, notes = read_tensors(file), []
+    for name in CONTAINERS:
+        if isinstance(state, dict) and isinstance(state.get(name), dict):
+            state = state[name]
+            notes.append(f"taken from '{name}'")
+    if not isinstance(state, dict) or not state or not all(isinstance(key, str) for key in state):
+        raise UsageError(f"{file}: holds no state dict")
+    others = [key for key, value in state.items() if not isinstance(value, Tensor)]
+    if others:
+        raise UsageError(f"{file}: holds no flat state dict; {others[0]!r} is no tensor")
+    if file.suffix == ".npz":
+        try:
+            return _from_google(state), notes
+        except (IndexError, RuntimeError) as error:
+            raise UsageError(f"{file}: its arrays have not the axes of a ViT ({error})") from None
+    return _renamed(state, file), notes
+
+
+def _renamed(state: dict[str, Tensor], file: Path) -> dict[str, Tensor]:
+    """State dict without the prefixes of training scripts."""
+    renamed = {}
+    for key, value in state.items():
+        name = key
+        for prefix in PREFIXES:
+            name = name.removeprefix(prefix)
+        if name in renamed:
+            raise UsageError(f"{file}: holds {name!r} twice, under different prefixes")
+        renamed[name] = value
+    return renamed
+
+
+def _is_plain(value: Tensor) -> bool:
+    dense = value.layout == torch.strided and not value.is_nested and value.device.type == "cpu"
+    return dense and value.is_floating_point()
+
+
+def _resize_positions(vit: VisionTransformer, table: Tensor) -> tuple[Tensor, list[str]]:
+    """Position table [1, N, D] for the network's grid and a note; as it is, if it belongs to no square grid."""
+    prefix = 0 if vit.no_embed_class else vit.num_prefix_tokens
+    size = vit.patch_embed.grid_size
+    side = math.isqrt(max(table.shape[1] - prefix, 0)) if table.ndim == 3 else 0
+    if side == 0 or table.shape != (1, side * side + prefix, vit.embed_dim):
+        return table, []
+    resized = resample_abs_pos_embed(table, size, num_prefix_tokens=prefix)
+    return resized, [f"pos_embed resized from {side}x{side} to {size[0]}x{size[1]} patches"]
+
+
+# Google's names. Kernels have the axes [in, out], those of attention one axis more for the heads.
+_SINGLE = {"cls": "cls_token", "Transformer/posembed_input/pos_embedding": "pos_embed"}
+_LAYERS = {"embedding": "patch_embed.proj", "Transformer/encoder_norm": "norm"}
+_BLOCK_LAYERS = {
+    "LayerNorm_0": "norm1",
+    "MultiHeadDotProductAttention_1/query": "attn.query",
+    "MultiHeadDotProductAttention_1/key": "attn.key",
+    "MultiHeadDotProductAttention_1/value": "attn.value",
+    "MultiHeadDotProductAttention_1/out": "attn.proj",
+    "LayerNorm_2": "norm2",
+    "MlpBlock_3/Dense_0": "mlp.fc1",
+    "MlpBlock_3/Dense_1": "mlp.fc2",
+}
+_QKV = ("query", "key", "value")
+
+
+def _from_google(arrays: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Arrays of Google's original ViT code as a state dict with timm's names; unknown names stay as they are."""
+    state = {}
+    for key, value in arrays.items():
+        key = key.removeprefix("opt/target/")
+        layer, _, kind = key.rpartition("/")
+        block = re.fullmatch(r"Transformer/encoderblock_(\d+)/(.+)", layer)
+        place = _LAYERS.get(layer)
+        if block and block[2] in _BLOCK_LAYERS:
+            place = f"blocks.{block[1]}.{_BLOCK_LAYERS[block[2]]}"
+        if key in _SINGLE:
+            state[_SINGLE[key]] = value
+        elif place and kind == "kernel":
+            state[f"{place}.weight"] = _weight(value, place)
+        elif place and kind in ("scale", "bias"):
+            state[f"{place}.{'weight' if kind == 'scale' else kind}"] = value.flatten()
+        else:
+            state[key] = value
+    for key in [key for key in state if ".attn.query." in key]:
+        parts = [key.replace("query", part) for part in _QKV]
+        if all(part in state for part in parts):
+            state[key.replace("query", "qkv")] = torch.cat([state.pop(part) for part in parts])
+    return state
+
+
+def _weight(kernel: Tensor, place: str) -> Tensor:
+    """A kernel as torch has it: [out, in], or [out, in, height, width] for the patch embedding."""
+    if place == "patch_embed.proj":
+        return kernel.permute(3, 2, 0, 1)
+    if place.endswith(_QKV):
+        return kernel.flatten(1).T  # [D, heads, D / heads]
+    return kernel.flatten(0, -2).T  # [in, out], or [heads, D / heads, D]
