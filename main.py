@@ -25,6 +25,9 @@ def main(argv: list[str]) -> int:
         if isinstance(plan, str):
             print(plan)
             return 0
+        if plan.run.args.dry_run:
+            print(dry_run(plan))
+            return 0
         for seed in plan.seeds():
             print(run(plan.with_seed(seed)), flush=True)
         return 0
@@ -51,15 +54,57 @@ def run(plan: plans.Plan) -> Path:
     for stage in plan.method.prepare(options, plan.args.args):
         if not stage.output.exists():
             make_product(stage, options)
+    if options.resume == "auto":
+        from utils.results import find_complete
+
+        done = find_complete(options.results, plan.settings())
+        if done is not None:
+            print(f"{done} is this run, complete; not repeated", file=sys.stderr)
+            return done
     setproctitle(f"{options.model} {options.dataset} seed{options.seed}")
     return train(plan)
+
+
+def dry_run(plan: plans.Plan) -> str:
+    """What a run would do, by the options alone; weights and the products of stages may be missing."""
+    import torch
+
+    import backbone
+    from utils.dry_run import describe
+
+    options, args = plan.run.args, plan.args.args
+    dataset, places = open_dataset(plan)
+    dataset.inspect(places)
+    try:
+        weights = str(backbone.weights_file(options.backbone, options.backbone_path, options.checkpoint_dir))
+    except UsageError as error:
+        weights, options.backbone_path = f"missing; {error}", backbone.RANDOM
+    stages = plan.method.prepare(options, args)
+
+    def build(info):
+        with torch.device("meta"):
+            return plan.method(backbone.build(options.backbone, places.size).requires_grad_(False), info, args)
+
+    return describe(plan, dataset, places.size, build, weights, stages)
+
+
+def open_dataset(plan: plans.Plan):
+    """The dataset of a run, not loaded yet, and its places."""
+    import backbone
+    from datasets.base import Places
+    from utils.registry import DATASETS
+
+    options = plan.run.args
+    dataset = DATASETS.load(options.dataset)(plan.data.args)
+    size = dataset.image_size or backbone.input_size(options.backbone)
+    return dataset, Places(Path(options.data_dir), Path(options.cache_dir), size)
 
 
 def make_product(stage, options) -> None:
     """Runs a stage and keeps its settings beside its product. options: of the run that needs it."""
     writable_folder(stage.output.parent, "--checkpoint_dir")
     print(f"{stage.output} is not there yet; making it with {stage.model} on {stage.dataset}", file=sys.stderr)
-    carried = ("device", "data_dir", "checkpoint_dir", "results", "plugins")
+    carried = ("device", "data_dir", "cache_dir", "checkpoint_dir", "results", "plugins")
     given = {name: getattr(options, name) for name in carried} | stage.options
     folder = run(plans.make(given | {"model": stage.model, "dataset": stage.dataset}).with_seed(1))
     shutil.copy(folder / "config.yaml", stage.output.parent / "config.yaml")
@@ -75,9 +120,8 @@ def train(plan: plans.Plan) -> Path:
     from utils import loggers
     from utils.contracts import StreamInfo
     from utils.evaluation import Evaluator
-    from utils.images import ImageSet, Transform, hold_out
+    from utils.images import Transform, hold_out, image_set
     from utils.progress import Progress
-    from utils.registry import DATASETS
     from utils.results import RunFolder
     from utils.streams import TaskList, make_stream
     from utils.training import Trainer
@@ -85,27 +129,32 @@ def train(plan: plans.Plan) -> Path:
     options, args = plan.run.args, plan.args.args
     device = devices.pick(options.device)
     devices.reset_peak_memory(device)
-    dataset = DATASETS.load(options.dataset)()
-    train_part = dataset.load(Path(options.data_dir), train=True)
-    test_part = None
-    if options.validation > 0:
-        train_part, test_part = hold_out(*train_part, options.validation)
-    images = ImageSet(*train_part, device)
+    dataset, places = open_dataset(plan)
+    size = places.size
+    train_part = dataset.load(places, train=True)
+    rows, held = hold_out(train_part[1], options.validation) if options.validation > 0 else (None, None)
+    images = image_set(dataset, options, train_part, device, rows)
     stream = make_stream(options, plan.method.stream_options(args), images.labels, dataset.num_classes)
-    transform = Transform(dataset, device, options.train_seed)
+    transform = Transform(dataset, device, options.train_seed, size)
     evaluator = None
     if plan.method.evaluated:
-        test_images = ImageSet(*(test_part or dataset.load(Path(options.data_dir), train=False)), device)
+        test_part = dataset.load(places, train=False) if held is None else train_part
+        test_images = image_set(dataset, options, test_part, device, held)
         evaluator = Evaluator(test_images, transform, options.eval_batch_size, options.eval_mask)
 
     torch.manual_seed(options.init_seed)
-    network = backbone.make(options.backbone, options.backbone_path, dataset.image_size).requires_grad_(False)
+    network = backbone.build(options.backbone, size).requires_grad_(False)
+    if options.backbone_path != backbone.RANDOM:
+        weights = backbone.weights_file(options.backbone, options.backbone_path, options.checkpoint_dir)
+        report = backbone.load_weights(network, weights)
+        if weights.parent != backbone.SHIPPED:
+            print(f"{weights}: {report}", file=sys.stderr)
     info = StreamInfo(
         num_classes=dataset.num_classes,
         num_tasks=stream.num_tasks,
         num_images=stream.num_images(),
         num_updates=stream.num_batches() // stream.batches_per_update * options.online_iter,
-        image_size=dataset.image_size,
+        image_size=size,
         seed=options.train_seed,
         augment=transform.train,
         plain=transform.test,
@@ -121,7 +170,8 @@ def train(plan: plans.Plan) -> Path:
     settings = plan.settings() | {"stream_sha256": stream_sha256}
     folder.write_config(settings)
     if isinstance(stream, TaskList):
-        folder.write_stream(stream, [images.labels[task].tolist() for task in stream.tasks])
+        labels = images.labels % dataset.num_classes
+        folder.write_stream(stream, [labels[task].tolist() for task in stream.tasks])
     log = loggers.make(options.logger, folder.path, settings)
     title = f"{model.label()} {options.dataset} seed {options.seed}"
     progress = Progress(folder, title, stream.num_images() * stream.num_epochs, log)
@@ -146,7 +196,7 @@ def train(plan: plans.Plan) -> Path:
         "stream_sha256": stream_sha256,
         "peak_memory_mb": devices.peak_memory_mb(device),
     }
-    folder.write_end(summary, history, model)
+    folder.write_end(summary, history, model, options.export)
     return folder.path
 
 

@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from utils.device import full_precision
+
 RIDGES = tuple(10.0**k for k in range(-8, 9))  # candidates of the search, in order
 
 
@@ -99,7 +101,7 @@ class RandomRidge(nn.Module):
         return F.one_hot(columns, self.num_classes).float()
 
     def _full_precision(self) -> torch.autocast:
-        return torch.autocast(self.Q.device.type, enabled=False)
+        return full_precision(self.Q)
 
 
 def ridge_solution(G: Tensor, Q: Tensor, ridge: float) -> Tensor:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from torch import Generator, Tensor
 
-from datasets.base import Dataset
+from datasets.base import Dataset, Places
 from utils import glyphs
 from utils.augment import random_affine, uniform
 
@@ -29,16 +29,17 @@ class Glyphs(Dataset):
     num_classes = 1000
     image_size = glyphs.IMAGE_SIZE
     mean = std = (0.5, 0.5, 0.5)
+    counts = (50_000, 5_000)
 
-    def load(self, root: Path, train: bool) -> tuple[np.ndarray, np.ndarray]:
+    def load(self, places: Places, train: bool) -> tuple[np.ndarray, np.ndarray]:
         faces, samples, seed = (
             (TRAIN_FACES, TRAIN_SAMPLES, TRAIN_SEED) if train else (TEST_FACES, TEST_SAMPLES, TEST_SEED)
         )
         images = glyphs.cached(
-            root / "glyphs",
+            places.cache / "glyphs",
             "train" if train else "test",
             (faces, samples, seed),
-            lambda: _synthesise(root, faces, samples, seed),
+            lambda: _synthesise(places.cache, faces, samples, seed),
         )
         labels = np.arange(self.num_classes, dtype=np.int64).repeat(samples)
         # The three channels of a grey image are one stored channel seen three times.

@@ -7,14 +7,12 @@ Repository, CC BY 4.0), real handwriting of thirteen people, which scikit-learn 
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from datasets.base import Dataset
+from datasets.base import Dataset, Places
 from utils.augment import random_shift
 
 SPLIT_SEED = 0
@@ -24,9 +22,10 @@ class SeqDigits(Dataset):
     num_classes = 10
     image_size = 32
     mean = std = (0.5, 0.5, 0.5)
+    counts = (1_437, 360)
     settings = {"eval_period": 100}
 
-    def load(self, root: Path, train: bool) -> tuple[np.ndarray, np.ndarray]:
+    def load(self, places: Places, train: bool) -> tuple[np.ndarray, np.ndarray]:
         from sklearn.datasets import load_digits
         from sklearn.model_selection import train_test_split
 

@@ -8,12 +8,10 @@ showed: outlines, dark ink on light ground, colour, textured ground, blur, low c
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 from torch import Generator, Tensor
 
-from datasets.base import Dataset
+from datasets.base import Dataset, Places
 from utils import glyphs, renditions
 from utils.augment import random_shift
 
@@ -22,11 +20,12 @@ class SeqGlyphs(Dataset):
     num_classes = 200
     image_size = glyphs.IMAGE_SIZE
     mean = std = (0.5, 0.5, 0.5)
+    counts = (8_000, 2_000)
     settings = {"eval_period": 500}
 
-    def load(self, root: Path, train: bool) -> tuple[np.ndarray, np.ndarray]:
+    def load(self, places: Places, train: bool) -> tuple[np.ndarray, np.ndarray]:
         first = glyphs.DOWNSTREAM.start
-        return renditions.load(root, "seq-glyphs", slice(first, first + self.num_classes), train)
+        return renditions.load(places.cache, "seq-glyphs", slice(first, first + self.num_classes), train)
 
     def augment(self, images: Tensor, generator: Generator) -> Tensor:
         return random_shift(images, 2, generator)

@@ -6,12 +6,10 @@ on the backbone, such as those of MePo's meta stage, are chosen here, so that th
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 from torch import Generator, Tensor
 
-from datasets.base import Dataset
+from datasets.base import Dataset, Places
 from utils import glyphs, renditions
 from utils.augment import random_shift
 
@@ -20,11 +18,12 @@ class SeqGlyphsDev(Dataset):
     num_classes = 100
     image_size = glyphs.IMAGE_SIZE
     mean = std = (0.5, 0.5, 0.5)
+    counts = (4_000, 1_000)
     settings = {"eval_period": 500}
 
-    def load(self, root: Path, train: bool) -> tuple[np.ndarray, np.ndarray]:
+    def load(self, places: Places, train: bool) -> tuple[np.ndarray, np.ndarray]:
         first = glyphs.PRETRAINING.start
-        return renditions.load(root, "seq-glyphs-dev", slice(first, first + self.num_classes), train)
+        return renditions.load(places.cache, "seq-glyphs-dev", slice(first, first + self.num_classes), train)
 
     def augment(self, images: Tensor, generator: Generator) -> Tensor:
         return random_shift(images, 2, generator)

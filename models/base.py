@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import backbone as backbones
 from backbone.vit import embed, encode
 from utils import plan as plans
-from utils.args import INCIDENTAL, RunArgs
+from utils.args import INCIDENTAL, RunArgs, option
 from utils.classes import mask_for_training
 from utils.contracts import Batch, Session, StreamInfo
 from utils.errors import UsageError
@@ -25,6 +25,16 @@ from utils.registry import METHODS
 @dataclass(kw_only=True)
 class ModelArgs:
     """Options of a method. Each field is an `utils.args.option` with default, help text and source."""
+
+
+@dataclass(kw_only=True)
+class PretrainArgs(ModelArgs):
+    """Options of a method whose stages run on pretraining data."""
+
+    pretrain: str | None = option(
+        None, "pretraining dataset of the stages; default: glyphs for the shipped network, imagenet for any other"
+    )
+    pretrain_dir: str | None = option(None, "its --data_dir; default: that of the run")
 
 
 @dataclass(frozen=True)
@@ -49,10 +59,11 @@ class ContinualModel(nn.Module):
     ----------------
     Args: dataclass of the method's own options.
     published: values that the method's authors give per dataset, name -> {option: value}; "*" holds for every dataset,
-        "host X" and "host X on dataset" for a method that wraps the method X. They may name options of the run
-        (batch_size ...) and of the host too. For the precedence see `utils.args`.
-    scenarios: streams it can be trained on, the first is the default: si-blurry, class-il, shuffled, episodes or
-        adaptation.
+        "host X" and "host X on dataset" for a method that wraps the method X, "backbone B" for a network. They may
+        name options of the run (batch_size ...), of the dataset and of the host too. For the precedence see
+        `utils.args`.
+    scenarios: streams it can be trained on, the first is the default: si-blurry, class-il, domain-il, shuffled,
+        episodes or adaptation.
     needs_task_boundaries: whether it is told when a session begins and ends, and which classes that session owns.
     evaluated: whether its predictions are worth a test accuracy (a stage that only writes a file says no).
     has_fixed_features: whether `fixed_features` is given and will not change any more; once true it stays true.
@@ -60,7 +71,7 @@ class ContinualModel(nn.Module):
 
     Args: ClassVar[type[ModelArgs]] = ModelArgs
     published: ClassVar[dict[str, dict[str, Any]]] = {}
-    scenarios: ClassVar[tuple[str, ...]] = ("si-blurry", "class-il")
+    scenarios: ClassVar[tuple[str, ...]] = ("si-blurry", "class-il", "domain-il")
     evaluated: ClassVar[bool] = True
     needs_task_boundaries: bool = False
     has_fixed_features: bool = False
@@ -260,22 +271,28 @@ def check_blocks(backbone: nn.Module, **places: tuple[int, ...]) -> None:
 def make_stage(
     model: str,
     run: RunArgs,
-    dataset: str,
+    args: PretrainArgs,
     weights: str | None,
     after: Stage | None = None,
     own: dict[str, Any] | None = None,
 ) -> Stage:
     """The run of a stage method with its defaults, and the place of its product below `--checkpoint_dir`.
 
-    The folder is named by a hash of everything the product depends on. weights: `--backbone_path` of the stage. after:
-    the stage that makes those weights. own: the stage's options that are not to have their defaults.
+    The folder is named by a hash of everything the product depends on. args: of the method that needs it. weights:
+    `--backbone_path` of the stage. after: the stage that makes those weights. own: the stage's options that are not to
+    have their defaults.
     """
+    dataset = args.pretrain or ("glyphs" if run.backbone == "vit_tiny_glyphs" else "imagenet")
     options = {"backbone": run.backbone, "backbone_path": weights, **(own or {})}
+    if args.pretrain_dir is not None:
+        options["data_dir"] = args.pretrain_dir
     plan = plans.make(options | {"model": model, "dataset": dataset}).with_seed(1)
     settings = {**plan.settings(), "origin": None}
     settings["run"] = {name: value for name, value in settings["run"].items() if name not in INCIDENTAL}
-    origin = after.output.parent.name if after else backbones.fingerprint(run.backbone, weights)
+    origin = after.output.parent.name if after else backbones.fingerprint(run.backbone, weights, run.checkpoint_dir)
     settings["run"]["backbone_path"] = origin
+    if args.pretrain_dir is not None:
+        settings["run"]["data_dir"] = str(Path(args.pretrain_dir).resolve())
     key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:10]
     folder = Path(run.checkpoint_dir) / run.backbone / f"{model}-{plan.run.args.dataset}-{key}"
     return Stage(model, dataset, folder / plan.method.product(plan.args.args), options | {"save_to": str(folder)})

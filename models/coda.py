@@ -40,7 +40,11 @@ class CodaArgs(ModelArgs):
 
 class Coda(PromptMethod):
     Args = CodaArgs
-    published = {"seq-glyphs": {"lr": 0.001, "len_e_prompt": 4}}  # command/choose_glyphs.sh
+    published = {
+        "seq-glyphs": {"lr": 0.001, "len_e_prompt": 4},  # command/choose_glyphs.sh
+        "perm-mnist": {"e_pool": 20},  # one for each of the 20 tasks, as for the next
+        "rot-mnist": {"e_pool": 20},
+    }
     needs_task_boundaries = True
 
     def __init__(self, backbone: nn.Module, info: StreamInfo, args: CodaArgs):

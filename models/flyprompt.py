@@ -26,6 +26,7 @@ from utils.args import option
 from utils.classes import mask_unseen
 from utils.clock import StepClock
 from utils.contracts import Batch, StreamInfo
+from utils.device import full_precision
 
 FLYGCL = "FlyGCL, all datasets"
 
@@ -90,7 +91,7 @@ class FlyPrompt(PromptMethod):
 
     def fixed_features(self, x: Tensor) -> Tensor:
         """What the router sees: class token of the network without prompts, [B, D], in full precision."""
-        with torch.autocast(x.device.type, enabled=False):
+        with full_precision(x):
             return super().fixed_features(x)
 
     def route(self, z: Tensor) -> Tensor:

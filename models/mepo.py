@@ -22,9 +22,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import backbone as backbones
-from models.base import PromptMethod, Stage, Wrapper, WrapperArgs, make_stage
+from models.base import PretrainArgs, PromptMethod, Stage, Wrapper, WrapperArgs, make_stage
 from utils.args import RunArgs, option
 from utils.contracts import StreamInfo
+from utils.device import full_precision
 from utils.errors import UsageError
 from utils.registry import METHODS
 
@@ -33,9 +34,8 @@ NONE = "none"  # of --meta_path and --cor_path: leave that half of MePo out
 
 
 @dataclass(kw_only=True)
-class MepoArgs(WrapperArgs):
+class MepoArgs(WrapperArgs, PretrainArgs):
     host: str = option("misa", "prompt method that learns the stream", "paper", method=True)
-    pretrain: str = option("glyphs", "pretraining dataset of stages 1 and 2, and of a stage of the host")
     meta_path: str | None = option(
         None, "refined backbone (.safetensors, .pth); 'none': keep the original; default: stage 1"
     )
@@ -82,12 +82,12 @@ class Mepo(Wrapper):
         stages = super().prepare(run, args)
         meta = None
         if args.meta_path is None:
-            meta = make_stage("mepo_meta", run, args.pretrain, run.backbone_path)
+            meta = make_stage("mepo_meta", run, args, run.backbone_path)
             stages.append(meta)
             args.meta_path = str(meta.output)
         if args.cor_path is None and args.cor_coef > 0:
             refined = run.backbone_path if args.meta_path == NONE else args.meta_path
-            stages.append(make_stage("mepo_cov", run, args.pretrain, refined, after=meta))
+            stages.append(make_stage("mepo_cov", run, args, refined, after=meta))
             args.cor_path = str(stages[-1].output)
         elif args.cor_path is None:
             args.cor_path = NONE
@@ -111,7 +111,7 @@ class Alignment(nn.Module):
         if not self.training and self.args.align_when == "training":
             return features
         args, known = self.args, self._statistics(features)
-        with torch.autocast(features.device.type, enabled=False):  # a Cholesky factor in bf16 would be noise
+        with full_precision(features):  # a Cholesky factor in bf16 would be noise
             return align(features.float(), self.target_factor, args.cor_coef, args.align_form, known)
 
     @torch.no_grad()

@@ -32,7 +32,10 @@ class MepoCov(ContinualModel):
     Args = MepoCovArgs
     scenarios = ("shuffled",)
     evaluated = False
-    published = {"*": {"batch_size": 256, "online_iter": 1, "eval_period": -1}}
+    published = {
+        "*": {"batch_size": 256, "online_iter": 1, "eval_period": -1},
+        "imagenet": {"samples": 200},  # of the dataset too, so that no more than these are decoded
+    }
 
     def __init__(self, backbone: nn.Module, info: StreamInfo, args: MepoCovArgs):
         super().__init__(backbone, info, args)

@@ -51,6 +51,9 @@ class MepoMeta(ContinualModel):
     evaluated = False
     published = {
         "*": {"batch_size": 256, "online_iter": 1, "eval_period": -1},
+        "imagenet": {"samples": 200},
+        "backbone ibot21k": {"meta_epochs": 30},  # the epoch that the MePo scripts use downstream
+        "backbone sup21k_1k": {"meta_epochs": 2},
         # In proportion to the shipped network, 100,000 image passes; the rest by command/choose_stages_glyphs.sh. With
         # 20 images per class, pseudo tasks of two classes draw all features together (spread -2 to -4 %); of ten not.
         "glyphs": {"samples": 20, "meta_epochs": 1, "num_tasks": 10, "lr": 0.001},

@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from models.base import Stage, make_stage
+from models.base import PretrainArgs, Stage, make_stage
 from models.dualprompt import DualPrompt, DualPromptArgs
 from utils.args import RunArgs, option
 from utils.classes import mask_absent
@@ -28,12 +28,11 @@ SHAPE = ("len_g_prompt", "len_e_prompt", "pos_g_prompt", "pos_e_prompt", "prompt
 
 
 @dataclass(kw_only=True)
-class MisaArgs(DualPromptArgs):
+class MisaArgs(DualPromptArgs, PretrainArgs):
     len_g_prompt: int = option(10, "tokens of the G-prompt per block", "MISA, MePo and FlyGCL with warm prompts", low=1)
     train_mask: Literal["batch", "seen", "session"] = option(
         "batch", "classes that compete in the training loss; session: met since the task began", "MISA, FlyGCL"
     )
-    pretrain: str = option("glyphs", "pretraining dataset of stage one")
     load_pt: str | None = option(
         None, "folder with warm prompts g_prompt.pt and e_prompt.pt; 'none': random prompts; default: stage one"
     )
@@ -57,7 +56,7 @@ class Misa(DualPrompt):
         if args.load_pt is not None:
             return []
         shape = {name: getattr(args, name) for name in SHAPE}
-        stage = make_stage("misa_isa", run, args.pretrain, run.backbone_path, own=shape)
+        stage = make_stage("misa_isa", run, args, run.backbone_path, own=shape)
         args.load_pt = str(stage.output.parent)
         return [stage]
 

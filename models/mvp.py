@@ -26,6 +26,7 @@ from models.base import ModelArgs, PromptMethod, check_blocks
 from utils.args import option
 from utils.classes import mask_unseen
 from utils.contracts import Batch, StreamInfo
+from utils.device import full_precision
 
 ALL = "all published scripts"
 
@@ -140,7 +141,7 @@ class Mvp(PromptMethod):
         Both gradients are those of the cross-entropy to the head's weight row y_b, here in closed form.
         """
         y, weight = batch.y, self.head.weight
-        with torch.autocast(features.device.type, enabled=False):
+        with full_precision(features):
             features = features.float()
             r = mask_unseen(self.logits(features, index), batch.seen).softmax(dim=1)
             r = r - F.one_hot(y, self.info.num_classes)

@@ -24,6 +24,7 @@ from models.base import ContinualModel, ModelArgs
 from utils.args import option
 from utils.classes import mask_absent
 from utils.contracts import Batch, Session, StreamInfo
+from utils.device import full_precision
 from utils.errors import UsageError
 
 FLYGCL = "FlyGCL, all datasets"
@@ -66,7 +67,7 @@ class RanPac(ContinualModel):
 
     def fixed_features(self, x: Tensor) -> Tensor:
         """The same in full precision, without gradient."""
-        with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
+        with torch.no_grad(), full_precision(x):
             return self.features(x)
 
     def forward(self, x: Tensor, fixed: Tensor | None = None) -> Tensor:

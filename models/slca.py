@@ -30,6 +30,7 @@ from models.base import ContinualModel, ModelArgs, linear_head
 from utils.args import option
 from utils.classes import mask_for_training
 from utils.contracts import Batch, Session, StreamInfo
+from utils.device import full_precision
 
 FLYGCL = "FlyGCL, all datasets"
 WEIGHT_DECAY = 5e-4  # in training and alignment alike
@@ -113,7 +114,7 @@ class Slca(ContinualModel):
             sizes = [stop - start for start, stop in pairwise([0, *self.borders])]
             task_of_class = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes)).to(weight.device)
             met, task = len(task_of_class), len(sizes) - 1
-            with torch.autocast(weight.device.type, enabled=False):
+            with full_precision(weight):
                 means = shifted_means(self.statistics.mean[:met], task_of_class, task)
                 factors = torch.stack([factor(self.statistics.covariance(slot)) for slot in range(met)])
                 generator = Generator(weight.device).manual_seed(self.info.seed)

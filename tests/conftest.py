@@ -60,7 +60,7 @@ class Patches(Dataset):
     mean = std = (0.5, 0.5, 0.5)
     per_class = {True: 16, False: 6}
 
-    def load(self, root, train: bool) -> tuple[np.ndarray, np.ndarray]:
+    def load(self, places, train: bool) -> tuple[np.ndarray, np.ndarray]:
         patterns = np.random.default_rng(0).integers(30, 226, (self.num_classes, 3, 2, 2)).repeat(16, 2).repeat(16, 3)
         labels = np.arange(self.num_classes).repeat(self.per_class[train])
         noise = np.random.default_rng(1 + train).normal(0, 12, (len(labels), 3, 32, 32))
@@ -96,7 +96,7 @@ def build(
     images = ImageSet(*dataset.load(None, train=True), CPU)
     if stream is None:
         stream = make_stream(options, kind.stream_options(args), images.labels, dataset.num_classes)
-    transform = Transform(dataset, CPU, options.train_seed)
+    transform = Transform(dataset, CPU, options.train_seed, dataset.image_size)
     evaluator = None
     if kind.evaluated:
         test_images = ImageSet(*dataset.load(None, train=False), CPU)

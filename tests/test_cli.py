@@ -95,7 +95,7 @@ def in_process(monkeypatch):
 @pytest.fixture
 def places(tmp_path, glyph_weights):
     """Options that keep a run inside the test's folder."""
-    folders = {"data_dir": "data", "results": "runs", "checkpoint_dir": "products"}
+    folders = {"data_dir": "data", "cache_dir": "cache", "results": "runs", "checkpoint_dir": "products"}
     words = ["--device", "cpu", "--backbone_path", str(glyph_weights)]
     return words + [word for name, folder in folders.items() for word in (f"--{name}", str(tmp_path / folder))]
 
@@ -556,11 +556,11 @@ def test_good_covariance_of_low_rank_is_taken(tmp_path):
         np.testing.assert_allclose(loaded.numpy(), np.cov(means.T), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("option", ["--results", "--checkpoint_dir", "--data_dir"])
+@pytest.mark.parametrize("option", ["--results", "--checkpoint_dir", "--cache_dir"])
 def test_file_in_the_way_of_a_folder(option, places, tmp_path, capsys):
     (tmp_path / "file").write_text("kept")
     model = {"--checkpoint_dir": ["--model", "mepo", "--pretrain", "seq-digits"]}.get(option, ["--model", "er"])
-    dataset = "seq-glyphs" if option == "--data_dir" else "seq-digits"
+    dataset = "seq-glyphs" if option == "--cache_dir" else "seq-digits"
     assert main.main([*model, "--dataset", dataset, *places, option, str(tmp_path / "file" / "below")]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("error: ") and str(tmp_path / "file") in error
@@ -609,3 +609,62 @@ def test_class_incremental_run(plugins, places, in_process, capsys):
     assert stream.groupby("task")["label"].nunique().tolist() == [2, 2, 2]
     metrics = metrics_of(folder)
     assert metrics["kind"].tolist() == ["task_end"] * 6 and metrics["classes_exposed"].tolist() == [2, 2, 4, 4, 6, 6]
+
+
+# Runs that are planned, not repeated, exported
+
+
+def test_dry_run_says_what_would_be_done_and_writes_nothing(places, tmp_path, capsys):
+    assert main.main([*ER, *places, "--seeds", "1", "2", "--dry_run"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("er on seq-digits, seeds 1 2\n")
+    assert "1,437 training and 360 test images, 10 classes, 32 x 32 px" in out
+    assert "1,218,186 parameters, 1,290 of them trained" in out
+    assert files_below(tmp_path) == []
+
+
+def test_dry_run_names_missing_weights_and_stages(tmp_path, capsys):
+    words = ["--model", "mepo", "--host", "l2p", "--dataset", "seq-imr", "--checkpoint_dir", str(tmp_path)]
+    assert main.main([*words, "--dry_run"]) == 0
+    out = capsys.readouterr().out
+    assert "weights   missing; " in out and "ViT-B_16.npz" in out
+    assert "stage     mepo_meta on imagenet (to be made)" in out
+    assert main.main(words) == 2  # without --dry_run it is an error
+    assert "ViT-B_16.npz" in capsys.readouterr().err
+
+
+def test_complete_run_is_not_repeated(places, tmp_path, capsys):
+    words = [*ER, *places, "--resume", "auto"]
+    assert main.main([*words, "--seeds", "1"]) == 0
+    first = run_folder(capsys.readouterr().out)
+    before = {path: path.stat().st_mtime_ns for path in first.iterdir()}
+    assert main.main([*words, "--seeds", "1", "2"]) == 0
+    again, other = map(Path, capsys.readouterr().out.splitlines())
+    assert again == first and other != first
+    assert {path: path.stat().st_mtime_ns for path in first.iterdir()} == before
+    assert main.main([*words, "--seeds", "1", "--lr", "0.05"]) == 0  # another setting is another run
+    assert run_folder(capsys.readouterr().out) not in (first, other)
+    (first / "summary.json").unlink()  # a run that did not end
+    assert main.main([*words, "--seeds", "1"]) == 0
+    assert run_folder(capsys.readouterr().out) != first
+
+
+def test_exported_network_loads_as_a_bare_vit(places, glyph_weights, tmp_path, capsys):
+    assert main.main([*ER, *places, "--export", "pth"]) == 0
+    state = torch.load(run_folder(capsys.readouterr().out) / "backbone.pth", weights_only=True)
+    assert state.keys() == load_file(glyph_weights).keys()
+    assert all(torch.equal(state[name], value) for name, value in load_file(glyph_weights).items())
+
+
+def test_weights_from_elsewhere_are_reported(places, glyph_weights, capsys):
+    assert main.main([*ER, *places]) == 0
+    assert f"{glyph_weights}: 78 tensors loaded, none ignored, none missing\n" in capsys.readouterr().err
+
+
+def test_options_of_a_dataset_are_its_own(tmp_path, capsys):
+    assert main.main(["--model", "er", "--dataset", "seq-cub200", "--help"]) == 0
+    assert "--split {authors,official}" in capsys.readouterr().out
+    assert main.main(["--model", "er", "--dataset", "seq-digits", "--split", "official"]) == 2
+    assert "unknown option --split" in capsys.readouterr().err
+    plan = plans.parse(["--model", "er", "--dataset", "seq-imagenet-r", "--skip_bad"])
+    assert plan.run.args.dataset == "seq-imr" and plan.settings()["data"]["skip_bad"] is True

@@ -9,13 +9,14 @@ import pytest
 import torch
 
 from datasets import glyphs as glyphs_file
+from datasets.base import Places
 from datasets.glyphs import Glyphs
 from datasets.seq_digits import SeqDigits
 from datasets.seq_glyphs import SeqGlyphs
 from datasets.seq_glyphs_dev import SeqGlyphsDev
 from utils import glyphs, renditions
 from utils.augment import affine_matrices, random_affine, random_shift
-from utils.images import hold_out
+from utils.images import ImageSet, hold_out
 
 COUNTS = {
     Glyphs: (50_000, 5_000),
@@ -45,14 +46,18 @@ def other_root(tmp_path_factory):
     return tmp_path_factory.mktemp("other_data")
 
 
+def at(folder) -> Places:
+    return Places(folder, folder, 32)
+
+
 def first_images(dataset, root, count=16):
-    return torch.tensor(dataset().load(root, train=True)[0][:count]).float() / 255
+    return torch.tensor(dataset().load(at(root), train=True)[0][:count]).float() / 255
 
 
 @DATASETS
 @PARTS
 def test_arrays_follow_the_contract(dataset, train, root):
-    images, labels = dataset().load(root, train)
+    images, labels = dataset().load(at(root), train)
     count = COUNTS[dataset][0 if train else 1]
     assert images.shape == (count, 3, dataset.image_size, dataset.image_size)
     assert labels.shape == (count,)
@@ -62,7 +67,7 @@ def test_arrays_follow_the_contract(dataset, train, root):
 @DATASETS
 @PARTS
 def test_every_class_has_its_share_of_the_images(dataset, train, root):
-    _, labels = dataset().load(root, train)
+    _, labels = dataset().load(at(root), train)
     sizes = np.bincount(labels)
     assert len(sizes) == dataset.num_classes
     # The digits come as they were written, 174 to 183 of each; the synthetic classes are exactly equal.
@@ -75,16 +80,16 @@ def test_every_class_has_its_share_of_the_images(dataset, train, root):
     [(Glyphs, False), (SeqGlyphs, True), (SeqGlyphs, False), (SeqDigits, True), (SeqDigits, False)],
 )
 def test_a_fresh_folder_gets_the_same_bytes(dataset, train, root, other_root):
-    for ours, theirs in zip(dataset().load(root, train), dataset().load(other_root, train)):
+    for ours, theirs in zip(dataset().load(at(root), train), dataset().load(at(other_root), train)):
         assert np.array_equal(ours, theirs)
 
 
 def test_second_load_maps_the_file_and_leaves_no_temporary_ones(root):
     files = sorted(root.rglob("*"))
-    SeqGlyphs().load(root, train=True)
+    SeqGlyphs().load(at(root), train=True)
     assert sorted(root.rglob("*")) == files
     assert not [path for path in files if ".tmp" in path.name]
-    assert isinstance(SeqGlyphs().load(root, train=True)[0], np.memmap)
+    assert isinstance(SeqGlyphs().load(at(root), train=True)[0], np.memmap)
 
 
 def test_changed_settings_get_another_file(tmp_path):
@@ -145,7 +150,7 @@ def test_pretraining_is_light_ink_on_dark_ground():
 
 
 def test_plain_images_are_grey_and_their_share_is_kept(root):
-    images, _ = SeqGlyphs().load(root, train=True)
+    images, _ = SeqGlyphs().load(at(root), train=True)
     kinds = renditions.draw_kinds(4000, 0.3, torch.Generator().manual_seed(0))
     number = sum(kinds.values()).flatten()
     assert set(number.tolist()) == {0, 1, 2}
@@ -234,10 +239,11 @@ def test_development_set_shares_no_class_with_the_benchmark(root):
 
 def test_held_out_images_are_not_trained_on():
     labels = np.array([0] * 10 + [1] * 3 + [2] * 2 + [3])
-    images = np.arange(len(labels))
-    (kept, kept_labels), (held, held_labels) = hold_out(images, labels, 0.2)
-    assert sorted([*kept, *held]) == images.tolist()  # every image on one side
-    assert np.array_equal(labels[kept], kept_labels) and np.array_equal(labels[held], held_labels)
-    assert np.bincount(held_labels, minlength=4).tolist() == [2, 1, 1, 0]  # a single image is trained on
-    again = hold_out(images, labels, 0.2)
-    assert np.array_equal(again[1][0], held)  # the same images for every seed of a run
+    kept, held = hold_out(labels, 0.2)
+    assert sorted([*kept, *held]) == list(range(len(labels)))  # every image on one side
+    assert np.bincount(labels[held], minlength=4).tolist() == [2, 1, 1, 0]  # a single image is trained on
+    assert np.array_equal(hold_out(labels, 0.2)[1], held)  # the same images for every seed of a run
+    images = np.arange(len(labels) * 3, dtype=np.uint8).reshape(-1, 3, 1, 1)
+    held_set = ImageSet(images, labels, torch.device("cpu"), held)
+    assert held_set.labels.tolist() == labels[held].tolist()
+    assert held_set.raw(torch.tensor([1, 0]))[:, 0, 0, 0].tolist() == [3 * held[1], 3 * held[0]]

@@ -66,8 +66,8 @@ def test_imports_point_down(module):
     }[folder_of(module)]
     own = {"datasets.base", "models.base"} if module not in ("datasets.base", "models.base") else set()
     others = {name for name in IMPORTS[module] if folder_of(name) not in allowed} - own
-    if folder_of(module) == "models":  # the one method that its paper extends
-        parents = {name for name in others if folder_of(name) == "models"}
+    if folder_of(module) in ("models", "datasets"):  # the one method or dataset that it extends
+        parents = {name for name in others if folder_of(name) == folder_of(module)}
         assert len(parents) <= 1
         others -= parents
     assert not others

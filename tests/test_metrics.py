@@ -126,7 +126,7 @@ def evaluator(pixels, labels, batch_size=2, mask="seen") -> Evaluator:
     images = np.zeros((len(labels), 3, 8, 8), dtype=np.uint8)
     images[:, 0, 0, :4] = pixels
     cpu = torch.device("cpu")
-    return Evaluator(ImageSet(images, np.array(labels), cpu), Transform(Plain(), cpu, 0), batch_size, mask)
+    return Evaluator(ImageSet(images, np.array(labels), cpu), Transform(Plain(), cpu, 0, 8), batch_size, mask)
 
 
 def seen_classes(*labels) -> SeenClasses:

@@ -156,8 +156,8 @@ def test_a_run_without_a_folder_leaves_no_prompts(tmp_path, monkeypatch):
 
 
 def stages_of(tmp_path, **given):
-    place = {"backbone": "test_vit", "backbone_path": "random", "checkpoint_dir": str(tmp_path)}
-    plan = plans.make({"model": "misa", "dataset": "seq-digits"} | place | given).with_seed(given.get("seed", 1))
+    usual = {"backbone_path": "random", "checkpoint_dir": str(tmp_path)}
+    plan = plans.make({"model": "misa", "dataset": "seq-digits"} | usual | given).with_seed(given.get("seed", 1))
     stages = plan.method.prepare(plan.run.args, plan.args.args)
     return stages, plan.args.args.load_pt
 
@@ -178,6 +178,13 @@ def test_misa_asks_for_prompts_of_its_own_shape(tmp_path):
         assert other.items() <= stage.options.items() or stage.dataset == other["pretrain"]
         outputs.add(stage.output)
     assert len(outputs) == 1 + len(others)
+
+
+def test_pretraining_data_follow_the_network(tmp_path):
+    ((stage,), _) = stages_of(tmp_path, backbone="sup21k", pretrain_dir="elsewhere")
+    assert (stage.dataset, stage.options["data_dir"]) == ("imagenet", "elsewhere")
+    ((other,), _) = stages_of(tmp_path, backbone="sup21k", pretrain_dir="another")
+    assert stage.output != other.output  # other images, another product
 
 
 @pytest.mark.parametrize("given", ["none", "some/folder"])

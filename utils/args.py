@@ -1,7 +1,8 @@
 """Options from dataclasses: declaration, precedence, checks and `--help`, on top of argparse.
 
 An option is a dataclass field made by `option(...)`. Its value comes from, in rising precedence: the field's default,
-the dataset's `settings`, the method's `published["*"]`, the method's `published[dataset]`, the command line. A method
+the dataset's `settings`, the method's `published["*"]`, its `published["backbone B"]` for the network of the run, its
+`published[dataset]`, the command line. A method
 that wraps a host X also has `published["host X"]` before and `published["host X on dataset"]` after the dataset's, and
 its tables come after those of X. Nothing else sets a value.
 """
@@ -48,11 +49,16 @@ class RunArgs:
 
     model: str = option("", "method: a file of models/")
     dataset: str = option("", "dataset: a file of datasets/")
-    backbone: str = option("vit_tiny_glyphs", "network: vit_tiny_glyphs, or a timm VisionTransformer by name")
-    backbone_path: str | None = option(
-        None, "weight file (.safetensors, .pth, .pt), or 'random'; default: the shipped one"
+    backbone: str = option(
+        "vit_tiny_glyphs",
+        "network: vit_tiny_glyphs; sup21k, sup21k_1k, ibot21k, ibot1k, dino1k, mocov3_1k (ViT-B/16); or a timm "
+        "VisionTransformer by name",
     )
-    scenario: Literal["si-blurry", "class-il", "shuffled", "episodes", "adaptation"] | None = option(
+    backbone_path: str | None = option(
+        None,
+        "weight file (.safetensors, .pth, .pt, .npz), or 'random'; default: shipped, or in --checkpoint_dir",
+    )
+    scenario: Literal["si-blurry", "class-il", "domain-il", "shuffled", "episodes", "adaptation"] | None = option(
         None, "stream; default: the first the method allows"
     )
     n_tasks: int = option(5, "tasks (sessions) of the stream", SCRIPTS, low=1)
@@ -82,16 +88,37 @@ class RunArgs:
     device: str | None = option(None, "cpu, cuda or cuda:<index>; default: cuda if there is one")
     precision: Literal["32", "bf16"] = option("32", "arithmetic of forward passes")
     data_dir: str = option("data", "folder of the datasets")
+    cache_dir: str = option("data", "folder of what is made of them: decoded images, drawn glyphs")
     checkpoint_dir: str = option("checkpoints", "folder of products that later runs reuse")
     results: str = option("runs", "folder of the results")
+    resume: Literal["auto", "never"] = option(
+        "never", "auto: a run of the same settings that is complete in --results is not repeated"
+    )
+    export: Literal["pth"] | None = option(None, "also leave the network as backbone.pth, for the authors' scripts")
     logger: Literal["tensorboard", "wandb"] | None = option(None, "also log there, if the package is installed")
     plugins: str | None = option(None, "folder with further models/*.py and datasets/*.py")
+    dry_run: bool = option(False, "print what would be done, from the options alone, and stop")
     debug: bool = option(False, "show tracebacks of errors")
 
 
 SEEDS = ("seed", "stream_seed", "init_seed", "train_seed")
 # Options that say which repetition a run is, or where it happens, but not what is computed.
-INCIDENTAL = {*SEEDS, "seeds", "device", "data_dir", "checkpoint_dir", "results", "plugins", "logger", "debug"}
+INCIDENTAL = {
+    *SEEDS,
+    "seeds",
+    "device",
+    "data_dir",
+    "cache_dir",
+    "download",
+    "dry_run",
+    "resume",
+    "export",
+    "checkpoint_dir",
+    "results",
+    "plugins",
+    "logger",
+    "debug",
+}
 
 
 class Parser(argparse.ArgumentParser):

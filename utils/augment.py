@@ -26,6 +26,46 @@ def random_shift(images: Tensor, max_pixels: int, generator: Generator) -> Tenso
     return padded[batch, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
 
 
+def crop_and_flip(images: Tensor, padding: int, generator: Generator, per: str = "image") -> Tensor:
+    """Moves each image by up to `padding` pixels in both directions, black filling the gap, and mirrors every second
+    one: random crop after zero padding, and horizontal flip. [B, C, S, S] to the same.
+
+    per: image, a draw for each; batch, one draw for all.
+    """
+    count, _, height, width = images.shape
+    draws = count if per == "image" else 1
+    offsets = torch.randint(2 * padding + 1, (2, draws, 1), generator=generator).to(images.device)
+    flipped = (torch.rand(draws, 1, generator=generator) < 0.5).to(images.device)
+    columns = torch.arange(width, device=images.device)
+    rows = offsets[0] + torch.arange(height, device=images.device)  # [B, H]
+    columns = offsets[1] + torch.where(flipped, columns.flip(0), columns)  # [B, W]
+    batch = torch.arange(count, device=images.device)[:, None, None]
+    padded = F.pad(images, (padding,) * 4)
+    return padded[batch, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
+
+
+def random_flip(images: Tensor, generator: Generator) -> Tensor:
+    """Mirrors every second image, at random. [B, C, H, W] to the same."""
+    flipped = (torch.rand(len(images), 1, 1, 1, generator=generator) < 0.5).to(images.device)
+    return torch.where(flipped, images.flip(3), images)
+
+
+def random_resized_crop(images: Tensor, generator: Generator) -> Tensor:
+    """Cuts a rectangle of 8 to 100 % of the area and of aspect ratio 3/4 to 4/3 out of each image and brings it to
+    the size of the image, bilinear: the transform of ImageNet training. [B, C, S, S] to the same.
+
+    Where torchvision draws again when a rectangle does not fit, its longer side is cut to the image's here.
+    """
+    count = len(images)
+    area = uniform((count,), 0.08, 1, generator)
+    ratio = uniform((count,), math.log(3 / 4), math.log(4 / 3), generator).exp()
+    extent = torch.stack([(area * ratio).sqrt(), (area / ratio).sqrt()], dim=1).clamp(max=1)  # width, height
+    centre = (1 - extent) * uniform((count, 2), -1, 1, generator)
+    matrices = torch.cat([torch.diag_embed(extent), centre[:, :, None]], dim=2).to(images)
+    grid = F.affine_grid(matrices, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
 def random_affine(
     images: Tensor, degrees: float, translate: float, scale: tuple[float, float], generator: Generator
 ) -> Tensor:

@@ -9,13 +9,16 @@ from torch import Tensor
 class SeenClasses:
     """Ordered list of the classes met so far. Output unit k of every head belongs to the k-th class ever met.
 
-    known: classes taken as met from the start, in slot order (a pretraining stream knows all of its classes).
+    known: classes taken as met from the start, in slot order (a pretraining stream knows all of its classes). With
+    several domains a raw label is domain x num_classes + class: it counts as met once the class was met in that domain,
+    and its slot is that of the class.
     """
 
-    def __init__(self, num_classes: int, known: int = 0):
+    def __init__(self, num_classes: int, known: int = 0, num_domains: int = 1):
         self.num_classes = num_classes
-        self.labels: list[int] = list(range(known))
-        self._slot = torch.full((num_classes,), -1, dtype=torch.int64)
+        self.labels: list[int] = list(range(known))  # of classes, by slot
+        self.met: list[int] = list(range(known))  # raw labels, in order
+        self._slot = torch.full((num_domains * num_classes,), -1, dtype=torch.int64)
         self._slot[:known] = torch.arange(known)
 
     def __len__(self) -> int:
@@ -24,21 +27,23 @@ class SeenClasses:
     def add(self, labels: Tensor) -> None:
         """Registers the classes of a batch of raw labels [B], in the order of their first row."""
         new = labels[self._slot[labels] < 0]
-        for label in dict.fromkeys(new.tolist()):  # at most once per class and run
-            self._slot[label] = len(self.labels)
-            self.labels.append(label)
+        for label in dict.fromkeys(new.tolist()):  # at most once per class, domain and run
+            self.met.append(label)
+            if label % self.num_classes not in self.labels:
+                self.labels.append(label % self.num_classes)
+            self._slot[label] = self.labels.index(label % self.num_classes)
 
     def slots(self, labels: Tensor) -> Tensor:
         """Raw labels [B] -> slots [B]; -1 for a class not met yet."""
         return self._slot[labels]
 
     def state_dict(self) -> dict:
-        return {"labels": list(self.labels)}
+        return {"met": list(self.met)}
 
     def load_state_dict(self, state: dict) -> None:
-        self.labels = []
+        self.labels, self.met = [], []
         self._slot.fill_(-1)
-        self.add(torch.tensor(state["labels"], dtype=torch.int64))
+        self.add(torch.tensor(state["met"], dtype=torch.int64))
 
 
 def mask_unseen(logits: Tensor, seen: int) -> Tensor:

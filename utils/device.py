@@ -36,6 +36,13 @@ def autocast(device: torch.device, precision: str) -> Callable[[], contextlib.Ab
     return lambda: torch.autocast(device.type, dtype=torch.bfloat16)
 
 
+def full_precision(tensor: torch.Tensor) -> contextlib.AbstractContextManager:
+    """A context in which autocast is off for the tensor's device."""
+    if tensor.device.type == "meta":  # knows no autocast
+        return contextlib.nullcontext()
+    return torch.autocast(tensor.device.type, enabled=False)
+
+
 def random_states(device: torch.device) -> dict[str, torch.Tensor]:
     """States of torch's global generators that a run on `device` draws from."""
     states = {"cpu": torch.get_rng_state()}

@@ -15,11 +15,13 @@ HELP = ("-h", "--help")
 
 @dataclass(frozen=True)
 class Plan:
-    """One run, or one per seed. method: its class. host: options of the method named by one of its options, if any."""
+    """One run, or one per seed. method: its class. data: options of the dataset, None if none is named. host: options
+    of the method named by one of its options, if any."""
 
     method: type
     run: Resolved
     args: Resolved
+    data: Resolved | None = None
     host: Resolved | None = None
 
     def seeds(self) -> tuple[int, ...]:
@@ -35,6 +37,9 @@ class Plan:
         """All options and where each value that is no plain default comes from, for `config.yaml`."""
         settings = {"run": as_dict(self.run.args), "method": as_dict(self.args.args)}
         origin = self.run.origin | self.args.origin
+        if self.data is not None and option_names(type(self.data.args)):
+            settings["data"] = as_dict(self.data.args)
+            origin = self.data.origin | origin
         if self.host is not None:
             settings["host"] = as_dict(self.host.args)
             origin = self.host.origin | origin
@@ -64,7 +69,8 @@ def parse(argv: list[str]) -> Plan | str:
     method = METHODS.load(chosen.model)
     hosts = [_load_host(option, name) for option, name in _hosts_named(method, words).items()]
     parser = Parser(prog="main.py", add_help=False)
-    for cls in (RunArgs, method.Args, *(host.Args for host in hosts)):
+    data = [DATASETS.load(chosen.dataset).Args] if chosen.dataset else []
+    for cls in (RunArgs, method.Args, *(host.Args for host in hosts), *data):
         add_options(parser, cls.__name__, cls)
     plan = make(vars(parser.parse(words)))
     return method_help(plan) if wants_help else plan
@@ -94,14 +100,18 @@ def make(given: dict[str, Any]) -> Plan:
     dataset = DATASETS.resolve(given["dataset"]) if given.get("dataset") else ""
     given = given | {"model": name, "dataset": dataset}
     method = METHODS.load(name)
-    published = [*_fitting(dataset), *_published(method, name, dataset)]
+    fitting = _fitting(dataset)
+    backbone = given.get("backbone") or fitting[0][1].get("backbone") or RunArgs().backbone
+    published = [*fitting, *_published(method, name, dataset, backbone)]
     args = resolve(method.Args, published, given)
+    data = resolve(DATASETS.load(dataset).Args, published, given) if dataset else None
     host, known = None, option_names(RunArgs) | option_names(method.Args)
+    known |= option_names(type(data.args)) if data else set()
     for option in method_options(method.Args):
         host_name = METHODS.resolve(getattr(args.args, option))
         host_class = _load_host(option, host_name)
-        own = _published(method, name, dataset, host_name)
-        published = [*_fitting(dataset), *_published(host_class, host_name, dataset), *own]
+        own = _published(method, name, dataset, backbone, host_name)
+        published = [*fitting, *_published(host_class, host_name, dataset, backbone), *own]
         known |= option_names(host_class.Args)
         host = resolve(host_class.Args, published, given)
         args = resolve(method.Args, published, given)
@@ -112,7 +122,7 @@ def make(given: dict[str, Any]) -> Plan:
             raise UsageError(f"{origin}: published sets {option}, which is no option of the method or the run")
     run = resolve(RunArgs, published, given)
     _check(method, run.args)
-    return Plan(method, run, args, host)
+    return Plan(method, run, args, data, host)
 
 
 def _fitting(dataset: str) -> list[tuple[str, dict[str, Any]]]:
@@ -120,9 +130,13 @@ def _fitting(dataset: str) -> list[tuple[str, dict[str, Any]]]:
     return [(dataset, DATASETS.load(dataset).settings)] if dataset else [("", {})]
 
 
-def _published(method: type, name: str, dataset: str, host: str | None = None) -> list[tuple[str, dict[str, Any]]]:
-    """Values set beside a method, in rising precedence: for all datasets, with a host, for the dataset, for both."""
-    tables = [(name, "*"), (f"{name} on {dataset}", dataset)]
+def _published(
+    method: type, name: str, dataset: str, backbone: str, host: str | None = None
+) -> list[tuple[str, dict[str, Any]]]:
+    """Values set beside a method, in rising precedence: for all runs, with a host, for the network, for the dataset,
+    for host and dataset.
+    """
+    tables = [(name, "*"), (f"{name} on {backbone}", f"backbone {backbone}"), (f"{name} on {dataset}", dataset)]
     if host is not None:
         tables.insert(1, (f"{name} with {host}", f"host {host}"))
         tables.append((f"{name} with {host} on {dataset}", f"host {host} on {dataset}"))
@@ -135,6 +149,12 @@ def _check(method: type, run: RunArgs) -> None:
         run.scenario = method.scenarios[0]
     if run.scenario not in method.scenarios:
         raise UsageError(f"--scenario {run.scenario}: {run.model} runs on {' or '.join(method.scenarios)}")
+    domains = DATASETS.load(run.dataset).max_domains if run.dataset else 0
+    if run.dataset and (run.scenario == "domain-il") != (domains > 0):
+        kind = "comes in domains, --scenario domain-il" if domains else "has no domains"
+        raise UsageError(f"--scenario {run.scenario}: {run.dataset} {kind}")
+    if domains and run.n_tasks > domains:
+        raise UsageError(f"--n_tasks {run.n_tasks}: {run.dataset} has at most {domains} domains")
     if run.seeds is not None and len(set(run.seeds)) < len(run.seeds):
         raise UsageError(f"--seeds {' '.join(map(str, run.seeds))}: a seed stands there twice")
     if run.eval_period == 0:
@@ -163,5 +183,7 @@ def method_help(plan: Plan) -> str:
     add_options(parser, f"options of {run.model}", type(plan.args.args), plan.args)
     if plan.host is not None:
         add_options(parser, "options of its host", type(plan.host.args), plan.host)
+    if plan.data is not None:
+        add_options(parser, f"options of {run.dataset}", type(plan.data.args), plan.data)
     add_options(parser, "options of every run", RunArgs, plan.run)
     return parser.format_help().rstrip()

@@ -23,11 +23,11 @@ class Registry:
     """The files of one folder, each of which defines one subclass of `base`.
 
     folder: "models" or "datasets". base: name of the class in `<folder>/base.py` that entries extend.
-    separator: how words are joined on the command line; "-" and "_" are both understood.
+    separator: how words are joined on the command line; "-" and "_" are both understood. aliases: other names.
     """
 
-    def __init__(self, folder: str, base: str, separator: str):
-        self.folder, self.base, self.separator = folder, base, separator
+    def __init__(self, folder: str, base: str, separator: str, aliases: dict[str, str] | None = None):
+        self.folder, self.base, self.separator, self.aliases = folder, base, separator, aliases or {}
         self.plugins: list[Path] = []
 
     def files(self) -> dict[str, Path]:
@@ -47,6 +47,7 @@ class Registry:
         """The registered spelling of `name`; an unknown name is answered with the nearest one."""
         files = self.files()
         spelt = name.strip().lower().replace("-", self.separator).replace("_", self.separator)
+        spelt = self.aliases.get(spelt, spelt)
         if spelt in files:
             return spelt
         near = difflib.get_close_matches(spelt, files, n=1, cutoff=0.4)
@@ -93,7 +94,7 @@ class Registry:
 
 
 METHODS = Registry("models", "ContinualModel", "_")
-DATASETS = Registry("datasets", "Dataset", "-")
+DATASETS = Registry("datasets", "Dataset", "-", aliases={"seq-imagenet-r": "seq-imr"})
 
 
 def add_plugins(folder: str) -> None:

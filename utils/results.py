@@ -16,9 +16,11 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from utils.args import INCIDENTAL, SEEDS
 from utils.files import writable_folder, written_whole
 from utils.history import History
 from utils.streams import SiBlurry, TaskList
+from utils.tensors import export_pth
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "pandas")
 
@@ -55,14 +57,19 @@ class RunFolder:
         self._write_table("metrics.csv", history.metrics())
         self._write_table("per_class.csv", history.per_class())
 
-    def write_end(self, summary: dict[str, Any], history: History, model) -> None:
-        """`model.safetensors`, `curve.png` and, last, `summary.json`: a folder with a summary is a complete run."""
+    def write_end(self, summary: dict[str, Any], history: History, model, export: str | None) -> None:
+        """`model.safetensors`, `curve.png` and, last, `summary.json`: a folder with a summary is a complete run.
+
+        export: "pth" for `backbone.pth` as well, the bare ViT as the scripts of the GCL repositories load it.
+        """
         from safetensors.torch import save_model
 
         from utils.plots import draw_curve
 
         with written_whole(self.path / "model.safetensors") as temporary:
             save_model(model, str(temporary))  # knows of modules that stand in two places, as a wrapped backbone does
+        if export == "pth":
+            export_pth(model.backbone.state_dict(), self.path / "backbone.pth")
         if not history.metrics()["accuracy"].isna().all():
             draw_curve(
                 self.path / "curve.png",
@@ -81,6 +88,24 @@ class RunFolder:
     def _write_table(self, name: str, table: pd.DataFrame) -> None:
         with written_whole(self.path / name) as temporary:
             table.to_csv(temporary, index=False)
+
+
+def find_complete(results: str, settings: dict[str, Any]) -> Path | None:
+    """The folder of a complete run of the same settings and seeds, whatever machine and folders it used; the newest."""
+    wanted = _deciding(settings)
+    parent = Path(results) / settings["run"]["dataset"] / settings["run"]["model"]
+    for summary in sorted(parent.glob("*/summary.json"), reverse=True):
+        with contextlib.suppress(OSError, ValueError, yaml.YAMLError, KeyError, TypeError, AttributeError):
+            if _deciding(yaml.safe_load((summary.parent / "config.yaml").read_text(encoding="utf-8"))) == wanted:
+                return summary.parent
+    return None
+
+
+def _deciding(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings without those that say where a run happens."""
+    parts = {part: dict(settings.get(part) or {}) for part in ("run", "method", "host", "data")}
+    kept = INCIDENTAL - {*SEEDS}
+    return {part: {name: v for name, v in values.items() if name not in kept} for part, values in parts.items()}
 
 
 def versions() -> dict[str, str]:

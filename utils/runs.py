@@ -48,10 +48,11 @@ class Run:
         return any(defined(self.summary[metric]) for metric in METRICS)
 
     def settings(self) -> dict[str, str]:
-        """Option -> value as text, for all options that decide what was computed. Keys: run.x, method.x, host.x."""
+        """Option -> value as text, for all options that decide what was computed. Keys: run.x, method.x, host.x,
+        data.x."""
         return {
             f"{part}.{name}": str(value)
-            for part in ("run", "method", "host")
+            for part in ("run", "method", "host", "data")
             for name, value in (self.config.get(part) or {}).items()
             if not (part == "run" and name in INCIDENTAL)
         }
@@ -131,7 +132,7 @@ def _parse_config(text: str) -> dict[str, Any]:
     config = yaml.safe_load(text)
     _require(config, ["run"])
     _require(config["run"], ["model", "dataset", "scenario", "seed"])
-    for part in ("method", "host"):
+    for part in ("method", "host", "data"):
         _require(config.get(part) or {}, [])
     return config
 

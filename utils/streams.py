@@ -2,9 +2,10 @@
 
 `SiBlurry` is the stream of general continual learning (Moon et al., ICCV 2023, arXiv:2308.09303), drawn as the
 released trainers of MISA, FlyGCL and MePo draw it, bit for bit. `ClassIncremental` is the classic disjoint split,
-`Shuffled` plain epochs for pretraining, `Episodes` the pseudo task sequences of MePo's meta stage, `Adaptation` the
-pairs of batches of MISA's first stage. All streams are functions of their settings: any batch can be named again by
-(task, epoch, position), which is what a resumed run needs.
+`DomainIncremental` shows all classes under one transform after the other, `Shuffled` is plain epochs for pretraining,
+`Episodes` the pseudo task sequences of MePo's meta stage, `Adaptation` the pairs of batches of MISA's first stage. All
+streams are functions of their settings: any batch can be named again by (task, epoch, position), which is what a
+resumed run needs.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ def make_stream(options, own: dict, targets: Tensor, num_classes: int) -> Stream
         return SiBlurry(targets, num_classes, *rule, seed, batch_size, num_epochs)
     if options.scenario == "class-il":
         return ClassIncremental(targets, num_classes, options.n_tasks, seed, batch_size, num_epochs)
+    if options.scenario == "domain-il":
+        return DomainIncremental(targets, num_classes, options.n_tasks, seed, batch_size, num_epochs)
     if options.scenario == "shuffled":
         return Shuffled(targets, num_classes, seed, batch_size, num_epochs, **own)
     if options.scenario == "adaptation":
@@ -49,6 +52,7 @@ class Stream:
     num_classes: classes of the dataset. num_tasks: sessions. num_epochs: passes over each task.
     known_classes: how many classes count as met before the first image (their slot is their label).
     batches_per_update: how many batches make one update of the method together.
+    num_domains: transforms under which every image comes; labels then are domain x num_classes + class.
     """
 
     num_classes: int
@@ -56,6 +60,7 @@ class Stream:
     num_epochs: int = 1
     known_classes: int = 0
     batches_per_update: int = 1
+    num_domains: int = 1
 
     def batches(self, task: int, epoch: int) -> list[Draw]:
         """The batches of one pass over one task, in order."""
@@ -223,7 +228,28 @@ def _scatter_fixed(moving: list[list], m: int, generator: Generator) -> list[lis
     return [part[k:] + pool[t * size : (t + 1) * size] for t, (part, k) in enumerate(zip(moving, shares))]
 
 
-class ClassIncremental(TaskList):
+class Reshuffled(TaskList):
+    """Tasks whose images come in another random order in every pass."""
+
+    def __init__(
+        self,
+        tasks: list[Tensor],
+        classes: list[list[int]],
+        num_classes: int,
+        seed: int,
+        batch_size: int,
+        num_epochs: int,
+    ):
+        super().__init__(tasks, classes, num_classes, batch_size)
+        self.seed, self.num_epochs = seed, num_epochs
+
+    def batches(self, task: int, epoch: int) -> list[Draw]:
+        indices = self.tasks[task]
+        order = torch.randperm(len(indices), generator=_generator(self.seed, task, epoch))
+        return [Draw(chunk) for chunk in indices[order].split(self.batch_size) if len(chunk)]
+
+
+class ClassIncremental(Reshuffled):
     """Classic class-incremental split: classes in random order, in tasks as equal as possible, reshuffled per pass.
 
     num_tasks = 1 is joint training.
@@ -237,13 +263,21 @@ class ClassIncremental(TaskList):
         order = torch.randperm(num_classes, generator=Generator().manual_seed(seed))
         parts = [part.tolist() for part in torch.tensor_split(order, num_tasks)]
         tasks = [torch.where(torch.isin(targets, torch.tensor(part)))[0] for part in parts]
-        super().__init__(tasks, parts, num_classes, batch_size)
-        self.seed, self.num_epochs = seed, num_epochs
+        super().__init__(tasks, parts, num_classes, seed, batch_size, num_epochs)
 
-    def batches(self, task: int, epoch: int) -> list[Draw]:
-        indices = self.tasks[task]
-        order = torch.randperm(len(indices), generator=_generator(self.seed, task, epoch))
-        return [Draw(chunk) for chunk in indices[order].split(self.batch_size) if len(chunk)]
+
+class DomainIncremental(Reshuffled):
+    """Domain-incremental stream: a task shows the images of all classes under the transform of one domain.
+
+    targets: domain x num_classes + class of every image under every transform, [num_domains x N] (`ImageSet`).
+    """
+
+    def __init__(
+        self, targets: Tensor, num_classes: int, num_domains: int, seed: int, batch_size: int, num_epochs: int
+    ):
+        self.num_domains = num_domains
+        tasks = [torch.where(targets // num_classes == domain)[0] for domain in range(num_domains)]
+        super().__init__(tasks, [list(range(num_classes))] * num_domains, num_classes, seed, batch_size, num_epochs)
 
 
 class Shuffled(Stream):

@@ -52,7 +52,7 @@ class Trainer:
         self.listener = listener or Listener()
         self.device = images.device
         self.history = History()
-        self.seen = SeenClasses(stream.num_classes, stream.known_classes)
+        self.seen = SeenClasses(stream.num_classes, stream.known_classes, stream.num_domains)
         self.task = self.epoch = self.batch = 0  # position: the next batch to train on
         self.images_met = 0  # images of the stream consumed, every pass counted
         self.nominal = eval_period  # images at which the next anytime evaluation is due

@@ -1,0 +1,55 @@
+"""ImageNet-1K (ILSVRC 2012), 1,000 classes, 1,281,167 / 50,000 images; pretraining data of MePo's and MISA's stages.
+
+Russakovsky et al., IJCV 2015, arXiv:1409.0575; 145 GB; terms of access on image-net.org, so it is not fetched.
+Layout: `train/<wnid>/` and, for a test accuracy only, `val/<wnid>/`. `--samples` images per class, drawn once with
+`--subset_seed`, are decoded and used. Training transform of MePo's script: random resized crop, flip, brightness by
+up to 63/255, here on the centre square that is kept of each image.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from torch import Generator, Tensor
+
+from datasets.base import Places, PublicArgs, PublicDataset
+from utils.args import option
+from utils.augment import random_flip, random_resized_crop, uniform
+from utils.decode import class_folders, remembered_listing, sample_classes
+
+
+@dataclass(kw_only=True)
+class ImagenetArgs(PublicArgs):
+    samples: int | None = option(None, "training images per class that are used; default: all", low=1)
+    subset_seed: int = option(0, "which images these are", low=0)
+
+
+class Imagenet(PublicDataset):
+    Args = ImagenetArgs
+    num_classes = 1000
+    folders = ("imagenet", "ImageNet", "ILSVRC2012", "ILSVRC/Data/CLS-LOC")
+    markers = (("train/n01440764",),)
+    counts = (1_281_167, 50_000)
+    address = "https://image-net.org/challenges/LSVRC/2012/"
+    fit = "crop"
+
+    def read(self, folder: Path, places: Places, train: bool) -> tuple[np.ndarray, np.ndarray]:
+        part = folder / ("train" if train else "val")
+        classes, skip_bad = self.class_names(folder / "train"), self.args.skip_bad
+        paths, labels = remembered_listing(
+            part, places.cache, lambda part: class_folders(part, skip_bad, classes), classes, skip_bad
+        )
+        super().check_count(part, len(paths), train)
+        if train and self.args.samples is not None:
+            paths, labels = sample_classes(paths, labels, self.args.samples, self.args.subset_seed)
+        return self.decode(part, paths, labels, places, train)
+
+    def check_count(self, folder: Path, found: int, train: bool) -> None:
+        """Done before the images of each class are chosen."""
+
+    def augment(self, images: Tensor, generator: Generator) -> Tensor:
+        images = random_flip(random_resized_crop(images, generator), generator)
+        factor = uniform((len(images), 1, 1, 1), 1 - 63 / 255, 1 + 63 / 255, generator).to(images.device)
+        return (images * factor).clamp(0, 1)

@@ -1,0 +1,33 @@
+"""WikiArt, paintings of 27 styles, 81,444 images.
+
+Saleh and Elgammal, arXiv:1505.00855, as arranged by the authors of ArtGAN; 25 GB; for non-commercial research. A
+random split of all images, 80/20, seed 0, as in MISA, MePo and FlyGCL. The shorter side becomes 8/7 of the network's
+input and the centre is taken, where the release crops at random, in testing too.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from datasets.base import PublicDataset, authors_split
+from utils.download import Download
+
+
+class SeqWikiart(PublicDataset):
+    num_classes = 27
+    folders = ("wikiart/wikiart", "wikiart")
+    markers = (("Cubism", "Ukiyo_e"),)
+    address = "https://github.com/cs-chan/ArtGAN/tree/master/WikiArt%20Dataset"
+    downloads = (
+        Download(
+            "https://drive.google.com/uc?id=1vTChp3nU5GQeLkPwotrybpUGUXj12BTK", "wikiart.zip", name_inside="wikiart"
+        ),
+    )
+    counts = (65_155, 16_289)
+    fit = "crop"
+    policy = "imagenet"
+
+    def files(self, folder: Path, train: bool) -> tuple[list[Path], list[int]]:
+        paths, labels = self.class_folders(folder)
+        rows = authors_split(len(paths), seed=0, train=train, in_order=True)
+        return [paths[row] for row in rows], [labels[row] for row in rows]
