@@ -13,10 +13,11 @@ from pathlib import Path
 from utils import plan as plans
 from utils.errors import UsageError
 from utils.files import writable_folder
+from utils.signals import Stopped
 
 
 def main(argv: list[str]) -> int:
-    """Exit code: 0 done, 1 the run failed, 2 bad input, 130 interrupted."""
+    """Exit code: 0 done, 1 the run failed, 2 bad input, 75 told to stop (a scheduler may requeue), 130 interrupted."""
     # Threads that wait for each other spin for a moment only, then sleep, so that they do not hold cores that other
     # programs need. Read when torch is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "100000")
@@ -41,23 +42,26 @@ def main(argv: list[str]) -> int:
             raise
         print(f"error: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
         return 2
+    except Stopped as stop:
+        print("stopped, and saved; the same command with --resume auto goes on", file=sys.stderr)
+        return stop.code
     except KeyboardInterrupt:
         print("interrupted; what was measured so far is in the run folder", file=sys.stderr)
         return 130
 
 
-def run(plan: plans.Plan) -> Path:
-    """One run, after the stages whose products it needs; gives its folder."""
+def run(plan: plans.Plan, again: bool = False) -> Path:
+    """One run, after the stages whose products it needs; gives its folder. again: even if it is complete."""
     from setproctitle import setproctitle
 
     options = plan.run.args
     for stage in plan.method.prepare(options, plan.args.args):
         if not stage.output.exists():
             make_product(stage, options)
-    if options.resume == "auto":
-        from utils.results import find_complete
+    if options.resume == "auto" and not again:
+        from utils.results import find_run
 
-        done = find_complete(options.results, plan.settings())
+        done = find_run(options.results, plan.settings(), complete=True)
         if done is not None:
             print(f"{done} is this run, complete; not repeated", file=sys.stderr)
             return done
@@ -104,9 +108,9 @@ def make_product(stage, options) -> None:
     """Runs a stage and keeps its settings beside its product. options: of the run that needs it."""
     writable_folder(stage.output.parent, "--checkpoint_dir")
     print(f"{stage.output} is not there yet; making it with {stage.model} on {stage.dataset}", file=sys.stderr)
-    carried = ("device", "data_dir", "cache_dir", "checkpoint_dir", "results", "plugins")
+    carried = ("device", "data_dir", "cache_dir", "checkpoint_dir", "results", "plugins", "resume", "save_every")
     given = {name: getattr(options, name) for name in carried} | stage.options
-    folder = run(plans.make(given | {"model": stage.model, "dataset": stage.dataset}).with_seed(1))
+    folder = run(plans.make(given | {"model": stage.model, "dataset": stage.dataset}).with_seed(1), again=True)
     shutil.copy(folder / "config.yaml", stage.output.parent / "config.yaml")
 
 
@@ -116,13 +120,14 @@ def train(plan: plans.Plan) -> Path:
     import torch
 
     import backbone
+    from utils import checkpoint, loggers
     from utils import device as devices
-    from utils import loggers
     from utils.contracts import StreamInfo
     from utils.evaluation import Evaluator
     from utils.images import Transform, hold_out, image_set
     from utils.progress import Progress
-    from utils.results import RunFolder
+    from utils.results import RunFolder, find_run
+    from utils.signals import StopRequest
     from utils.streams import TaskList, make_stream
     from utils.training import Trainer
 
@@ -165,38 +170,49 @@ def train(plan: plans.Plan) -> Path:
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)  # a method may freeze some on the way
     torch.manual_seed(options.train_seed)
 
-    folder = RunFolder(options.results, options.dataset, options.model, options.seed)
+    unfinished = find_run(options.results, plan.settings(), complete=False) if options.resume == "auto" else None
     stream_sha256 = stream.sha256() if isinstance(stream, TaskList) else None
     settings = plan.settings() | {"stream_sha256": stream_sha256}
-    folder.write_config(settings)
-    if isinstance(stream, TaskList):
+    if unfinished:
+        folder = RunFolder(unfinished)
+    else:
+        folder = RunFolder.new(options.results, options.dataset, options.model, options.seed)
+        folder.write_config(settings)
+    if isinstance(stream, TaskList) and not unfinished:
         labels = images.labels % dataset.num_classes
         folder.write_stream(stream, [labels[task].tolist() for task in stream.tasks])
     log = loggers.make(options.logger, folder.path, settings)
     title = f"{model.label()} {options.dataset} seed {options.seed}"
-    progress = Progress(folder, title, stream.num_images() * stream.num_epochs, log)
+    request = StopRequest()
+    progress = Progress(folder, title, stream.num_images() * stream.num_epochs, log, options.save_every, request)
     trainer = Trainer(model, stream, images, transform, evaluator, options.online_iter, options.eval_period, progress)
     try:
-        history = trainer.train()
+        state = checkpoint.load(folder.checkpoints, device) if unfinished else None
+        if state is not None:
+            trainer.load_state_dict(state)
+            print(f"{folder.path} goes on after {trainer.images_met} images", file=sys.stderr)
+        with request.listening():
+            history = trainer.train()
+        summary = {
+            "label": model.label(),
+            "model": options.model,
+            "dataset": options.dataset,
+            "scenario": options.scenario,
+            "seed": options.seed,
+            "complete": True,
+            **history.summary(),
+            "samples": trainer.images_met,
+            "seconds": round(trainer.seconds, 3),
+            "trainable_parameters": trainable,
+            "total_parameters": sum(p.numel() for p in model.parameters()),
+            "needs_task_boundaries": model.needs_task_boundaries,
+            "stream_sha256": stream_sha256,
+            "peak_memory_mb": devices.peak_memory_mb(device),
+        }
+        folder.write_end(summary, history, model, options.export)
     finally:
         progress.close()
-    summary = {
-        "label": model.label(),
-        "model": options.model,
-        "dataset": options.dataset,
-        "scenario": options.scenario,
-        "seed": options.seed,
-        "complete": True,
-        **history.summary(),
-        "samples": trainer.images_met,
-        "seconds": round(trainer.seconds, 3),
-        "trainable_parameters": trainable,
-        "total_parameters": sum(p.numel() for p in model.parameters()),
-        "needs_task_boundaries": model.needs_task_boundaries,
-        "stream_sha256": stream_sha256,
-        "peak_memory_mb": devices.peak_memory_mb(device),
-    }
-    folder.write_end(summary, history, model, options.export)
+        folder.close()
     return folder.path
 
 

@@ -6,7 +6,8 @@
 #   bash command/compare_glyphs.sh "--model mvp"        only rows that contain these words; table to runs/compare/
 #
 # About 90 minutes on two CPU cores, estimated from its rows. JOBS rows at a time (default 2), one thread each, so that a
-# row run again gives the same numbers. Further options of main.py can be given through ARGS, e.g. ARGS="--seeds 6 7 8".
+# row run again gives the same numbers. Called again it goes on with what is missing in runs/compare/. Further options of
+# main.py can be given through ARGS, e.g. ARGS="--seeds 6 7 8".
 set -euo pipefail
 
 repo="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -16,7 +17,7 @@ export OMP_NUM_THREADS=1
 
 # The first two rows make the stages that later rows read.
 grep -e "${1:---model}" <<'ROWS' | xargs -P "${JOBS:-2}" -L 1 "$VENV/bin/python" main.py \
-    --dataset seq-glyphs --results runs/compare ${ARGS:---seeds 1 2 3 4 5}
+    --dataset seq-glyphs --results runs/compare --resume auto ${ARGS:---seeds 1 2 3 4 5}
 --model misa
 --model mepo --host dualprompt
 --model joint --host singleprompt

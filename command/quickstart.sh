@@ -6,6 +6,8 @@
 # 1. MISA alone on seq-digits, three seeds, after its prompts were warmed up on glyphs (once, kept in checkpoints/).
 # 2. MePo on the same streams: meta stage and meta covariance on glyphs (once as well), then MISA on top.
 # 3. A table and a figure that compare the two, in runs/quickstart/.
+#
+# Called again it goes on where it stopped; runs that are complete are not repeated.
 set -euo pipefail
 
 repo="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -13,6 +15,7 @@ repo="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 cd "$repo"
 
 for model in misa mepo; do
-    "$VENV/bin/python" main.py --model "$model" --dataset seq-digits --seeds 1 2 3 --results runs/quickstart "$@"
+    "$VENV/bin/python" main.py --model "$model" --dataset seq-digits --seeds 1 2 3 --results runs/quickstart \
+        --resume auto "$@"
 done
 "$VENV/bin/python" -m utils.report runs/quickstart/seq-digits --out runs/quickstart

@@ -92,8 +92,10 @@ class RunArgs:
     checkpoint_dir: str = option("checkpoints", "folder of products that later runs reuse")
     results: str = option("runs", "folder of the results")
     resume: Literal["auto", "never"] = option(
-        "never", "auto: a run of the same settings that is complete in --results is not repeated"
+        "never",
+        "auto: a run of the same settings in --results goes on from its last checkpoint; a complete one stays",
     )
+    save_every: float = option(300.0, "seconds between checkpoints; one is written at every task end, too", low=0)
     export: Literal["pth"] | None = option(None, "also leave the network as backbone.pth, for the authors' scripts")
     logger: Literal["tensorboard", "wandb"] | None = option(None, "also log there, if the package is installed")
     plugins: str | None = option(None, "folder with further models/*.py and datasets/*.py")
@@ -112,6 +114,7 @@ INCIDENTAL = {
     "download",
     "dry_run",
     "resume",
+    "save_every",
     "export",
     "checkpoint_dir",
     "results",

@@ -207,13 +207,14 @@ def decode(path: Path, size: int, fit: Fit) -> np.ndarray:
 
 def _key(folder: Path, paths: list[Path], size: int, fit: Fit) -> str:
     digest = hashlib.sha256(repr((VERSION, size, fit, len(paths))).encode())
+    above = f"{folder}{os.sep}"
     for path in paths:
         try:
             stat = path.stat()
             state = (stat.st_size, stat.st_mtime_ns, stat.st_mode & 0o444)
         except OSError:
             state = None  # named when it is decoded
-        digest.update(repr((os.path.relpath(path, folder), state)).encode())
+        digest.update(repr((str(path).removeprefix(above), state)).encode())
     return digest.hexdigest()[:12]
 
 

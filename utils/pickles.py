@@ -9,16 +9,41 @@ import numpy as np
 
 from utils.errors import UsageError
 
+
+class _Kind:
+    """Stands in for numpy.dtype, whose own state a damaged file could set to anything."""
+
+    def __init__(self, code: str, *_):
+        self.code = code
+
+    def __setstate__(self, state: tuple):
+        self.code = state[1] + self.code  # the order of bytes
+
+
+class _Array:
+    """Stands in for an array, for the same reason."""
+
+    value: np.ndarray
+
+    def __init__(self, *_):
+        """The arguments are those of every array; what counts is the state."""
+
+    def __setstate__(self, state: tuple):
+        _, shape, kind, in_fortran_order, content = state
+        content = content if isinstance(content, bytes) else content.encode("latin-1")
+        self.value = np.frombuffer(content, kind.code).reshape(shape, order="F" if in_fortran_order else "C")
+
+
 # What arrays are made of, in the spelling of Python 2 and numpy 1, and of today.
 ALLOWED = {
-    ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
-    ("numpy._core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
+    ("numpy.core.multiarray", "_reconstruct"): _Array,
+    ("numpy._core.multiarray", "_reconstruct"): _Array,
+    ("numpy", "ndarray"): None,  # an argument that is not looked at
+    ("numpy", "dtype"): _Kind,
 }
 
 
-class _ArrayUnpickler(pickle.Unpickler):
+class _ArrayUnpickler(pickle._Unpickler):  # the one in Python: the other one fills the memory at a damaged index
     def find_class(self, module: str, name: str):
         try:
             return ALLOWED[module, name]
@@ -34,7 +59,10 @@ def read_arrays(file: Path, wanted: dict[str, tuple[int, ...]]) -> dict[str, np.
     try:
         with open(file, "rb") as stream:
             content = _ArrayUnpickler(stream, encoding="latin1").load()
-        found = {name: np.asarray(content[name]) for name in wanted}
+        values = {name: content[name] for name in wanted}
+        found = {
+            name: value.value if isinstance(value, _Array) else np.asarray(value) for name, value in values.items()
+        }
     except Exception as error:  # a damaged pickle raises almost anything
         raise UsageError(f"{file}: cannot be read ({type(error).__name__}: {error}); fetch it again") from None
     for name, shape in wanted.items():

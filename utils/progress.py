@@ -1,4 +1,4 @@
-"""Shows a run while it happens: one bar on a terminal, plain lines elsewhere."""
+"""Looks after a run while it happens: a bar or plain lines on the screen, its files, checkpoints, and stop signals."""
 
 from __future__ import annotations
 
@@ -7,17 +7,25 @@ import time
 
 from tqdm import tqdm
 
+from utils import checkpoint
 from utils.results import RunFolder
+from utils.signals import Stopped, StopRequest
 from utils.training import Listener, Trainer
 
 
 class Progress(Listener):
-    """Keeps the run's files and the screen up to date. total: images of the run, every pass counted."""
+    """Keeps the run's files and the screen up to date. total: images of the run, every pass counted.
+
+    A checkpoint is written every `save_every` seconds, at task ends, and when `request` asks to stop.
+    """
 
     PLAIN_EVERY = 30.0  # seconds between plain lines when there is nothing to evaluate
 
-    def __init__(self, folder: RunFolder, title: str, total: int, loggers: list):
+    def __init__(
+        self, folder: RunFolder, title: str, total: int, loggers: list, save_every: float, request: StopRequest
+    ):
         self.folder, self.title, self.loggers = folder, title, loggers
+        self.save_every, self.request, self._saved = save_every, request, time.monotonic()
         self.total, self._met, self._last_line = total, 0, time.monotonic()
         self.bar = (
             tqdm(total=total, desc=title, unit="img", smoothing=0.1, dynamic_ncols=True)
@@ -31,6 +39,21 @@ class Progress(Listener):
         elif time.monotonic() - self._last_line > self.PLAIN_EVERY:
             self._line(trainer)
         self._met = trainer.images_met
+        if self.request.code is not None or time.monotonic() - self._saved > self.save_every:
+            self.save(trainer)
+
+    def task_ended(self, trainer: Trainer) -> None:
+        self.save(trainer)
+
+    def save(self, trainer: Trainer) -> None:
+        """Writes a checkpoint; one that cannot be written costs a warning. Raises Stopped if the run is to stop."""
+        try:
+            checkpoint.save(self.folder.checkpoints, trainer.state_dict())
+        except OSError as error:
+            print(f"warning: no checkpoint written ({error.strerror or error}); the run goes on", file=sys.stderr)
+        self._saved = time.monotonic()
+        if self.request.code is not None:
+            raise Stopped(self.request.code)
 
     def evaluated(self, trainer: Trainer) -> None:
         self.folder.write_history(trainer.history)

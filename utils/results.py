@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import importlib.metadata
 import itertools
 import json
 import math
+import os
 import platform
 import subprocess
 import time
@@ -16,7 +18,9 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from utils import checkpoint
 from utils.args import INCIDENTAL, SEEDS
+from utils.errors import UsageError
 from utils.files import writable_folder, written_whole
 from utils.history import History
 from utils.streams import SiBlurry, TaskList
@@ -26,16 +30,30 @@ PACKAGES = ("torch", "torchvision", "timm", "numpy", "pandas")
 
 
 class RunFolder:
-    """`<results>/<dataset>/<model>/<timestamp>-seed<k>/`, made anew; two runs never share one."""
+    """`<results>/<dataset>/<model>/<timestamp>-seed<k>/`; only one process at a time has it open."""
 
-    def __init__(self, results: str, dataset: str, model: str, seed: int):
+    def __init__(self, path: Path):
+        self.path, self.checkpoints = path, path / "checkpoints"
+        self._lock = os.open(path / ".lock", os.O_WRONLY | os.O_CREAT)  # freed by the end of the process at the latest
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._lock)
+            raise UsageError(f"{path}: another process is on this run; wait for it, or use other --results") from None
+
+    @classmethod
+    def new(cls, results: str, dataset: str, model: str, seed: int) -> RunFolder:
         parent = writable_folder(Path(results) / dataset / model, "--results")
         name = f"{time.strftime('%Y%m%d-%H%M%S')}-seed{seed}"
         for attempt in itertools.count():  # two runs may start within one second
-            self.path = parent / (f"{name}-{attempt}" if attempt else name)
+            path = parent / (f"{name}-{attempt}" if attempt else name)
             with contextlib.suppress(FileExistsError):
-                self.path.mkdir()
-                return
+                path.mkdir()
+                return cls(path)
+
+    def close(self) -> None:
+        """Lets another process have the run."""
+        os.close(self._lock)
 
     def write_config(self, config: dict[str, Any]) -> None:
         """`config.yaml`: every setting with its origin, package versions and the code's commit."""
@@ -80,6 +98,8 @@ class RunFolder:
             key: None if isinstance(value, float) and math.isnan(value) else value for key, value in summary.items()
         }
         self._write_text("summary.json", json.dumps(plain, indent=2) + "\n")
+        checkpoint.remove(self.checkpoints)
+        (self.path / ".lock").unlink(missing_ok=True)
 
     def _write_text(self, name: str, text: str) -> None:
         with written_whole(self.path / name) as temporary:
@@ -90,14 +110,20 @@ class RunFolder:
             table.to_csv(temporary, index=False)
 
 
-def find_complete(results: str, settings: dict[str, Any]) -> Path | None:
-    """The folder of a complete run of the same settings and seeds, whatever machine and folders it used; the newest."""
+def find_run(results: str, settings: dict[str, Any], complete: bool) -> Path | None:
+    """The newest folder of a run of the same settings and seeds, whatever machine and folders it used.
+
+    complete: one that ended; otherwise one that did not and left a checkpoint.
+    """
     wanted = _deciding(settings)
     parent = Path(results) / settings["run"]["dataset"] / settings["run"]["model"]
-    for summary in sorted(parent.glob("*/summary.json"), reverse=True):
+    for config in sorted(parent.glob("*/config.yaml"), reverse=True):
+        ended = (config.parent / "summary.json").exists()
+        if ended != complete or not (ended or (config.parent / "checkpoints").is_dir()):
+            continue
         with contextlib.suppress(OSError, ValueError, yaml.YAMLError, KeyError, TypeError, AttributeError):
-            if _deciding(yaml.safe_load((summary.parent / "config.yaml").read_text(encoding="utf-8"))) == wanted:
-                return summary.parent
+            if _deciding(yaml.safe_load(config.read_text(encoding="utf-8"))) == wanted:
+                return config.parent
     return None
 
 

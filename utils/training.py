@@ -24,6 +24,9 @@ class Listener:
     def progress(self, trainer: Trainer) -> None:
         """Called after every batch."""
 
+    def task_ended(self, trainer: Trainer) -> None:
+        """Called after every task, when the trainer stands before the next one."""
+
     def evaluated(self, trainer: Trainer) -> None:
         """Called after every evaluation."""
 
@@ -76,6 +79,7 @@ class Trainer:
                 self.epoch, self.batch = self.epoch + 1, 0
             self._tell("end_task")
             self.task, self.epoch = self.task + 1, 0
+            self.listener.task_ended(self)
         self.model.end_stream()
         return self.history
 

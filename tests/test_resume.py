@@ -1,0 +1,243 @@
+"""Runs that are stopped or killed go on from their last checkpoint as if nothing had happened."""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+import main
+from utils import checkpoint
+from utils.errors import UsageError
+from utils.progress import Progress
+from utils.results import RunFolder
+
+ROOT = Path(__file__).resolve().parent.parent
+CPU = torch.device("cpu")
+DIGITS = ["--dataset", "seq-digits", "--n_tasks", "3", "--online_iter", "1", "--eval_period", "300", "--device", "cpu"]
+
+
+@pytest.fixture
+def words(tmp_path, glyph_weights):
+    """Options of a short run inside the test's folder, but for --results."""
+    place = ["--backbone_path", str(glyph_weights), "--checkpoint_dir", str(tmp_path / "products")]
+    return [*DIGITS, *place, "--cache_dir", str(tmp_path / "cache"), "--resume", "auto"]
+
+
+def run_folder(results: Path) -> Path:
+    (folder,) = results.glob("*/*/*")
+    return folder
+
+
+def assert_same_results(one: Path, other: Path) -> None:
+    assert (one / "model.safetensors").read_bytes() == (other / "model.safetensors").read_bytes()
+    assert (one / "per_class.csv").read_bytes() == (other / "per_class.csv").read_bytes()
+    tables = [pd.read_csv(folder / "metrics.csv").drop(columns="seconds").to_csv() for folder in (one, other)]
+    assert tables[0] == tables[1]
+    assert not (one / "checkpoints").exists() and not (other / "checkpoints").exists()
+
+
+@pytest.fixture
+def stop_after(monkeypatch):
+    """Lets a run be asked to stop after that many batches."""
+
+    def set_up(batches: int, code: int = 75):
+        seen, progress = [0], Progress.progress
+
+        def counting(self, trainer):
+            seen[0] += 1
+            if seen[0] == batches:
+                self.request.code = code
+            progress(self, trainer)
+
+        monkeypatch.setattr(Progress, "progress", counting)
+
+    return set_up
+
+
+METHODS = {
+    "er": ["--model", "er"],
+    "coda": ["--model", "coda"],
+    "flyprompt": ["--model", "flyprompt", "--rp_dim", "64"],
+    "joint": ["--model", "joint", "--updates", "1"],
+    "mepo_meta": [
+        "--model",
+        "mepo_meta",
+        "--samples",
+        "4",
+        "--meta_epochs",
+        "2",
+        "--group_size",
+        "10",
+        "--num_tasks",
+        "5",
+    ],
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_stopped_run_goes_on_exactly(method, words, stop_after, monkeypatch, tmp_path, capsys):
+    if method == "mepo_meta":  # a stage has no tasks and no evaluation
+        words = [w for pair in zip(words[::2], words[1::2], strict=True) if pair[0] != "--n_tasks" for w in pair]
+    words = [*METHODS[method], *words]
+    assert main.main([*words, "--results", str(tmp_path / "whole")]) == 0
+    broken = [*words, "--results", str(tmp_path / "broken")]
+    for batches in (3, 9):  # twice
+        with monkeypatch.context():
+            stop_after(batches)
+            assert main.main(broken) == 75
+        monkeypatch.undo()
+        assert "--resume auto goes on" in capsys.readouterr().err
+        assert len(list((run_folder(tmp_path / "broken") / "checkpoints").iterdir())) <= checkpoint.KEPT
+    assert main.main(broken) == 0
+    assert " goes on after " in capsys.readouterr().err
+    assert_same_results(run_folder(tmp_path / "whole"), run_folder(tmp_path / "broken"))
+
+
+def start(words: list[str]) -> subprocess.Popen:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen([sys.executable, "main.py", *words], cwd=ROOT, env=environment, stderr=subprocess.PIPE)
+
+
+def wait_for_checkpoint(results: Path, process: subprocess.Popen, number: int) -> None:
+    until = time.monotonic() + 120
+    while not list(results.glob(f"*/*/*/checkpoints/{number:06}")):
+        assert process.poll() is None and time.monotonic() < until
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_signals_at_any_moment_change_nothing(number, code, words, tmp_path):
+    words = ["--model", "er", *words, "--save_every", "0"]
+    assert main.main([*words, "--results", str(tmp_path / "whole")]) == 0
+    broken = [*words, "--results", str(tmp_path / "broken")]
+    for after in (2, 12):
+        with start(broken) as process:
+            wait_for_checkpoint(tmp_path / "broken", process, after)
+            process.send_signal(number)
+            error = process.communicate()[1].decode()
+        assert process.returncode == code, error
+        assert "Traceback" not in error
+    assert main.main(broken) == 0
+    assert_same_results(run_folder(tmp_path / "whole"), run_folder(tmp_path / "broken"))
+
+
+def test_damaged_checkpoint_is_passed_over(words, stop_after, monkeypatch, tmp_path, capsys):
+    words = ["--model", "er", *words, "--save_every", "0"]
+    assert main.main([*words, "--results", str(tmp_path / "whole")]) == 0
+    broken = [*words, "--results", str(tmp_path / "broken")]
+    stop_after(6)
+    assert main.main(broken) == 75
+    monkeypatch.undo()
+    old, new = sorted((run_folder(tmp_path / "broken") / "checkpoints").iterdir())
+    content = bytearray((new / checkpoint.TENSORS).read_bytes())
+    content[-5] ^= 1
+    (new / checkpoint.TENSORS).write_bytes(content)
+    assert main.main(broken) == 0
+    assert f"{new} is damaged" in capsys.readouterr().err
+    assert_same_results(run_folder(tmp_path / "whole"), run_folder(tmp_path / "broken"))
+
+
+def test_full_disk_costs_a_warning(words, monkeypatch, tmp_path, capsys):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(checkpoint, "save", full)
+    assert main.main(["--model", "er", *words, "--results", str(tmp_path)]) == 0
+    assert "warning: no checkpoint written (No space left on device); the run goes on" in capsys.readouterr().err
+
+
+def test_other_settings_are_another_run(words, stop_after, monkeypatch, tmp_path):
+    words = ["--model", "er", *words, "--results", str(tmp_path)]
+    stop_after(3)
+    assert main.main(words) == 75
+    monkeypatch.undo()
+    assert main.main([*words, "--lr", "0.01"]) == 0
+    assert len(list(tmp_path.glob("*/*/*/config.yaml"))) == 2
+
+
+def test_one_process_per_run(tmp_path):
+    held = RunFolder(tmp_path)
+    with pytest.raises(UsageError, match="another process is on this run"):
+        RunFolder(tmp_path)
+    assert held.path == tmp_path
+
+
+# The files
+
+
+def some_state() -> dict:
+    shared = torch.arange(6.0)
+    return {
+        "numbers": [1, 2.5, -0.0, True, None, "text", math.inf],
+        "pair": (1, [2]),
+        7: {"key": shared, "again": shared, "view": shared[2:4], "turned": shared.view(2, 3).T},
+        "empty": [torch.zeros(0), torch.zeros(0, 3, dtype=torch.int64)],
+        "bytes": torch.arange(5, dtype=torch.uint8),
+    }
+
+
+def assert_same(one, other) -> None:
+    assert type(one) is type(other)
+    if isinstance(one, torch.Tensor):
+        assert one.dtype == other.dtype and torch.equal(one, other)
+    elif isinstance(one, dict):
+        assert list(one) == list(other)
+        for key in one:
+            assert_same(one[key], other[key])
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other)
+        for pair in zip(one, other, strict=True):
+            assert_same(*pair)
+    else:
+        assert repr(one) == repr(other)
+
+
+def test_state_comes_back_as_it_was(tmp_path):
+    checkpoint.save(tmp_path / "checkpoints", some_state())
+    assert_same(checkpoint.load(tmp_path / "checkpoints", CPU), some_state())
+
+
+def test_what_cannot_be_kept_is_refused(tmp_path):
+    with pytest.raises(TypeError, match="cannot hold set"):
+        checkpoint.save(tmp_path, {"a": {1}})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_are_kept(tmp_path):
+    for value in range(4):
+        checkpoint.save(tmp_path, {"value": value})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["000003", "000004"]
+    assert checkpoint.load(tmp_path, CPU) == {"value": 3}
+
+
+@pytest.mark.parametrize("part", [checkpoint.TENSORS, checkpoint.TREE, checkpoint.MANIFEST])
+def test_damage_anywhere_is_noticed(part, tmp_path, capsys):
+    checkpoint.save(tmp_path, {"tensor": torch.zeros(1)})
+    newest = checkpoint.save(tmp_path, {"tensor": torch.ones(1)})
+    whole = (newest / part).read_bytes()
+    for place in range(0, len(whole), max(1, len(whole) // 40)):
+        for damaged in (whole[:place], whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :]):
+            (newest / part).write_bytes(damaged)
+            assert checkpoint.load(tmp_path, CPU)["tensor"].item() == 0
+            assert capsys.readouterr().err.startswith(f"warning: {newest} is damaged")
+    (newest / part).unlink()
+    assert checkpoint.load(tmp_path, CPU)["tensor"].item() == 0
+
+
+def test_failed_save_leaves_the_old_ones(tmp_path, monkeypatch):
+    checkpoint.save(tmp_path, {"value": 1})
+    monkeypatch.setattr(checkpoint, "_sync", lambda path: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
+    with pytest.raises(OSError, match="full"):
+        checkpoint.save(tmp_path, {"value": 2})
+    assert [path.name for path in tmp_path.iterdir()] == ["000001"]
+    assert checkpoint.load(tmp_path, CPU) == {"value": 1}

@@ -1,0 +1,133 @@
+"""Checkpoints of a run: whole or absent, hashed, and read without running what is in them.
+
+A checkpoint is a folder `<run>/checkpoints/<number>/` of state.safetensors (every tensor), state.json (everything
+else, and where the tensors belong) and, written last, manifest.json with the SHA-256 of both. It is made under another
+name and renamed when it is on the disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+TENSORS, TREE, MANIFEST = "state.safetensors", "state.json", "manifest.json"
+KEPT = 2  # checkpoints of a run
+
+
+def save(folder: Path, state: dict[str, Any]) -> Path:
+    """Writes a checkpoint below `folder` and removes all but the newest.
+
+    state: dicts, lists and tuples of tensors, numbers, strings and None. Raises OSError, after which `folder` holds
+    what it held before.
+    """
+    folder.mkdir(exist_ok=True)
+    number = 1 + max((int(path.name) for path in _found(folder)), default=0)
+    final, work = folder / f"{number:06}", folder / f".{number:06}.part"
+    shutil.rmtree(work, ignore_errors=True)
+    try:
+        work.mkdir()
+        tensors: dict[tuple, tuple[str, Tensor]] = {}
+        tree = _pack(state, tensors)
+        save_file(dict(tensors.values()), work / TENSORS)
+        (work / TREE).write_text(json.dumps(tree), encoding="utf-8")
+        digests = {part: _sha256(work / part) for part in (TENSORS, TREE)}
+        (work / MANIFEST).write_text(json.dumps(digests), encoding="utf-8")
+        for part in (TENSORS, TREE, MANIFEST, "."):
+            _sync(work / part)
+        os.rename(work, final)
+        _sync(folder)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    for old in _found(folder)[KEPT:]:
+        shutil.rmtree(old, ignore_errors=True)
+    return final
+
+
+def load(folder: Path, device: torch.device) -> dict[str, Any] | None:
+    """State of the newest checkpoint below `folder` that is whole; None if there is none. Says which are damaged.
+
+    Tensors that lay on a GPU come to `device`, the others to the CPU.
+    """
+    for path in _found(folder):
+        try:
+            return _read(path, device)
+        except Exception as error:  # the readers raise many types; whichever it is, the checkpoint is unusable
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            print(f"warning: {path} is damaged ({reason}); not used", file=sys.stderr)
+    return None
+
+
+def remove(folder: Path) -> None:
+    """Takes away the checkpoints of a run that has ended."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _found(folder: Path) -> list[Path]:
+    """Checkpoints below `folder`, newest first."""
+    with contextlib.suppress(OSError):
+        return sorted((path for path in folder.iterdir() if path.name.isdigit()), reverse=True)
+    return []
+
+
+def _read(path: Path, device: torch.device) -> dict[str, Any]:
+    digests = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+    for part in (TENSORS, TREE):
+        if _sha256(path / part) != digests[part]:
+            raise ValueError(f"{part} is not what was written")
+    return _unpack(json.loads((path / TREE).read_text(encoding="utf-8")), load_file(path / TENSORS), device)
+
+
+def _pack(value: Any, tensors: dict[tuple, tuple[str, Tensor]]) -> Any:
+    """`value` as JSON. tensors: place in memory -> (name, copy on the CPU); one that stands twice is written once."""
+    if isinstance(value, Tensor):
+        # An empty tensor has no place, but an identity, as all of the state is alive.
+        place = (value.data_ptr() or id(value), value.dtype, tuple(value.shape), value.stride(), value.device)
+        if place not in tensors:
+            tensors[place] = (str(len(tensors)), value.detach().to("cpu", copy=True).contiguous())
+        return {"tensor": [tensors[place][0], value.device.type != "cpu"]}
+    if isinstance(value, dict):
+        return {"dict": [[_pack(key, tensors), _pack(entry, tensors)] for key, entry in value.items()]}
+    if isinstance(value, list | tuple):
+        return {type(value).__name__: [_pack(entry, tensors) for entry in value]}
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    raise TypeError(f"a state cannot hold {type(value).__name__}")
+
+
+def _unpack(tree: Any, tensors: dict[str, Tensor], device: torch.device) -> Any:
+    if not isinstance(tree, dict):
+        return tree
+    ((kind, content),) = tree.items()
+    if kind == "tensor":
+        name, on_device = content
+        return tensors[name].to(device) if on_device else tensors[name]
+    if kind == "dict":
+        return {_unpack(key, tensors, device): _unpack(entry, tensors, device) for key, entry in content}
+    entries = [_unpack(entry, tensors, device) for entry in content]
+    return tuple(entries) if kind == "tuple" else entries
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        digest = hashlib.sha256()
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+        return digest.hexdigest()
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
