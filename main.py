@@ -134,6 +134,9 @@ def train(plan: plans.Plan) -> Path:
     options, args = plan.run.args, plan.args.args
     device = devices.pick(options.device)
     devices.reset_peak_memory(device)
+    weights = None
+    if options.backbone_path != backbone.RANDOM:  # first, as decoding a large dataset takes its time
+        weights = backbone.weights_file(options.backbone, options.backbone_path, options.checkpoint_dir)
     dataset, places = open_dataset(plan)
     size = places.size
     train_part = dataset.load(places, train=True)
@@ -149,8 +152,7 @@ def train(plan: plans.Plan) -> Path:
 
     torch.manual_seed(options.init_seed)
     network = backbone.build(options.backbone, size).requires_grad_(False)
-    if options.backbone_path != backbone.RANDOM:
-        weights = backbone.weights_file(options.backbone, options.backbone_path, options.checkpoint_dir)
+    if weights is not None:
         report = backbone.load_weights(network, weights)
         if weights.parent != backbone.SHIPPED:
             print(f"{weights}: {report}", file=sys.stderr)

@@ -43,7 +43,8 @@ def _official(folder: Path, train: bool) -> tuple[list[Path], list[int]]:
 
     file = folder / DEVKIT[0 if train else 1]
     try:
-        rows = loadmat(file, squeeze_me=True)["annotations"]
+        with open(file, "rb") as content:
+            rows = loadmat(content, squeeze_me=True)["annotations"]
         names, labels = rows["fname"].tolist(), (rows["class"].astype(int) - 1).tolist()
     except Exception as error:  # the reader raises many types; whichever it is, the file is unusable
         raise UsageError(f"{file}: cannot be read as annotations ({type(error).__name__}: {error})") from None

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from datasets.base import Places, PublicArgs, PublicDataset
 from utils.args import option
 from utils.decode import class_folders, class_names, split_classes
@@ -36,6 +38,11 @@ class SeqFolder(PublicDataset):
     def inspect(self, places: Places) -> None:
         folder = self.find(places.data)
         self.counts = len(self._parts(folder, True)[0]), len(self._parts(folder, False)[0])
+
+    def read(self, folder: Path, places: Places, train: bool) -> tuple[np.ndarray, np.ndarray]:
+        if places.cache.resolve() == folder.resolve() and not (folder / "train").is_dir():
+            raise UsageError(f"--cache_dir {places.cache}: holds the class folders; name another folder")
+        return super().read(folder, places, train)
 
     def check_count(self, folder: Path, found: int, train: bool) -> None:
         """No number is published."""

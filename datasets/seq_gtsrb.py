@@ -36,7 +36,12 @@ class SeqGtsrb(PublicDataset):
     folders = ("GTSRB",)
     address = "https://benchmark.ini.rub.de/gtsrb_dataset.html"
     downloads = (
-        Download(f"{ARCHIVE}GTSRB_Final_Training_Images.zip", "Final_Training.zip", name_inside="GTSRB/Final_Training"),
+        Download(
+            f"{ARCHIVE}GTSRB_Final_Training_Images.zip",
+            "Final_Training.zip",
+            "md5:f33fd80ac59bff73c82d25ab499e03a3",
+            name_inside="GTSRB/Final_Training",
+        ),
         Download(
             f"{ARCHIVE}GTSRB_Final_Test_Images.zip",
             "Final_Test.zip",

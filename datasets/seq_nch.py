@@ -20,8 +20,12 @@ class SeqNch(PublicDataset):
     markers = (("NCT-CRC-HE-100K/ADI", "CRC-VAL-HE-7K/ADI"),)
     address = "https://zenodo.org/records/1214456"
     downloads = (
-        # Zenodo's sum of this file could not be told from that of its variant without normalisation: none is checked.
-        Download(f"{ZENODO}NCT-CRC-HE-100K.zip", "NCT-CRC-HE-100K.zip", name_inside="NCT-CRC-HE-100K"),
+        Download(
+            f"{ZENODO}NCT-CRC-HE-100K.zip",
+            "NCT-CRC-HE-100K.zip",
+            "md5:6fd702d11df6292bc054397ae038a464",  # 035777... is that of its variant without normalisation
+            name_inside="NCT-CRC-HE-100K",
+        ),
         Download(
             f"{ZENODO}CRC-VAL-HE-7K.zip",
             "CRC-VAL-HE-7K.zip",

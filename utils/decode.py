@@ -234,7 +234,8 @@ def _decode_all(folder, paths, size, fit, file, bad_list, title, skip_bad) -> No
         try:
             return decode(path, size, fit)
         except Exception as error:  # Pillow raises many types; whichever it is, the file is no usable image
-            return (str(error).strip().splitlines() or [type(error).__name__])[0]
+            reason = getattr(error, "strerror", None) or str(error).replace(f" {str(path)!r}", "")
+            return (reason.strip().splitlines() or [type(error).__name__])[0]
 
     bad: list[tuple[int, str, str]] = []
     header = {"descr": "|u1", "fortran_order": False, "shape": (len(paths), 3, size, size)}

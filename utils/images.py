@@ -23,7 +23,7 @@ class ImageSet:
         self.device = device
         self._images = images
         if device.type != "cpu" and images.nbytes <= ON_DEVICE_LIMIT:
-            self._images = torch.from_numpy(np.ascontiguousarray(images)).to(device)
+            self._images = torch.from_numpy(np.array(images)).to(device)
 
     def __len__(self) -> int:
         return len(self.labels)
