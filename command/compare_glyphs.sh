@@ -61,6 +61,6 @@ fi
 {
     echo "made by:  bash command/compare_glyphs.sh"
     echo "commit:   $(git rev-parse HEAD)"
-    echo "machine:  $(nproc) cores, $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1), one thread per run"
+    echo "machine:  $(nproc --all) cores, $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1), one thread per run"
     "$VENV/bin/python" -c 'from utils.results import versions; print("versions:", versions())'
 } >results/glyphs/made_by.txt

@@ -13,7 +13,7 @@ from utils.files import written_whole
 # Okabe and Ito's palette, safe for the colour-blind; its yellow is left out since lines vanish on white.
 BLUE, VERMILLION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 PALETTE = (BLUE, VERMILLION, GREEN, PURPLE, "#E69F00", "#56B4E9", "#000000")
-LINE_STYLES = ("-", "--", ":", "-.")
+LINE_STYLES = ("-", "--", ":", "-.", (0, (6, 1, 1, 1, 1, 1)))
 GREY = "0.55"
 
 MAX_COLUMNS = 300  # time bins of a stream picture
