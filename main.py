@@ -154,8 +154,6 @@ def train(plan: plans.Plan) -> Path:
     network = backbone.build(options.backbone, size).requires_grad_(False)
     if weights is not None:
         report = backbone.load_weights(network, weights)
-        if weights.parent != backbone.SHIPPED:
-            print(f"{weights}: {report}", file=sys.stderr)
     info = StreamInfo(
         num_classes=dataset.num_classes,
         num_tasks=stream.num_tasks,
@@ -183,6 +181,8 @@ def train(plan: plans.Plan) -> Path:
     if isinstance(stream, TaskList) and not unfinished:
         labels = images.labels % dataset.num_classes
         folder.write_stream(stream, [labels[task].tolist() for task in stream.tasks])
+    if weights is not None and weights.parent != backbone.SHIPPED:
+        print(f"{weights}: {report}", file=sys.stderr)
     log = loggers.make(options.logger, folder.path, settings)
     title = f"{model.label()} {options.dataset} seed {options.seed}"
     request = StopRequest()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 import shutil
@@ -16,8 +15,9 @@ import pandas as pd
 import pytest
 import yaml
 
+from datasets.base import PublicArgs
 from utils import differences, forgetting, markup, metrics, plots, report, runs, tables
-from utils.args import INCIDENTAL, RunArgs
+from utils.args import INCIDENTAL, RunArgs, option_names
 from utils.evaluation import Accuracy
 from utils.history import History
 
@@ -194,7 +194,7 @@ def test_seeds_and_places_do_not_split_a_row(tmp_path, capsys):
 
 
 def test_incidental_options_exist():
-    assert INCIDENTAL.issubset(field.name for field in dataclasses.fields(RunArgs))
+    assert option_names(RunArgs) | option_names(PublicArgs) >= INCIDENTAL
 
 
 def test_repeated_seed_counts_once(tmp_path, capsys):

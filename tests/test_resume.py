@@ -14,12 +14,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_model
 
 import main
 from utils import checkpoint
 from utils.errors import UsageError
 from utils.progress import Progress
 from utils.results import RunFolder
+from utils.tensors import write_tensors
 
 ROOT = Path(__file__).resolve().parent.parent
 CPU = torch.device("cpu")
@@ -241,3 +243,17 @@ def test_failed_save_leaves_the_old_ones(tmp_path, monkeypatch):
         checkpoint.save(tmp_path, {"value": 2})
     assert [path.name for path in tmp_path.iterdir()] == ["000001"]
     assert checkpoint.load(tmp_path, CPU) == {"value": 1}
+
+
+def test_weights_file_depends_on_the_weights_alone(tmp_path):
+    torch.manual_seed(0)
+    inner = torch.nn.Linear(3, 2)
+    model = torch.nn.ModuleDict({"one": inner, "two": torch.nn.Sequential(inner), "three": torch.nn.Linear(2, 2)})
+    write_tensors(tmp_path / "a", model.state_dict())
+    write_tensors(tmp_path / "b", {name: value for name, value in model.state_dict().items()})
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    assert "__metadata__" not in (tmp_path / "a").read_bytes().decode("latin-1")  # its order changes with the process
+    other = torch.nn.Linear(3, 2)
+    copy = torch.nn.ModuleDict({"one": other, "two": torch.nn.Sequential(other), "three": torch.nn.Linear(2, 2)})
+    load_model(copy, tmp_path / "a")
+    assert_same(dict(copy.state_dict()), dict(model.state_dict()))

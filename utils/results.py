@@ -24,7 +24,7 @@ from utils.errors import UsageError
 from utils.files import writable_folder, written_whole
 from utils.history import History
 from utils.streams import SiBlurry, TaskList
-from utils.tensors import export_pth
+from utils.tensors import export_pth, write_tensors
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "pandas")
 
@@ -80,12 +80,9 @@ class RunFolder:
 
         export: "pth" for `backbone.pth` as well, the bare ViT as the scripts of the GCL repositories load it.
         """
-        from safetensors.torch import save_model
-
         from utils.plots import draw_curve
 
-        with written_whole(self.path / "model.safetensors") as temporary:
-            save_model(model, str(temporary))  # knows of modules that stand in two places, as a wrapped backbone does
+        write_tensors(self.path / "model.safetensors", model.state_dict())
         if export == "pth":
             export_pth(model.backbone.state_dict(), self.path / "backbone.pth")
         if not history.metrics()["accuracy"].isna().all():

@@ -106,9 +106,20 @@ def _conversion(path: Path) -> str:
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """A .safetensors file of a flat state dict, from any device."""
+    """A .safetensors file of a flat state dict, from any device; equal states give equal files.
+
+    A tensor that has two names, as in a backbone that a wrapper and its host hold, is written under the first;
+    `safetensors.torch.load_model` fills both.
+    """
+    seen: set[tuple] = set()
+    unique = {}
+    for name, tensor in tensors.items():
+        place = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.device)
+        if tensor.numel() == 0 or place not in seen:
+            unique[name] = tensor.detach().to("cpu", copy=True).contiguous()
+            seen.add(place)
     with written_whole(path) as temporary:
-        save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, temporary)
+        save_file(unique, temporary)
 
 
 def export_pth(state: dict[str, Tensor], path: Path) -> None:
