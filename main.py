@@ -57,7 +57,7 @@ def run(plan: plans.Plan, again: bool = False) -> Path:
     options = plan.run.args
     for stage in plan.method.prepare(options, plan.args.args):
         if not stage.output.exists():
-            make_product(stage, options)
+            make_product(stage, plan)
     if options.resume == "auto" and not again:
         from utils.results import find_run
 
@@ -104,12 +104,14 @@ def open_dataset(plan: plans.Plan):
     return dataset, Places(Path(options.data_dir), Path(options.cache_dir), size)
 
 
-def make_product(stage, options) -> None:
-    """Runs a stage and keeps its settings beside its product. options: of the run that needs it."""
+def make_product(stage, plan: plans.Plan) -> None:
+    """Runs a stage and keeps its settings beside its product. plan: of the run that needs it."""
+    options = plan.run.args
     writable_folder(stage.output.parent, "--checkpoint_dir")
     print(f"{stage.output} is not there yet; making it with {stage.model} on {stage.dataset}", file=sys.stderr)
     carried = ("device", "data_dir", "cache_dir", "checkpoint_dir", "results", "plugins", "resume", "save_every")
-    given = {name: getattr(options, name) for name in carried} | stage.options
+    given = {name: getattr(options, name) for name in carried}
+    given |= {name: getattr(plan.data.args, name, False) for name in ("download", "skip_bad")} | stage.options
     folder = run(plans.make(given | {"model": stage.model, "dataset": stage.dataset}).with_seed(1), again=True)
     shutil.copy(folder / "config.yaml", stage.output.parent / "config.yaml")
 

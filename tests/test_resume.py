@@ -158,6 +158,25 @@ def test_full_disk_costs_a_warning(words, monkeypatch, tmp_path, capsys):
     assert "warning: no checkpoint written (No space left on device); the run goes on" in capsys.readouterr().err
 
 
+def test_state_with_a_loss_that_is_not_finite_is_not_kept(words, monkeypatch, tmp_path, capsys):
+    progress = Progress.progress
+
+    def poisoned(self, trainer):
+        if trainer.images_met > 200:
+            trainer.loss_sum.fill_(math.nan)
+            trainer._recent[-1][2].fill_(math.nan)
+        progress(self, trainer)
+
+    monkeypatch.setattr(Progress, "progress", poisoned)
+    words = ["--model", "er", *words, "--save_every", "0", "--results", str(tmp_path)]
+    assert main.main(words) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("error: the loss is not finite: task 0, pass 0, batch 6, images ")
+    monkeypatch.undo()
+    assert main.main(words) == 0  # from the last good one
+    assert " goes on after 192 images" in capsys.readouterr().err
+
+
 def test_other_settings_are_another_run(words, stop_after, monkeypatch, tmp_path):
     words = ["--model", "er", *words, "--results", str(tmp_path)]
     stop_after(3)

@@ -255,11 +255,19 @@ def test_task_without_images_has_no_value_and_stops_nothing():
     assert run.trainer.history.summary()["A_avg"] == pytest.approx(np.mean(ends[1:]))
 
 
-def test_loss_that_is_not_finite_stops_the_run_with_the_place():
-    run = build("er", n_tasks=1)
-    run.model.loss = lambda batch: run.model.head.bias.sum() * float("nan")
-    with pytest.raises(FloatingPointError, match="task 0, pass 0, at or before batch") as caught:
+def test_loss_that_is_not_finite_stops_the_run_with_its_batch():
+    run = build("er", n_tasks=1, online_iter=2)
+    loss, calls = run.model.loss, []
+
+    def sometimes_nan(batch):
+        calls.append(batch)
+        return loss(batch) * (math.nan if len(calls) == 6 else 1)  # the second update of batch 2
+
+    run.model.loss = sometimes_nan
+    with pytest.raises(FloatingPointError, match="task 0, pass 0, batch 2, images") as caught:
         run.trainer.train()
+    images = run.trainer.stream.batches(0, 0)[2].indices.tolist()
+    assert f"images {' '.join(map(str, images))} of the training part" in str(caught.value)
     assert "--lr" in str(caught.value) and "\n" not in str(caught.value)
 
 

@@ -46,7 +46,11 @@ class Progress(Listener):
         self.save(trainer)
 
     def save(self, trainer: Trainer) -> None:
-        """Writes a checkpoint; one that cannot be written costs a warning. Raises Stopped if the run is to stop."""
+        """Writes a checkpoint; one that cannot be written costs a warning. Raises Stopped if the run is to stop.
+
+        Raises FloatingPointError instead of keeping a state whose loss was not finite.
+        """
+        trainer.check_loss()
         try:
             checkpoint.save(self.folder.checkpoints, trainer.state_dict())
         except OSError as error:

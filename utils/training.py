@@ -61,6 +61,9 @@ class Trainer:
         self.nominal = eval_period  # images at which the next anytime evaluation is due
         self.loss_sum = torch.zeros((), device=self.device)  # since the last row of the history
         self.losses = 0
+        self._recent: list[
+            tuple[str, list[int], torch.Tensor]
+        ] = []  # place, images and loss of batches not checked yet
         self._seconds_before, self._started = 0.0, time.monotonic()
 
     @property
@@ -96,7 +99,7 @@ class Trainer:
             self.batch += 1
             self.images_met += size
             if self.batch % CHECK_EVERY == 0:
-                self._check_loss()
+                self.check_loss()
             if self.eval_period > 0 and self.images_met + size > self.nominal:
                 self.history.add_anytime(self.images_met, self.nominal, self._evaluate(), **self._common())
                 self.nominal += self.eval_period  # once per batch, even if the period is shorter than a batch
@@ -113,12 +116,15 @@ class Trainer:
         self.seen.add(labels)
         slots = self.seen.slots(labels).to(self.device, non_blocking=True)
         transform = self.transform.train if draw.augment else self.transform.test
+        before = self.loss_sum.clone()
         for _ in range(self.online_iter):
             batch = Batch(transform(raw), slots, raw, len(self.seen))
             loss = self.model.observe(batch)
             if loss is not None:
                 self.loss_sum += loss
                 self.losses += 1
+        place = f"task {self.task}, pass {self.epoch}, batch {self.batch}"
+        self._recent.append((place, draw.indices.tolist(), self.loss_sum - before))
         self.model.end_batch(batch)
         return len(labels)
 
@@ -127,17 +133,20 @@ class Trainer:
 
     def _common(self) -> dict[str, Any]:
         """Columns of every row; the mean loss is taken since the row before."""
-        self._check_loss()
+        self.check_loss()
         loss = self.loss_sum.item() / self.losses if self.losses else None
         self.loss_sum.zero_()
         self.losses = 0
         return {"loss": loss, "classes_exposed": len(self.seen), "seconds": round(self.seconds, 3)}
 
-    def _check_loss(self) -> None:
+    def check_loss(self) -> None:
+        """Raises FloatingPointError, which names the batch, if a loss since the last look is not finite."""
+        recent, self._recent = self._recent, []
         if not torch.isfinite(self.loss_sum).item():
+            place, images = next((p, i) for p, i, loss in recent if not torch.isfinite(loss).item())
             raise FloatingPointError(
-                f"the loss is not finite: task {self.task}, pass {self.epoch}, at or before batch {self.batch} "
-                f"({self.images_met} images met); try a smaller --lr or --precision 32"
+                f"the loss is not finite: {place}, images {' '.join(map(str, images))} of the training part; "
+                "try a smaller --lr or --precision 32"
             )
 
     def state_dict(self) -> dict[str, Any]:
