@@ -1,43 +1,34 @@
 """Builds a feature extractor by name and loads its weights.
 
-`make("vit_tiny_glyphs")` is the small network shipped with the project. The names of `backbone.sources` are the
+`build("vit_tiny_glyphs")` is the small network shipped with the project. The names of `backbone.sources` are the
 pretrained ViT-B/16 of the field; any other name is a timm VisionTransformer. Weights come from local files
 (`--backbone_path`, or a known name in `--checkpoint_dir`) and are never downloaded silently.
 """
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from backbone.readers import load_weights
+from backbone.readers import load_weights as load_weights
 from backbone.sources import ARCHITECTURE, SOURCES
 from utils.errors import UsageError
+from utils.files import sha256
 
 SHIPPED = Path(__file__).resolve().parent / "weights"
 RANDOM = "random"  # --backbone_path random: untrained weights, for pretraining
 
 
-def make(
-    name: str, path: str | None = None, image_size: int | None = None, checkpoint_dir: Path | str = "checkpoints"
-) -> VisionTransformer:
-    """The network without a classifier, weights loaded.
-
-    path: a weight file, "random" for untrained weights, or None for the file that belongs to the name.
-    Raises UsageError for an unknown name, missing or unfitting weights, or a network that cannot take prompts.
-    """
-    vit = build(name, image_size)
-    if path != RANDOM:
-        load_weights(vit, weights_file(name, path, checkpoint_dir))
-    return vit
-
-
 def weights_file(name: str, path: str | None, checkpoint_dir: Path | str = "checkpoints") -> Path:
-    """The file whose weights `make` would load. Raises UsageError if none is named and none is known for the name."""
+    """The file with the weights of a network: `path`, or the one that belongs to the name.
+
+    Raises UsageError if it is not there, or the name is unknown.
+    """
     if path is not None:
+        if not Path(path).is_file():
+            raise UsageError(f"--backbone_path {path}: no such file")
         return Path(path)
     if name in SOURCES:
         source = SOURCES[name]
@@ -51,6 +42,7 @@ def weights_file(name: str, path: str | None, checkpoint_dir: Path | str = "chec
         )
     shipped = SHIPPED / f"{name}.safetensors"
     if not shipped.is_file():
+        _architecture(name)
         raise UsageError(f"--backbone {name}: no weights are shipped for it; name a file with --backbone_path")
     return shipped
 
@@ -59,18 +51,14 @@ def fingerprint(name: str, path: str | None, checkpoint_dir: Path | str = "check
     """SHA-256 of the weight file, which is what a product computed from it depends on."""
     if path == RANDOM:
         return RANDOM
-    file = weights_file(name, path, checkpoint_dir)
-    if not file.is_file():
-        raise UsageError(f"{file}: no such weight file")
-    digest = hashlib.sha256()
-    with open(file, "rb") as content:
-        while chunk := content.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
+    return sha256(weights_file(name, path, checkpoint_dir))
 
 
 def build(name: str, image_size: int | None = None) -> VisionTransformer:
-    """The network without a classifier, untrained. Raises UsageError as `make` does."""
+    """The network without a classifier, untrained.
+
+    Raises UsageError for an unknown name, or a network that cannot take prompts or images of this size.
+    """
     if name == "vit_tiny_glyphs":
         if image_size not in (None, 32):
             raise UsageError(f"--backbone {name}: takes images of 32 px, the dataset has {image_size} px")

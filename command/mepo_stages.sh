@@ -3,10 +3,10 @@
 #
 #   bash command/mepo_stages.sh SOURCE [options of main.py]
 #
-# SOURCE: sup21k, sup21k_1k, ibot21k, ibot1k, dino1k or mocov3_1k; the weights lie in CKPT_ROOT (default: checkpoints), ImageNet
-# in DATA_ROOT/imagenet (default: data). The products go to CKPT_ROOT/mepo/SOURCE; those that are there are not made again.
-# Settings of MePo's scripts: 200 images per class, alpha 0.1, 50 pseudo tasks; 5, 2 and 30 meta epochs for sup21k, sup21k_1k
-# and ibot21k. A meta epoch is 1.0 million image passes forward and backward; hours were not measured.
+# SOURCE: sup21k, sup21k_1k, ibot21k, ibot1k, dino1k or mocov3_1k; the weights lie in CKPT_ROOT (default: checkpoints),
+# ImageNet in DATA_ROOT/imagenet (default: data). The products go to CKPT_ROOT/mepo/SOURCE; called again it goes on where it
+# stopped. Settings of MePo's scripts: 200 images per class, alpha 0.1, 50 pseudo tasks; 5, 2 and 30 meta epochs for
+# sup21k, sup21k_1k and ibot21k. A meta epoch is 1.0 million image passes; hours were not measured.
 set -euo pipefail
 
 repo="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -18,7 +18,7 @@ shift
 checkpoints="${CKPT_ROOT:-checkpoints}"
 products="$checkpoints/mepo/$source"
 common=(--dataset imagenet --backbone "$source" --data_dir "${DATA_ROOT:-data}" --checkpoint_dir "$checkpoints"
-    --results "${RESULTS:-runs}" --save_to "$products")
+    --results "${RESULTS:-runs}" --save_to "$products" --resume auto)
 
 case " $* " in
 *" --dry_run "*)

@@ -155,7 +155,7 @@ def products(tmp_path_factory) -> dict[str, str]:
 def glyph_weights(tmp_path_factory):
     """Random weights of vit_tiny_glyphs in a file, large enough to tell digits apart."""
     torch.manual_seed(0)
-    vit = backbones.make("vit_tiny_glyphs", backbones.RANDOM)
+    vit = backbones.build("vit_tiny_glyphs")
     enlarge(vit, std=0.1)
     file = tmp_path_factory.mktemp("weights") / "vit_tiny_glyphs.safetensors"
     save_file(weights_of(vit), file)

@@ -166,7 +166,8 @@ def test_files_of_the_field_are_loaded_by_name(source, name, tmp_path, monkeypat
     save(content(weights_of(origin)), tmp_path / name)
     normed = SOURCES[source].final_norm
     monkeypatch.setattr(backbones, "build", lambda *_: small_vit() if normed else without_norm(small_vit()))
-    vit = backbones.make(source, image_size=32, checkpoint_dir=tmp_path)
+    vit = backbones.build(source, 32)
+    backbones.load_weights(vit, backbones.weights_file(source, None, tmp_path))
     expected = origin if normed else without_norm(origin)
     assert_same_weights(weights_of(vit), weights_of(expected))
     assert_same_features(vit, expected)
@@ -304,7 +305,11 @@ def test_missing_weights_say_where_to_get_and_to_put_them(name, tmp_path):
 
 
 def test_named_file_then_the_first_of_the_known_ones(tmp_path):
-    assert str(backbones.weights_file("dino1k", "elsewhere.pth", tmp_path)) == "elsewhere.pth"
+    named = tmp_path / "elsewhere.pth"
+    with pytest.raises(UsageError, match="elsewhere.pth: no such file"):
+        backbones.weights_file("dino1k", str(named), tmp_path)
+    named.write_bytes(b"named")
+    assert backbones.weights_file("dino1k", str(named), tmp_path) == named
     first, second = SOURCES["ibot1k"].files
     (tmp_path / second).write_bytes(b"second")
     assert backbones.weights_file("ibot1k", None, str(tmp_path)) == tmp_path / second

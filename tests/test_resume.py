@@ -164,7 +164,7 @@ def test_state_with_a_loss_that_is_not_finite_is_not_kept(words, monkeypatch, tm
     def poisoned(self, trainer):
         if trainer.images_met > 200:
             trainer.loss_sum.fill_(math.nan)
-            trainer._recent[-1][2].fill_(math.nan)
+            trainer._recent[-1][3].fill_(math.nan)
         progress(self, trainer)
 
     monkeypatch.setattr(Progress, "progress", poisoned)

@@ -19,7 +19,8 @@ FILE = backbone.SHIPPED / "vit_tiny_glyphs.safetensors"
 @pytest.fixture(scope="module")
 def digits():
     """Class tokens [N, D] and labels [N] of the training and the test digits."""
-    vit, dataset = backbone.make("vit_tiny_glyphs").eval(), SeqDigits()
+    vit, dataset = backbone.build("vit_tiny_glyphs").eval(), SeqDigits()
+    backbone.load_weights(vit, backbone.weights_file("vit_tiny_glyphs", None))
     parts = []
     for train in (True, False):
         images, labels = dataset.load(Path("unused"), train)

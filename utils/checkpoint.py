@@ -8,7 +8,6 @@ name and renamed when it is on the disk.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import shutil
@@ -19,6 +18,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from utils.files import sha256
 
 TENSORS, TREE, MANIFEST = "state.safetensors", "state.json", "manifest.json"
 KEPT = 2  # checkpoints of a run
@@ -40,7 +41,7 @@ def save(folder: Path, state: dict[str, Any]) -> Path:
         tree = _pack(state, tensors)
         save_file(dict(tensors.values()), work / TENSORS)
         (work / TREE).write_text(json.dumps(tree), encoding="utf-8")
-        digests = {part: _sha256(work / part) for part in (TENSORS, TREE)}
+        digests = {part: sha256(work / part) for part in (TENSORS, TREE)}
         (work / MANIFEST).write_text(json.dumps(digests), encoding="utf-8")
         for part in (TENSORS, TREE, MANIFEST, "."):
             _sync(work / part)
@@ -82,7 +83,7 @@ def _found(folder: Path) -> list[Path]:
 def _read(path: Path, device: torch.device) -> dict[str, Any]:
     digests = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
     for part in (TENSORS, TREE):
-        if _sha256(path / part) != digests[part]:
+        if sha256(path / part) != digests[part]:
             raise ValueError(f"{part} is not what was written")
     return _unpack(json.loads((path / TREE).read_text(encoding="utf-8")), load_file(path / TENSORS), device)
 
@@ -115,14 +116,6 @@ def _unpack(tree: Any, tensors: dict[str, Tensor], device: torch.device) -> Any:
         return {_unpack(key, tensors, device): _unpack(entry, tensors, device) for key, entry in content}
     entries = [_unpack(entry, tensors, device) for entry in content]
     return tuple(entries) if kind == "tuple" else entries
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        digest = hashlib.sha256()
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-        return digest.hexdigest()
 
 
 def _sync(path: Path) -> None:

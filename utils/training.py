@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from utils import device as devices
 from utils.classes import SeenClasses
@@ -61,9 +62,8 @@ class Trainer:
         self.nominal = eval_period  # images at which the next anytime evaluation is due
         self.loss_sum = torch.zeros((), device=self.device)  # since the last row of the history
         self.losses = 0
-        self._recent: list[
-            tuple[str, list[int], torch.Tensor]
-        ] = []  # place, images and loss of batches not checked yet
+        # Pass, batch, images and loss of batches that are not checked yet; all of the task at hand.
+        self._recent: list[tuple[int, int, Tensor, Tensor]] = []
         self._seconds_before, self._started = 0.0, time.monotonic()
 
     @property
@@ -123,8 +123,7 @@ class Trainer:
             if loss is not None:
                 self.loss_sum += loss
                 self.losses += 1
-        place = f"task {self.task}, pass {self.epoch}, batch {self.batch}"
-        self._recent.append((place, draw.indices.tolist(), self.loss_sum - before))
+        self._recent.append((self.epoch, self.batch, draw.indices, self.loss_sum - before))
         self.model.end_batch(batch)
         return len(labels)
 
@@ -143,10 +142,10 @@ class Trainer:
         """Raises FloatingPointError, which names the batch, if a loss since the last look is not finite."""
         recent, self._recent = self._recent, []
         if not torch.isfinite(self.loss_sum).item():
-            place, images = next((p, i) for p, i, loss in recent if not torch.isfinite(loss).item())
+            epoch, batch, images = next(row[:3] for row in recent if not torch.isfinite(row[3]).item())
             raise FloatingPointError(
-                f"the loss is not finite: {place}, images {' '.join(map(str, images))} of the training part; "
-                "try a smaller --lr or --precision 32"
+                f"the loss is not finite: task {self.task}, pass {epoch}, batch {batch}, images "
+                f"{' '.join(map(str, images.tolist()))} of the training part; try a smaller --lr or --precision 32"
             )
 
     def state_dict(self) -> dict[str, Any]:
