@@ -47,13 +47,13 @@ class PromptPool(nn.Module):
             score = score * F.normalize(self.frequency[start:stop], p=1, dim=0)
         position = score.topk(count, dim=1, largest=False).indices
         if self.batchwise:
-            chosen, votes = position.unique(return_counts=True)
-            position = chosen[votes.topk(count).indices].expand(len(query), -1)
+            votes = _histogram(position, score.shape[1])
+            position = votes.argsort(descending=True, stable=True)[:count].expand(len(query), -1)
         return distance.gather(1, position), position + start
 
     def count(self, index: Tensor) -> None:
         """Adds the chosen rows [B, ...] of a batch to the counter."""
-        self.counter += (index.reshape(-1, 1) == torch.arange(len(self.counter), device=index.device)).sum(dim=0)
+        self.counter += _histogram(index, len(self.counter))
 
     def update(self) -> Tensor:
         """Moves the counter into the frequency, in training; gives what was counted so far [M], and counts anew."""
@@ -62,6 +62,11 @@ class PromptPool(nn.Module):
         counted = self.frequency - 1 if self.training else self.counter.clone()
         self.counter.zero_()
         return counted
+
+
+def _histogram(index: Tensor, size: int) -> Tensor:
+    """How often each of 0 ... size - 1 occurs in index, [size]. Neither atomic additions nor a wait for the device."""
+    return (index.reshape(-1, 1) == torch.arange(size, device=index.device)).sum(dim=0)
 
 
 def by_block(

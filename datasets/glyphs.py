@@ -48,8 +48,8 @@ class Glyphs(Dataset):
     def augment(self, images: Tensor, generator: Generator) -> Tensor:
         images = random_affine(images, degrees=5, translate=2.5, scale=(0.95, 1.05), generator=generator)
         shape = (len(images), 1, 1, 1)
-        contrast = uniform(shape, 0.9, 1.1, generator).to(images.device)
-        brightness = uniform(shape, -0.05, 0.05, generator).to(images.device)
+        contrast = uniform(shape, 0.9, 1.1, generator).to(images.device, non_blocking=True)
+        brightness = uniform(shape, -0.05, 0.05, generator).to(images.device, non_blocking=True)
         images = ((images - 0.5) * contrast + 0.5 + brightness).clamp(0, 1)
         return glyphs.add_noise(images, generator)
 

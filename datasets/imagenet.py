@@ -51,5 +51,5 @@ class Imagenet(PublicDataset):
 
     def augment(self, images: Tensor, generator: Generator) -> Tensor:
         images = random_flip(random_resized_crop(images, generator), generator)
-        factor = uniform((len(images), 1, 1, 1), 1 - 63 / 255, 1 + 63 / 255, generator).to(images.device)
-        return (images * factor).clamp(0, 1)
+        factor = uniform((len(images), 1, 1, 1), 1 - 63 / 255, 1 + 63 / 255, generator)
+        return (images * factor.to(images.device, non_blocking=True)).clamp(0, 1)

@@ -35,7 +35,7 @@ class PermMnist(SeqMnist):
         return torch.stack([torch.randperm(784, generator=generator) for _ in range(self.max_domains)])
 
     def shift(self, images: Tensor, domains: Tensor) -> Tensor:
-        order = self.permutations[domains].to(images.device)[:, None].expand(-1, images.shape[1], -1)
+        order = self.permutations[domains].to(images.device, non_blocking=True)[:, None].expand(-1, images.shape[1], -1)
         return images.flatten(2).gather(2, order).view(images.shape)
 
     def augment(self, images: Tensor, generator: Generator) -> Tensor:

@@ -25,7 +25,8 @@ class RotMnist(PermMnist):
     def shift(self, images: Tensor, domains: Tensor) -> Tensor:
         count = len(images)
         still, whole = torch.zeros(count), torch.ones(count, 2)
-        matrices = affine_matrices(self.angles[domains], still, whole, torch.zeros(count, 2)).to(images.device)
+        matrices = affine_matrices(self.angles[domains], still, whole, torch.zeros(count, 2))
+        matrices = matrices.to(images.device, non_blocking=True)
         grid = F.affine_grid(matrices, list(images.shape), align_corners=False)
         turned = F.grid_sample(images.float(), grid, mode="nearest", padding_mode="zeros", align_corners=False)
         return turned.to(torch.uint8)

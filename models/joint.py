@@ -50,8 +50,9 @@ class Joint(Wrapper):
         """Images and slots drawn evenly, without repeats, from memory and batch."""
         stored = len(self.memory)
         order = torch.randperm(stored + len(batch.y), generator=self.memory.generator)[: self.args.joint_batch]
-        order = order.to(batch.y.device)
-        old, new = order[order < stored], order[order >= stored] - stored
+        device = batch.y.device
+        old = order[order < stored].to(device, non_blocking=True)
+        new = (order[order >= stored] - stored).to(device, non_blocking=True)
         if not stored:
             return batch.raw[new], batch.y[new]
         images = torch.cat((self.memory.images[old], batch.raw[new]))

@@ -137,10 +137,10 @@ def statistics(features: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def factor(covariance: Tensor) -> Tensor:
-    """Lower Cholesky factor of covariance + RIDGE * I, [D, D]."""
-    return torch.linalg.cholesky(
-        covariance + RIDGE * torch.eye(len(covariance), dtype=covariance.dtype, device=covariance.device)
-    )
+    """Lower Cholesky factor of covariance + RIDGE * I, [D, D]; NaN where there is none."""
+    ridge = RIDGE * torch.eye(len(covariance), dtype=covariance.dtype, device=covariance.device)
+    lower, failed = torch.linalg.cholesky_ex(covariance + ridge)  # unlike `cholesky`, does not wait for the device
+    return lower.masked_fill(failed != 0, torch.nan)
 
 
 def align(
@@ -188,8 +188,6 @@ def load_covariance(file: Path, width: int) -> Tensor:
     scale = np.abs(matrix).max()
     if not np.allclose(matrix, matrix.T, atol=1e-5 * scale):
         raise UsageError(f"--cor_path {file}: is not symmetric, so it is no covariance")
-    try:
-        factor(covariance)
-    except torch.linalg.LinAlgError:
-        raise UsageError(f"--cor_path {file}: is not positive semi-definite, so it is no covariance") from None
+    if factor(covariance).isnan().any():
+        raise UsageError(f"--cor_path {file}: is not positive semi-definite, so it is no covariance")
     return covariance

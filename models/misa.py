@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from models.base import PretrainArgs, Stage, make_stage
 from models.dualprompt import DualPrompt, DualPromptArgs
 from utils.args import RunArgs, option
-from utils.classes import mask_absent
 from utils.contracts import Batch, Session, StreamInfo
 from utils.errors import UsageError
 from utils.tensors import read_tensors
@@ -71,8 +70,8 @@ class Misa(DualPrompt):
         """As for all prompt methods, or -inf for the classes not met since the task began."""
         if self.args.train_mask != "session":
             return super().masked(logits, batch)
-        self.met[batch.y] = True
-        return mask_absent(logits.float(), torch.where(self.met)[0])
+        self.met.index_fill_(0, batch.y, True)
+        return logits.float().masked_fill(~self.met, -torch.inf)
 
 
 def load_prompts(prompts: nn.Parameter, file: Path) -> None:

@@ -88,18 +88,19 @@ def build(
     own: the method's options. run: options of the run. stream: instead of the one that the options describe.
     """
     by_name = isinstance(method, str)
-    usual = {"dataset": "seq-digits", "n_tasks": 3, "batch_size": 16, "online_iter": 1, "eval_period": 64}
+    usual = {"dataset": "seq-digits", "device": "cpu", "n_tasks": 3, "batch_size": 16, "online_iter": 1}
+    usual["eval_period"] = 64
     plan = plans.make(usual | run | (own or {}) | {"model": method if by_name else "er"}).with_seed(run.get("seed", 1))
     options, args = plan.run.args, plan.args.args if by_name else method.Args()
     kind = plan.method if by_name else method
-    dataset = Patches()
-    images = ImageSet(*dataset.load(None, train=True), CPU)
+    dataset, device = Patches(), torch.device(options.device)
+    images = ImageSet(*dataset.load(None, train=True), device)
     if stream is None:
         stream = make_stream(options, kind.stream_options(args), images.labels, dataset.num_classes)
-    transform = Transform(dataset, CPU, options.train_seed, dataset.image_size)
+    transform = Transform(dataset, device, options.train_seed, dataset.image_size)
     evaluator = None
     if kind.evaluated:
-        test_images = ImageSet(*dataset.load(None, train=False), CPU)
+        test_images = ImageSet(*dataset.load(None, train=False), device)
         evaluator = Evaluator(test_images, transform, options.eval_batch_size, options.eval_mask)
     info = StreamInfo(
         num_classes=dataset.num_classes,
@@ -113,7 +114,7 @@ def build(
     )
     vit = tiny_vit().requires_grad_(False)
     torch.manual_seed(options.init_seed)
-    model = kind(vit, info, args)
+    model = kind(vit, info, args).to(device)
     model.optimizer = model.configure_optimizer()
     torch.manual_seed(options.train_seed)
     trainer = Trainer(model, stream, images, transform, evaluator, options.online_iter, options.eval_period, listener)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from models.mepo import RIDGE, Alignment, MepoArgs, align, factor, statistics
 from utils.images import ImageSet
 from utils.registry import METHODS
 from utils.streams import ClassIncremental
-from utils.training import Listener
+from utils.training import Listener, Trainer
 
 # Options that a method needs on so small a stream; the others run with their defaults.
 NEEDED = {
@@ -43,6 +44,9 @@ HOSTS = {
 CASES = [(name, None) for name in METHODS.files() if name not in HOSTS]
 CASES += [(name, host) for name, hosts in HOSTS.items() for host in hosts]
 EVERY_METHOD = pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case[0]}-{case[1]}" if case[1] else case[0])
+
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 
 @pytest.fixture
@@ -441,3 +445,24 @@ def test_meta_stage_saves_the_backbone_before_and_after_every_epoch(tmp_path):
     assert_same_weights(saved[0], before)
     assert not torch.equal(saved[1]["cls_token"], before["cls_token"])
     assert_same_weights(saved[2], weights_of(run.model.backbone))
+
+
+@needs_cuda
+@EVERY_METHOD
+def test_no_training_step_waits_for_the_gpu(start, monkeypatch):
+    step, waits = Trainer._step, set()
+
+    def watched(trainer, draw):
+        if trainer.images_met == 0:  # optimisers and memories are made at the first batch
+            return step(trainer, draw)
+        torch.cuda.set_sync_debug_mode("warn")
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            size = step(trainer, draw)
+        torch.cuda.set_sync_debug_mode("default")
+        waits.update(f"{w.filename}:{w.lineno} {w.message}" for w in caught)
+        return size
+
+    monkeypatch.setattr(Trainer, "_step", watched)
+    start(device="cuda").trainer.train()
+    assert not sorted(waits)

@@ -1,4 +1,7 @@
-"""Batched image transforms: one draw per image, drawn on the CPU and applied on the images' device."""
+"""Batched image transforms: one draw per image, drawn on the CPU and applied on the images' device.
+
+Draws travel without waiting for the device, which may still be at work on the batch before.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ def uniform(shape: tuple[int, ...], low: float, high: float, generator: Generato
 def random_shift(images: Tensor, max_pixels: int, generator: Generator) -> Tensor:
     """Moves each image by up to `max_pixels` in both directions; edge pixels fill the gap. [B, C, H, W] to the same."""
     count, _, height, width = images.shape
-    offsets = torch.randint(2 * max_pixels + 1, (2, count, 1), generator=generator).to(images.device)
+    offsets = torch.randint(2 * max_pixels + 1, (2, count, 1), generator=generator).to(images.device, non_blocking=True)
     padded = F.pad(images, (max_pixels,) * 4, mode="replicate")
     rows = offsets[0] + torch.arange(height, device=images.device)  # [B, H]
     columns = offsets[1] + torch.arange(width, device=images.device)  # [B, W]
@@ -34,8 +37,8 @@ def crop_and_flip(images: Tensor, padding: int, generator: Generator, per: str =
     """
     count, _, height, width = images.shape
     draws = count if per == "image" else 1
-    offsets = torch.randint(2 * padding + 1, (2, draws, 1), generator=generator).to(images.device)
-    flipped = (torch.rand(draws, 1, generator=generator) < 0.5).to(images.device)
+    offsets = torch.randint(2 * padding + 1, (2, draws, 1), generator=generator).to(images.device, non_blocking=True)
+    flipped = (torch.rand(draws, 1, generator=generator) < 0.5).to(images.device, non_blocking=True)
     columns = torch.arange(width, device=images.device)
     rows = offsets[0] + torch.arange(height, device=images.device)  # [B, H]
     columns = offsets[1] + torch.where(flipped, columns.flip(0), columns)  # [B, W]
@@ -46,7 +49,7 @@ def crop_and_flip(images: Tensor, padding: int, generator: Generator, per: str =
 
 def random_flip(images: Tensor, generator: Generator) -> Tensor:
     """Mirrors every second image, at random. [B, C, H, W] to the same."""
-    flipped = (torch.rand(len(images), 1, 1, 1, generator=generator) < 0.5).to(images.device)
+    flipped = (torch.rand(len(images), 1, 1, 1, generator=generator) < 0.5).to(images.device, non_blocking=True)
     return torch.where(flipped, images.flip(3), images)
 
 
@@ -61,7 +64,7 @@ def random_resized_crop(images: Tensor, generator: Generator) -> Tensor:
     ratio = uniform((count,), math.log(3 / 4), math.log(4 / 3), generator).exp()
     extent = torch.stack([(area * ratio).sqrt(), (area / ratio).sqrt()], dim=1).clamp(max=1)  # width, height
     centre = (1 - extent) * uniform((count, 2), -1, 1, generator)
-    matrices = torch.cat([torch.diag_embed(extent), centre[:, :, None]], dim=2).to(images)
+    matrices = torch.cat([torch.diag_embed(extent), centre[:, :, None]], dim=2).to(images, non_blocking=True)
     grid = F.affine_grid(matrices, list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
@@ -77,7 +80,7 @@ def random_affine(
     angle = uniform((count,), -degrees, degrees, generator)
     zoom = uniform((count, 2), *scale, generator)
     shift = uniform((count, 2), -translate, translate, generator) * 2 / torch.tensor([width, height])
-    matrices = affine_matrices(angle, torch.zeros(count), zoom, shift).to(images)
+    matrices = affine_matrices(angle, torch.zeros(count), zoom, shift).to(images, non_blocking=True)
     grid = F.affine_grid(matrices, list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
 

@@ -43,7 +43,7 @@ class ReservoirBuffer:
         Goes through random permutations of the memory, `min(count, len)` positions of each, so that repeats occur only
         when the memory holds fewer than `count` images.
         """
-        position = self.draw_positions(count).to(self.images.device)
+        position = self.draw_positions(count).to(self.images.device, non_blocking=True)
         return tuple(column[position] for column in self.columns)
 
     def draw_positions(self, count: int) -> Tensor:
@@ -68,8 +68,8 @@ class ReservoirBuffer:
         # Of several rows that want one position the last wins; a plain indexed write would leave that open.
         rows = torch.arange(len(target))
         writer = torch.full((self.size + 1,), -1).scatter_reduce(0, target, rows, "amax")[: self.size]
-        position = torch.where(writer >= 0)[0].to(images.device)
-        row = writer[writer >= 0].to(images.device)
+        position = torch.where(writer >= 0)[0].to(images.device, non_blocking=True)
+        row = writer[writer >= 0].to(images.device, non_blocking=True)
         for column, offered in zip(self.columns, rows_of, strict=True):
             column[position] = offered[row]
 

@@ -55,7 +55,7 @@ def mask_unseen(logits: Tensor, seen: int) -> Tensor:
 def mask_absent(logits: Tensor, slots: Tensor) -> Tensor:
     """Batch mask: logits [B, C] with -inf in the columns of classes that do not occur in slots [B]."""
     absent = torch.ones(logits.shape[1], dtype=torch.bool, device=logits.device)
-    absent[slots] = False
+    absent.index_fill_(0, slots, False)  # unlike an assignment, does not wait for the device
     return logits.masked_fill(absent, -torch.inf)
 
 

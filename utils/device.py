@@ -26,6 +26,7 @@ def pick(name: str | None) -> torch.device:
         raise UsageError(f"--device {name}: only cpu and cuda are supported")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UsageError(f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices")
+    torch.backends.cudnn.allow_tf32 = False  # float32 means float32 in convolutions too, as torch has it in products
     return device
 
 

@@ -217,7 +217,7 @@ def add_noise(images: Tensor, generator: Generator) -> Tensor:
     count, _, height, width = images.shape
     deviation = uniform((count, 1, 1, 1), 0.0, 0.05, generator)
     noise = deviation * torch.randn(count, 1, height, width, generator=generator)
-    return (images + noise.to(images.device)).clamp(0, 1)
+    return (images + noise.to(images.device, non_blocking=True)).clamp(0, 1)
 
 
 def to_bytes(images: Tensor) -> np.ndarray:

@@ -33,7 +33,10 @@ class ImageSet:
         indices = self.rows[indices]
         if isinstance(self._images, Tensor):
             return self._images[indices.to(self.device, non_blocking=True)]
-        return torch.from_numpy(self._images[indices.numpy()]).to(self.device, non_blocking=True)
+        images = torch.from_numpy(self._images[indices.numpy()])
+        if self.device.type == "cuda":
+            images = images.pin_memory()  # from any other memory the copy would wait for the work before it
+        return images.to(self.device, non_blocking=True)
 
 
 class DomainSet(ImageSet):

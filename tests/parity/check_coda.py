@@ -83,4 +83,4 @@ def check(case: Case, folder: Path) -> None:
 def accuracy_in(update: dict, kept: torch.Tensor) -> float:
     """Share of the batch that the logits of the update get right among the classes kept."""
     logits = update["logits"].masked_fill(~kept, -torch.inf)
-    return (logits.argmax(dim=1) == update["batch"].y).float().mean().item()
+    return (logits.argmax(dim=1) == update["batch"].y.cpu()).float().mean().item()

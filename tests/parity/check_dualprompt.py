@@ -17,8 +17,8 @@ from utils.evaluation import Evaluator
 from utils.images import ImageSet
 from utils.training import Trainer
 
-from .goldens import Case
-from .replay import CPU, Recorded, Recorder, Unchanged, consecutive, load, load_vit, make_info, set_optimizer, train
+from .goldens import DEVICE, Case
+from .replay import Recorded, Recorder, Unchanged, consecutive, load, load_vit, make_info, set_optimizer, train
 
 TRAIN_MASKS = {
     "seen classes": "seen",
@@ -49,7 +49,7 @@ def replay_case(case: Case, model, recorder: Recorder, after_evaluation=lambda: 
     y = torch.cat([case[f"step{k}/y"] for k in range(steps)])
     tasks = consecutive([len(part) for part in x], settings["batches_per_task"])
     mask = word(settings["eval_logit_mask"], {"seen": "seen", "none": "none"})
-    test_images = ImageSet(case["eval/x"].numpy(), case["eval/y"].numpy(), CPU)
+    test_images = ImageSet(case["eval/x"].numpy(), case["eval/y"].numpy(), DEVICE)
     evaluator = Evaluator(test_images, Unchanged(), len(test_images), mask)
 
     def evaluate(model, seen):
@@ -181,5 +181,5 @@ def check_final(case: Case, model: torch.nn.Module, pool: PromptPool | None = No
         case.close(f"final/{name}", state[name.replace("/", ".")], case.settings["tolerances"]["final"])
     model.eval()
     with torch.no_grad():
-        logits = model(case["eval/x"][case["eval/index"]])
+        logits = model(case["eval/x"][case["eval/index"]].to(DEVICE))
     case.close("eval/logits", logits, case.settings["tolerances"]["loss_logits"])

@@ -14,8 +14,8 @@ from utils.evaluation import Evaluator
 from utils.images import ImageSet
 
 from .check_dualprompt import check_evaluations, check_final, word
-from .goldens import Case
-from .replay import CPU, Recorded, Recorder, Unchanged, consecutive, load, load_vit, make_info, set_optimizer, train
+from .goldens import DEVICE, Case
+from .replay import Recorded, Recorder, Unchanged, consecutive, load, load_vit, make_info, set_optimizer, train
 
 
 def check(case: Case, folder: Path) -> None:
@@ -90,7 +90,7 @@ def check_training(case: Case) -> None:
     assert not frozen, f"{case.name}: trainable is '{config['trainable']}', which is wrong for {frozen[:3]}"
 
     def memory_index() -> Tensor:
-        return torch.tensor([index_of[image.numpy().tobytes()] for image in buffer.images[: len(buffer)]])
+        return torch.tensor([index_of[image.numpy().tobytes()] for image in buffer.images[: len(buffer)].cpu()])
 
     def draw_positions(count: int) -> Tensor:
         k, j = divmod(len(recorder.updates), online_iter)
@@ -106,12 +106,12 @@ def check_training(case: Case) -> None:
     def end_batch(batch) -> None:
         feed_targets(buffer, case[f"step{len(memories)}/draws"])
         Er.end_batch(model, batch)
-        slots = buffer.slots[: len(buffer)].clone() if len(buffer) else torch.empty(0, dtype=torch.int64)
+        slots = buffer.slots[: len(buffer)].clone().cpu() if len(buffer) else torch.empty(0, dtype=torch.int64)
         memories.append((memory_index() if len(buffer) else slots, slots))
 
     buffer.draw_positions, model.end_batch = draw_positions, end_batch
     mask = word(settings["eval_logit_mask"], {"seen": "seen", "none": "none"})
-    test_images = ImageSet(case["eval/x"].numpy(), case["eval/y"].numpy(), CPU)
+    test_images = ImageSet(case["eval/x"].numpy(), case["eval/y"].numpy(), DEVICE)
     evaluator = Evaluator(test_images, Unchanged(), len(test_images), mask)
     trainer = train(
         model,

@@ -21,7 +21,7 @@ from models.mepo_cov import MepoCov, MepoCovArgs
 from models.mepo_meta import MepoMeta, MepoMetaArgs
 
 from .check_dualprompt import check_trainable, make_args, watch, word
-from .goldens import NUMBER, Case
+from .goldens import DEVICE, NUMBER, Case
 from .replay import Recorded, consecutive, load, load_vit, make_info, make_vit, set_optimizer, train
 
 
@@ -52,12 +52,12 @@ def check_align(case: Case, folder: Path) -> None:
 
 
 def aligned_and_gradient(case: Case, name: str, run: dict, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    features = case[f"{name}features"].to(dtype).requires_grad_()
+    features = case[f"{name}features"].to(DEVICE, dtype).requires_grad_()
     with ridge(run["reg"]):
-        target = models.mepo.factor(case[f"{name}target_cov"].to(dtype))
+        target = models.mepo.factor(case[f"{name}target_cov"].to(DEVICE, dtype))
         aligned = models.mepo.align(features, target, run["cor_coef"], run.get("align_form", "released"))
-    aligned.backward(case[f"{name}upstream_grad"].to(dtype))
-    return aligned.detach(), features.grad
+    aligned.backward(case[f"{name}upstream_grad"].to(DEVICE, dtype))
+    return aligned.detach().cpu(), features.grad
 
 
 def ridge(value: float):
@@ -90,7 +90,7 @@ def check_cov(case: Case, folder: Path) -> None:
     for covariance in (model.covariance(), torch.from_numpy(np.load(folder / "images" / "covariance.npy"))):
         case.close("cov", covariance, tolerance["cov_from_images"])
 
-    chunks = case["features"].split(settings["batch_size"])  # the recorded features instead of the network's
+    chunks = case["features"].to(DEVICE).split(settings["batch_size"])  # the recorded features instead of the network's
     with mock.patch.object(models.mepo_cov, "encode", side_effect=chunks):
         case.close("cov", run("features").covariance(), tolerance["cov_from_features"])
 
@@ -141,7 +141,7 @@ def check_meta(case: Case, folder: Path) -> None:
             case.close_to(f"update{last}/vit.{name} as saved", saved[name], weight, tolerance["weights"])
     model.eval()
     with torch.no_grad():
-        logits = model(images[: len(case["eval/logits"])])
+        logits = model(images[: len(case["eval/logits"])].to(DEVICE))
     case.close("eval/logits", logits, tolerance["eval_logits"])
 
 
@@ -195,7 +195,7 @@ def check_aligned_training(case: Case, folder: Path) -> None:
     for name in case.below("final/"):
         case.close(f"final/{name}", state[name.replace("/", ".")], tolerance["final"])
 
-    test_x, single = case["eval/x"], len(case["eval/logits_single_samples"])
+    test_x, single = case["eval/x"].to(DEVICE), len(case["eval/logits_single_samples"])
     case.unread.discard("eval/y")  # no accuracy is stored
     groups = {
         "one_batch": [test_x],

@@ -15,7 +15,7 @@ from utils.tensors import read_tensors
 
 from . import check_dualprompt
 from .check_dualprompt import make_args, word
-from .goldens import Case
+from .goldens import DEVICE, Case
 from .replay import Recorded, load, load_vit, make_info, network, set_optimizer, train
 
 
@@ -74,7 +74,7 @@ def check_adaptation(case: Case, folder: Path) -> None:
         case.close(f"saved/{name}", read_tensors(folder / f"{name}.pt"), settings["tolerances"]["final"])
     model.eval()
     with torch.no_grad():
-        case.close("eval/logits", model(case["eval/x"]), tolerance)
+        case.close("eval/logits", model(case["eval/x"].to(DEVICE)), tolerance)
 
 
 def make_model(case: Case, folder: Path, num_images: int) -> MisaIsa:
@@ -133,15 +133,16 @@ def check_optimizer(case: Case) -> None:
     settings, tolerance = case.settings, case.settings["tolerances"]["loss_logits"]
     formula = "loss(x,y) = mean over all entries of (u tanh(W x + b) - y)^2"
     assert settings["model"].startswith(formula), f"{case.name}: another model, {settings['model']}"
-    weights = {name: value.requires_grad_() for name, value in case.below("method/").items()}
+    weights = {name: value.to(DEVICE).requires_grad_() for name, value in case.below("method/").items()}
     given, base = settings["optimizer"], settings["optimizer"]["base"]
     assert base["name"] == "Adam", f"{case.name}: FAM around {base['name']}"
     numbers = {key: tuple(value) if isinstance(value, list) else value for key, value in base.items() if key != "name"}
     fam = FAM(torch.optim.Adam(weights.values(), **numbers), given["rho"], given["adaptive"])
 
     def backward(part: str) -> Tensor:
-        hidden = torch.tanh(case[f"{part}/x"] @ weights["W"].T + weights["b"])
-        loss = (hidden @ weights["u"].T - case[f"{part}/y"]).square().mean()
+        x, y = case[f"{part}/x"].to(DEVICE), case[f"{part}/y"].to(DEVICE)
+        hidden = torch.tanh(x @ weights["W"].T + weights["b"])
+        loss = (hidden @ weights["u"].T - y).square().mean()
         loss.backward()
         return loss
 

@@ -10,15 +10,15 @@ import torch
 from backbone.ridge import RIDGES, RandomRidge
 from models.ranpac import RanPacArgs
 
-from .goldens import Case
+from .goldens import DEVICE, Case
 
 
 def check(case: Case, folder: Path) -> None:
     config, tolerances = case.settings["config"], case.settings["tolerances"]
-    classifier, eval_x = make_classifier(case), case["eval/x"]
+    classifier, eval_x = make_classifier(case).to(DEVICE), case["eval/x"].to(DEVICE)
     for t, task in enumerate(config["tasks"]):
         for b, size in enumerate(task["batches"]):
-            x, y = case[f"task{t}/batch{b}/x"], case[f"task{t}/batch{b}/y"]
+            x, y = case[f"task{t}/batch{b}/x"].to(DEVICE), case[f"task{t}/batch{b}/y"].to(DEVICE)
             assert len(x) == size
             classifier.add(x, y)
             before = classifier.G.clone(), classifier.Q.clone(), len(classifier.rows)

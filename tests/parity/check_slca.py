@@ -11,7 +11,7 @@ from torch import Generator
 from models.slca import Slca, SlcaArgs, align_classifier, draw_epoch, factor, shifted_means
 
 from . import schedule
-from .goldens import Case
+from .goldens import DEVICE, Case
 from .replay import Recorder, load, load_vit, make_info
 
 
@@ -41,12 +41,12 @@ def check_alignment(case: Case) -> None:
     config, given, tolerance = case.settings["config"], case.settings["optimiser"], case.settings["tolerances"]
     assert given["name"] == "SGD" and given["schedule"].startswith("cosine over ca_epochs, stepped per epoch")
     sizes, num_epochs = config["task_sizes"], config["ca_epochs"]
-    task_of_class = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
-    means = shifted_means(case["stats/mean"], task_of_class, len(sizes) - 1)
+    task_of_class = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes)).to(DEVICE)
+    means = shifted_means(case["stats/mean"].to(DEVICE), task_of_class, len(sizes) - 1)
     case.close("stats/shifted_mean", means, tolerance["final"])
 
-    x, y = case["batch/x"], case["batch/y"]
-    weight, bias = case["head/weight"], case["head/bias"]
+    x, y = case["batch/x"].to(DEVICE), case["batch/y"].to(DEVICE)
+    weight, bias = case["head/weight"].to(DEVICE), case["head/bias"].to(DEVICE)
     case.close("batch/logits0", F.linear(x[0], weight, bias), tolerance["final"])
     batches = list(zip(x, y, strict=True))
     epochs = [batches[k : k + sum(sizes)] for k in range(0, len(batches), sum(sizes))]
@@ -70,8 +70,8 @@ def check_alignment(case: Case) -> None:
 
 def check_draws(case: Case, means: torch.Tensor) -> None:
     """Our own draws come in batches like the case's, and follow the same distributions: six standard errors."""
-    covariance = case["stats/cov"]
-    generator = Generator().manual_seed(case.settings["config"]["seed"])
+    covariance = case["stats/cov"].to(DEVICE)
+    generator = Generator(DEVICE).manual_seed(case.settings["config"]["seed"])
     factors = torch.stack([factor(matrix) for matrix in covariance])
     epochs = [draw_epoch(means, factors, generator) for _ in range(20)]
     shape = [len(epochs[0]), *epochs[0][0][0].shape]

@@ -1,7 +1,8 @@
 """Stored cases of the released implementations: where they lie, and how numbers are compared with them.
 
 A case is `<system>/<case>.json` (settings, tolerances) with `<system>/<case>.npz` (inputs, expected arrays) below the
-folder named by the environment variable GOLDENS, by default `tests/goldens`.
+folder named by the environment variable GOLDENS, by default `tests/goldens`. What a case records is computed again on
+the device named by GOLDENS_DEVICE, by default the CPU.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import torch
 from torch import Tensor
 
 SHIPPED = Path(__file__).resolve().parent.parent / "goldens"
+DEVICE = torch.device(os.environ.get("GOLDENS_DEVICE") or "cpu")
+ELSEWHERE = 1e-3  # of the largest number of an array: what other kernels than the CPU's may differ by
 NUMBER = r"([0-9.]+(?:e[-+]?[0-9]+)?)"
 
 
@@ -73,7 +76,7 @@ class Case:
 
     def equal(self, array: str, actual) -> None:
         """Exact equality of integers, or of copied numbers."""
-        expected, actual = self[array], torch.as_tensor(actual)
+        expected, actual = self[array], torch.as_tensor(actual).cpu()
         self._same_shape(array, expected, actual)
         wrong = (expected != actual).nonzero()
         if len(wrong):
@@ -84,17 +87,19 @@ class Case:
             )
 
     def close(self, array: str, actual, tolerance) -> None:
-        """|actual - expected| <= atol + rtol * |expected|, see `tolerances`. NaN equals NaN."""
+        """|actual - expected| <= atol + rtol * |expected|, see `tolerances`. NaN equals NaN. See also ELSEWHERE."""
         self.close_to(array, actual, self[array], tolerance)
 
     def close_to(self, what: str, actual, expected: Tensor, tolerance) -> None:
         atol, rtol = tolerances(tolerance)
         if not isinstance(actual, Tensor):
             actual = torch.tensor(actual, dtype=torch.float64)  # a Python number would become float32
-        expected, actual = expected.double(), actual.detach().double()
+        expected, actual = expected.double(), actual.detach().cpu().double()
         self._same_shape(what, expected, actual)
         if expected.numel() == 0:
             return
+        if DEVICE.type != "cpu":
+            atol = max(atol, ELSEWHERE * expected.nan_to_num(posinf=0, neginf=0).abs().max().item())
         difference = torch.where(expected.isnan() & actual.isnan(), 0.0, (actual - expected).abs())
         difference = torch.where(actual == expected, 0.0, difference)  # equal infinities
         excess = torch.where(difference.isnan(), torch.inf, difference - (atol + rtol * expected.abs()).nan_to_num())

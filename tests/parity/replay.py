@@ -18,9 +18,7 @@ from utils.images import ImageSet
 from utils.streams import Draw, Stream
 from utils.training import Trainer
 
-from .goldens import Case
-
-CPU = torch.device("cpu")
+from .goldens import DEVICE, Case
 
 
 class Unchanged:
@@ -70,7 +68,8 @@ class Recorder:
         model.observe = self._record_update
 
     def watch(self, **values) -> None:
-        self._values.update({key: v.detach().clone() if isinstance(v, Tensor) else v for key, v in values.items()})
+        for name, value in values.items():
+            self._values[name] = value.detach().clone().cpu() if isinstance(value, Tensor) else value
 
     def watch_head(self, head: nn.Module, logits: str = "logits", features: str = "features") -> None:
         """The input and the output of a module."""
@@ -79,7 +78,7 @@ class Recorder:
     def _record_update(self, batch: Batch) -> Tensor:
         self._values = self.before()
         loss = self._observe(batch)
-        self.updates.append(self._values | {"loss": loss, "batch": batch})
+        self.updates.append(self._values | {"loss": loss.cpu(), "batch": batch})
         return loss
 
     def begin_evaluation(self) -> None:
@@ -97,7 +96,8 @@ class Recorder:
 
 def train(model, stream: Stream, x: Tensor, y: Tensor, online_iter: int = 1, evaluator=None) -> Trainer:
     """The real loop over recorded images x [N, 3, H, W] with raw labels y [N]; evaluates at task ends only."""
-    images = ImageSet(x.numpy(), y.numpy(), CPU)
+    model.to(DEVICE)
+    images = ImageSet(x.numpy(), y.numpy(), DEVICE)
     trainer = Trainer(model, stream, images, Unchanged(), evaluator, online_iter, eval_period=-1)
     trainer.train()
     return trainer

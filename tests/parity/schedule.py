@@ -10,7 +10,7 @@ from utils.classes import SeenClasses
 from utils.evaluation import Accuracy
 from utils.training import Trainer
 
-from .goldens import Case
+from .goldens import DEVICE, Case
 from .replay import Recorded, Recorder, consecutive, network, set_optimizer, train
 
 
@@ -52,7 +52,7 @@ def replay(case: Case, model: ContinualModel, recorder: Recorder) -> Trainer:
     def evaluate(model: ContinualModel, seen: SeenClasses) -> Accuracy:
         model.eval()
         recorder.begin_evaluation()
-        output = model(eval_x)
+        output = model(eval_x.to(DEVICE))
         recorder.end_evaluation(output=output, seen=len(seen))
         model.train()
         return Accuracy(float("nan"), torch.zeros(seen.num_classes))
@@ -83,7 +83,7 @@ def check_steps(case: Case, recorder: Recorder, labels: list[int], mask: str) ->
 
 def competing(batch, mask: str, num_classes: int) -> Tensor:
     kept = torch.zeros(num_classes, dtype=torch.int64)
-    kept[batch.y if mask == "batch" else slice(batch.seen)] = 1
+    kept[batch.y.cpu() if mask == "batch" else slice(batch.seen)] = 1
     return kept
 
 
