@@ -5,6 +5,7 @@ Parses the command line, builds stream, network and method, trains, and leaves a
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sys
@@ -32,7 +33,7 @@ def main(argv: list[str]) -> int:
         for seed in plan.seeds():
             print(run(plan.with_seed(seed)), flush=True)
         return 0
-    except (UsageError, FloatingPointError) as error:
+    except (UsageError, FloatingPointError, MemoryError) as error:
         if "--debug" in argv:
             raise
         print(f"error: {error}", file=sys.stderr)
@@ -41,7 +42,7 @@ def main(argv: list[str]) -> int:
         if "--debug" in argv:
             raise
         print(f"error: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
-        return 2
+        return 1 if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else 2
     except Stopped as stop:
         print("stopped, and saved; the same command with --resume auto goes on", file=sys.stderr)
         return stop.code
@@ -54,25 +55,46 @@ def run(plan: plans.Plan, again: bool = False) -> Path:
     """One run, after the stages whose products it needs; gives its folder. again: even if it is complete."""
     from setproctitle import setproctitle
 
+    from utils.device import out_of_memory
+
     options = plan.run.args
+    writable_folder(Path(options.results), "--results")
     for stage in plan.method.prepare(options, plan.args.args):
         if not stage.output.exists():
             make_product(stage, plan)
-    if options.resume == "auto" and not again:
-        from utils.results import find_run
-
-        done = find_run(options.results, plan.settings(), complete=True)
-        if done is not None:
-            print(f"{done} is this run, complete; not repeated", file=sys.stderr)
-            return done
+    done = None if again else complete_run(plan)
+    if done is not None:
+        print(f"{done} is this run, complete; not repeated", file=sys.stderr)
+        return done
     setproctitle(f"{options.model} {options.dataset} seed{options.seed}")
-    return train(plan)
+    try:
+        return train(plan)
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        sizes = f"--batch_size {options.batch_size}, --eval_batch_size {options.eval_batch_size}"
+        raise MemoryError(
+            f"out of memory with {sizes} and --precision {options.precision}; try smaller ones, or --precision bf16"
+        ) from error
+
+
+def complete_run(plan: plans.Plan) -> Path | None:
+    """The folder of this run if `--resume` asks for one that has ended. Raises UsageError if it names another run."""
+    from utils.results import differences, find_run
+
+    options = plan.run.args
+    if options.resume == "never":
+        return None
+    if options.resume == "auto":
+        return find_run(options.results, plan.settings(), complete=True)
+    different = differences(Path(options.resume), plan.settings())
+    if different:
+        raise UsageError(f"--resume {options.resume}: that run has other settings: {'; '.join(different)}")
+    return Path(options.resume) if (Path(options.resume) / "summary.json").exists() else None
 
 
 def dry_run(plan: plans.Plan) -> str:
     """What a run would do, by the options alone; weights and the products of stages may be missing."""
-    import torch
-
     import backbone
     from utils.dry_run import describe
 
@@ -84,12 +106,21 @@ def dry_run(plan: plans.Plan) -> str:
     except UsageError as error:
         weights, options.backbone_path = f"missing; {error}", backbone.RANDOM
     stages = plan.method.prepare(options, args)
+    return describe(plan, dataset, places.size, lambda info: sketch(plan, info), weights, stages)
 
-    def build(info):
-        with torch.device("meta"):
-            return plan.method(backbone.build(options.backbone, places.size).requires_grad_(False), info, args)
 
-    return describe(plan, dataset, places.size, build, weights, stages)
+def sketch(plan: plans.Plan, info):
+    """The method on the meta device: shapes without numbers. It refuses what the method itself would refuse."""
+    import warnings
+
+    import torch
+
+    import backbone
+
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # weights that are loaded into it go nowhere
+        network = backbone.build(plan.run.args.backbone, info.image_size).requires_grad_(False)
+        return plan.method(network, info, plan.args.args)
 
 
 def open_dataset(plan: plans.Plan):
@@ -109,8 +140,9 @@ def make_product(stage, plan: plans.Plan) -> None:
     options = plan.run.args
     writable_folder(stage.output.parent, "--checkpoint_dir")
     print(f"{stage.output} is not there yet; making it with {stage.model} on {stage.dataset}", file=sys.stderr)
-    carried = ("device", "data_dir", "cache_dir", "checkpoint_dir", "results", "plugins", "resume", "save_every")
+    carried = ("device", "data_dir", "cache_dir", "checkpoint_dir", "results", "plugins", "save_every", "on_nan")
     given = {name: getattr(options, name) for name in carried}
+    given["resume"] = "never" if options.resume == "never" else "auto"
     given |= {name: getattr(plan.data.args, name, False) for name in ("download", "skip_bad")} | stage.options
     folder = run(plans.make(given | {"model": stage.model, "dataset": stage.dataset}).with_seed(1), again=True)
     shutil.copy(folder / "config.yaml", stage.output.parent / "config.yaml")
@@ -125,43 +157,48 @@ def train(plan: plans.Plan) -> Path:
     from utils import checkpoint, loggers
     from utils import device as devices
     from utils.contracts import StreamInfo
+    from utils.dry_run import expected_stream
     from utils.evaluation import Evaluator
     from utils.images import Transform, hold_out, image_set
     from utils.progress import Progress
-    from utils.results import RunFolder, find_run
     from utils.signals import StopRequest
     from utils.streams import TaskList, make_stream
+    from utils.tensors import tensors_sha256
     from utils.training import Trainer
 
     options, args = plan.run.args, plan.args.args
     device = devices.pick(options.device)
     devices.reset_peak_memory(device)
+    # First whatever can be wrong with options and files, as decoding a large dataset takes its time.
     weights = None
-    if options.backbone_path != backbone.RANDOM:  # first, as decoding a large dataset takes its time
+    if options.backbone_path != backbone.RANDOM:
         weights = backbone.weights_file(options.backbone, options.backbone_path, options.checkpoint_dir)
     dataset, places = open_dataset(plan)
-    size = places.size
+    dataset.inspect(places)
+    sketch(plan, expected_stream(plan, dataset, places.size))
+    torch.manual_seed(options.init_seed)
+    network = backbone.build(options.backbone, places.size).requires_grad_(False)
+    if weights is not None:
+        report = backbone.load_weights(network, weights)
+        if weights.parent != backbone.SHIPPED:
+            print(f"{weights}: {report}", file=sys.stderr)
+
     train_part = dataset.load(places, train=True)
     rows, held = hold_out(train_part[1], options.validation) if options.validation > 0 else (None, None)
     images = image_set(dataset, options, train_part, device, rows)
     stream = make_stream(options, plan.method.stream_options(args), images.labels, dataset.num_classes)
-    transform = Transform(dataset, device, options.train_seed, size)
+    transform = Transform(dataset, device, options.train_seed, places.size)
     evaluator = None
     if plan.method.evaluated:
         test_part = dataset.load(places, train=False) if held is None else train_part
         test_images = image_set(dataset, options, test_part, device, held)
         evaluator = Evaluator(test_images, transform, options.eval_batch_size, options.eval_mask)
-
-    torch.manual_seed(options.init_seed)
-    network = backbone.build(options.backbone, size).requires_grad_(False)
-    if weights is not None:
-        report = backbone.load_weights(network, weights)
     info = StreamInfo(
         num_classes=dataset.num_classes,
         num_tasks=stream.num_tasks,
         num_images=stream.num_images(),
         num_updates=stream.num_batches() // stream.batches_per_update * options.online_iter,
-        image_size=size,
+        image_size=places.size,
         seed=options.train_seed,
         augment=transform.train,
         plain=transform.test,
@@ -170,30 +207,26 @@ def train(plan: plans.Plan) -> Path:
     model.optimizer = model.configure_optimizer()
     model.autocast = devices.autocast(device, options.precision)
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)  # a method may freeze some on the way
+    origin = {
+        "stream_sha256": stream.sha256() if isinstance(stream, TaskList) else None,
+        "backbone_sha256": tensors_sha256(model.backbone.state_dict()),
+    }
     torch.manual_seed(options.train_seed)
 
-    unfinished = find_run(options.results, plan.settings(), complete=False) if options.resume == "auto" else None
-    stream_sha256 = stream.sha256() if isinstance(stream, TaskList) else None
-    settings = plan.settings() | {"stream_sha256": stream_sha256}
-    if unfinished:
-        folder = RunFolder(unfinished)
-    else:
-        folder = RunFolder.new(options.results, options.dataset, options.model, options.seed)
-        folder.write_config(settings)
-    if isinstance(stream, TaskList) and not unfinished:
+    settings = plan.settings() | origin
+    folder, state = open_run(options, settings, device)
+    if state is None and isinstance(stream, TaskList):
         labels = images.labels % dataset.num_classes
         folder.write_stream(stream, [labels[task].tolist() for task in stream.tasks])
-    if weights is not None and weights.parent != backbone.SHIPPED:
-        print(f"{weights}: {report}", file=sys.stderr)
     log = loggers.make(options.logger, folder.path, settings)
     title = f"{model.label()} {options.dataset} seed {options.seed}"
     request = StopRequest()
     progress = Progress(folder, title, stream.num_images() * stream.num_epochs, log, options.save_every, request)
-    trainer = Trainer(model, stream, images, transform, evaluator, options.online_iter, options.eval_period, progress)
+    periods = options.online_iter, options.eval_period
+    trainer = Trainer(model, stream, images, transform, evaluator, *periods, progress, options.on_nan == "skip")
     try:
-        state = checkpoint.load(folder.checkpoints, device) if unfinished else None
         if state is not None:
-            trainer.load_state_dict(state)
+            go_on(trainer, state, folder.path)
             print(f"{folder.path} goes on after {trainer.images_met} images", file=sys.stderr)
         with request.listening():
             history = trainer.train()
@@ -206,18 +239,53 @@ def train(plan: plans.Plan) -> Path:
             "complete": True,
             **history.summary(),
             "samples": trainer.images_met,
+            "skipped_updates": trainer.skipped,
             "seconds": round(trainer.seconds, 3),
             "trainable_parameters": trainable,
             "total_parameters": sum(p.numel() for p in model.parameters()),
             "needs_task_boundaries": model.needs_task_boundaries,
-            "stream_sha256": stream_sha256,
+            "stream_sha256": origin["stream_sha256"],
             "peak_memory_mb": devices.peak_memory_mb(device),
         }
         folder.write_end(summary, history, model, options.export)
+    except FloatingPointError as error:
+        kept = next(iter(checkpoint.found(folder.checkpoints)), None)
+        raise FloatingPointError(
+            f"{error}; last good checkpoint: {kept or 'none yet'}; try a smaller --lr, --precision 32, or "
+            f"--resume {folder.path} --on_nan skip"
+        ) from error
     finally:
         progress.close()
         folder.close()
     return folder.path
+
+
+def open_run(options, settings: dict, device):
+    """The folder of a run, and the state of the one that it goes on with; None for a new one."""
+    from utils import checkpoint
+    from utils.results import RunFolder, differences, find_run
+
+    old = find_run(options.results, settings, complete=False) if options.resume == "auto" else None
+    if options.resume not in ("auto", "never"):
+        old = Path(options.resume)
+    if old is None:
+        folder = RunFolder.new(options.results, options.dataset, options.model, options.seed)
+        folder.write_config(settings)
+        return folder, None
+    different = differences(old, settings)
+    if different:
+        raise UsageError(f"{old}: the run to go on with began otherwise: {'; '.join(different)}; use --resume never")
+    folder = RunFolder(old)
+    return folder, checkpoint.load(folder.checkpoints, device)
+
+
+def go_on(trainer, state: dict, folder: Path) -> None:
+    """Puts a trainer where another stood. Raises UsageError if the state is not that of such a run."""
+    try:
+        trainer.load_state_dict(state)
+    except (LookupError, RuntimeError, TypeError, ValueError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UsageError(f"{folder}: its checkpoint does not fit this run ({reason}); use --resume never") from error
 
 
 if __name__ == "__main__":

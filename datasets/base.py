@@ -218,6 +218,8 @@ class PublicDataset(Dataset):
         names = [read_list(Path(file)) for file in lists]
         classes = sorted({name.split("/")[0] for name in names[0] + names[1]})
         self.check_classes(len(classes), f"{lists[0]} and {lists[1]}")
+        if both := sorted({*names[0]} & {*names[1]}):
+            raise UsageError(f"{lists[0]} and {lists[1]}: both name {both[0]} ({len(both)} images in all)")
         label_of = {name: label for label, name in enumerate(classes)}
         own = names[0 if train else 1]
         return [folder / name for name in own], [label_of[name.split("/")[0]] for name in own]

@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -24,8 +23,9 @@ from models.dualprompt import DualPrompt, DualPromptArgs
 from utils.args import RunArgs, option
 from utils.contracts import Batch, StreamInfo
 from utils.errors import UsageError
-from utils.files import writable_folder, written_whole
+from utils.files import writable_folder
 from utils.optim import FAM
+from utils.tensors import write_pth
 
 SCRIPT = "MISA script"
 
@@ -119,8 +119,7 @@ class MisaIsa(DualPrompt):
     def end_stream(self) -> None:
         if self.args.save_to:
             for name, table in zip(("g_prompt.pt", "e_prompt.pt"), self.tables()):
-                with written_whole(Path(self.args.save_to) / name) as temporary, open(temporary, "wb") as file:
-                    torch.save(table.detach().float().cpu().clone(), file)
+                write_pth(table.detach().float().cpu().clone(), Path(self.args.save_to) / name)
 
     def extra_state(self) -> dict[str, Any]:
         kept = self.session_batch

@@ -1,9 +1,11 @@
 """Kills a run at random moments until it is through, and compares it with an unbroken one.
 
     python -m tests.kill --model er --dataset seq-digits --kills 20 [options of main.py]
+    python -m tests.kill --model all --kills 60
 
 Prints how many kills were survived, and how many of the killed runs have metrics.csv (without the clock), per_class.csv
-and model.safetensors as the unbroken run has them, byte for byte. Exit code 0 if all have.
+and model.safetensors as the unbroken run has them, byte for byte. Exit code 0 if all have. `all` is a short run of
+every method and stage, the kills shared among them.
 """
 
 from __future__ import annotations
@@ -17,13 +19,40 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 ROOT = Path(__file__).resolve().parent.parent
+SHORT = ["--dataset", "seq-digits", "--online_iter", "1", "--batch_size", "128", "--device", "cpu"]
+STREAM = ["--n_tasks", "2", "--eval_period", "500"]
+STAGES = {
+    "mepo_meta": ["--samples", "4", "--meta_epochs", "2", "--group_size", "10", "--num_tasks", "5"],
+    "mepo_cov": ["--samples", "50"],
+    "misa_isa": ["--samples", "20", "--num_sessions", "2", "--forget_classes", "2"],
+    "supervised": ["--n_epochs", "2"],
+}
+OWN = {
+    "flyprompt": ["--rp_dim", "64"],
+    "ranpac": ["--rp_dim", "64"],
+    "slca": ["--ca_epochs", "1"],
+    "joint": ["--updates", "1"],
+    "misa": ["--load_pt", "none"],
+    "mepo": ["--host", "misa", "--load_pt", "none", "--meta_path", "none", "--align_stats", "running"],
+}
+
+
+def short_run(method: str, folder: Path) -> list[str]:
+    """Options of a short run of any method on digits that needs no stage. folder: for a covariance."""
+    words = ["--model", method, *SHORT, *(STAGES[method] if method in STAGES else [*STREAM, *OWN.get(method, [])])]
+    if method == "mepo":
+        draws = np.random.default_rng(0).normal(size=(512, 128))
+        np.save(folder / "covariance.npy", draws.T @ draws / len(draws))
+        words += ["--cor_path", str(folder / "covariance.npy")]
+    return words
 
 
 def start(words: list[str], results: Path, log: Path) -> subprocess.Popen:
-    """The run of `words`, in a process group of its own."""
+    """The run of `words`."""
     command = [sys.executable, "main.py", *words, "--results", str(results), "--resume", "auto"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     with open(log, "a") as stream:
@@ -65,21 +94,38 @@ def same(one: Path, other: Path) -> bool:
     return tables[0] == tables[1] and all((first / f).read_bytes() == (second / f).read_bytes() for f in files)
 
 
+def compare(words: list[str], kills: int, folder: Path, draw: random.Random) -> tuple[int, int, int]:
+    """Kills survived, runs that were killed, and how many of these came out as the unbroken one."""
+    words = [*words, "--save_every", "0", "--device", "cpu"]
+    whole, log = folder / "whole", folder / "log"
+    seconds = run_once(words, whole, log)
+    made, runs, identical = 0, 0, 0
+    while made < kills:  # a run may be through before it was killed often enough
+        results = folder / "broken" / str(runs)
+        made += run_killed(words, results, log, kills - made, seconds, draw)
+        runs, identical = runs + 1, identical + same(whole, results)
+    return made, runs, identical
+
+
 def main(argv: list[str]) -> int:
+    from utils.registry import METHODS
+
     parser = argparse.ArgumentParser(prog="python -m tests.kill", description=__doc__.splitlines()[0])
+    parser.add_argument("--model", required=True)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--kill_seed", type=int, default=0)
     options, words = parser.parse_known_args(argv)
-    words += ["--save_every", "0", "--device", "cpu"]
-    with tempfile.TemporaryDirectory() as folder:
-        whole, broken, log = Path(folder) / "whole", Path(folder) / "broken", Path(folder) / "log"
-        seconds = run_once(words, whole, log)
-        draw, made, runs, identical = random.Random(options.kill_seed), 0, 0, 0
-        while made < options.kills:  # a run may be through before it was killed often enough
-            results = broken / str(runs)
-            made += run_killed(words, results, log, options.kills - made, seconds, draw)
-            runs, identical = runs + 1, identical + same(whole, results)
-    print(f"{' '.join(argv)}: survived {made} of {made} kills, {identical} of {runs} runs identical", flush=True)
+    methods = list(METHODS.files()) if options.model == "all" else [options.model]
+    draw, total = random.Random(options.kill_seed), np.zeros(3, dtype=int)
+    for k, method in enumerate(methods):
+        kills = options.kills // len(methods) + (k < options.kills % len(methods))
+        with tempfile.TemporaryDirectory() as folder:
+            run = short_run(method, Path(folder)) if options.model == "all" else ["--model", method, *words]
+            made, runs, identical = compare(run, kills, Path(folder), draw)
+        print(f"{method}: survived {made} of {made} kills, {identical} of {runs} runs identical", flush=True)
+        total += made, runs, identical
+    made, runs, identical = total
+    print(f"in all: survived {made} of {made} kills, {identical} of {runs} runs identical")
     return 0 if identical == runs else 1
 
 

@@ -893,8 +893,11 @@ def test_lists_that_cannot_be_used(renditions, places, tmp_path, made, monkeypat
     both = {"train_list": str(file), "test_list": str(file)}
     with official(monkeypatch, CASES["seq-mnist"], made("seq-mnist")):
         answer(lambda: dataset_of("seq-mnist", download=True, **both).load(places, True), "seq-mnist takes none")
+    answer(lambda: dataset_of("seq-imr", **both).load(places, True), "both name", "_0.jpg (200 images in all)")
+    write(tmp_path / "test.txt", file.read_text().replace("_0.jpg", "_1.jpg"))
     write(file, file.read_text().replace(f"{WNIDS[9]}_0", f"{WNIDS[9]}_7"))
-    answer(lambda: dataset_of("seq-imr", **both).load(places, True), f"{WNIDS[9]}/{WNIDS[9]}_7.jpg (", "No such file")
+    apart = {"train_list": str(file), "test_list": str(tmp_path / "test.txt")}
+    answer(lambda: dataset_of("seq-imr", **apart).load(places, True), f"{WNIDS[9]}/{WNIDS[9]}_7.jpg (", "No such file")
 
 
 # Your own folders

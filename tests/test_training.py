@@ -272,7 +272,7 @@ def test_loss_that_is_not_finite_stops_the_run_with_its_batch():
         run.trainer.train()
     images = run.trainer.stream.batches(0, 0)[2].indices.tolist()
     assert f"images {' '.join(map(str, images))} of the training part" in str(caught.value)
-    assert "--lr" in str(caught.value) and "\n" not in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_half_precision_trains_too():

@@ -91,11 +91,15 @@ class RunArgs:
     cache_dir: str = option("data", "folder of what is made of them: decoded images, drawn glyphs")
     checkpoint_dir: str = option("checkpoints", "folder of products that later runs reuse")
     results: str = option("runs", "folder of the results")
-    resume: Literal["auto", "never"] = option(
+    resume: str = option(
         "never",
-        "auto: a run of the same settings in --results goes on from its last checkpoint; a complete one stays",
+        "auto: a run of the same settings in --results goes on from its last checkpoint, a complete one stays; "
+        "never: a new run; or the folder of the run to go on with",
     )
     save_every: float = option(300.0, "seconds between checkpoints; one is written at every task end, too", low=0)
+    on_nan: Literal["stop", "skip"] = option(
+        "stop", "an update whose loss or gradient is not finite ends the run, or is left out and counted"
+    )
     export: Literal["pth"] | None = option(None, "also leave the network as backbone.pth, for the authors' scripts")
     logger: Literal["tensorboard", "wandb"] | None = option(None, "also log there, if the package is installed")
     plugins: str | None = option(None, "folder with further models/*.py and datasets/*.py")
@@ -115,6 +119,7 @@ INCIDENTAL = {
     "dry_run",
     "resume",
     "save_every",
+    "on_nan",
     "export",
     "checkpoint_dir",
     "results",

@@ -1,8 +1,8 @@
 """Checkpoints of a run: whole or absent, hashed, and read without running what is in them.
 
 A checkpoint is a folder `<run>/checkpoints/<number>/` of state.safetensors (every tensor), state.json (everything
-else, and where the tensors belong) and, written last, manifest.json with the SHA-256 of both. It is made under another
-name and renamed when it is on the disk.
+else, and where the tensors belong) and, written last, manifest.json with the SHA-256 of both and the format. It is made
+under another name and renamed when it is on the disk.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from utils.files import sha256
+from utils.tensors import save_whole
 
 TENSORS, TREE, MANIFEST = "state.safetensors", "state.json", "manifest.json"
+FORMAT = 1  # of what a checkpoint holds; raised by a change after which older ones cannot be read
 KEPT = 2  # checkpoints of a run
 
 
@@ -32,40 +34,61 @@ def save(folder: Path, state: dict[str, Any]) -> Path:
     what it held before.
     """
     folder.mkdir(exist_ok=True)
-    number = 1 + max((int(path.name) for path in _found(folder)), default=0)
+    number = 1 + max((int(path.name) for path in found(folder)), default=0)
     final, work = folder / f"{number:06}", folder / f".{number:06}.part"
     shutil.rmtree(work, ignore_errors=True)
     try:
         work.mkdir()
         tensors: dict[tuple, tuple[str, Tensor]] = {}
         tree = _pack(state, tensors)
-        save_file(dict(tensors.values()), work / TENSORS)
+        save_whole(dict(tensors.values()), work / TENSORS)
         (work / TREE).write_text(json.dumps(tree), encoding="utf-8")
-        digests = {part: sha256(work / part) for part in (TENSORS, TREE)}
-        (work / MANIFEST).write_text(json.dumps(digests), encoding="utf-8")
+        manifest = {"format": FORMAT} | {part: sha256(work / part) for part in (TENSORS, TREE)}
+        (work / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
         for part in (TENSORS, TREE, MANIFEST, "."):
             _sync(work / part)
         os.rename(work, final)
         _sync(folder)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    for old in _found(folder)[KEPT:]:
+    for old in found(folder)[KEPT:]:
         shutil.rmtree(old, ignore_errors=True)
     return final
 
 
 def load(folder: Path, device: torch.device) -> dict[str, Any] | None:
-    """State of the newest checkpoint below `folder` that is whole; None if there is none. Says which are damaged.
+    """State of the newest checkpoint below `folder` that is whole; None if there is none. Says which are not.
 
     Tensors that lay on a GPU come to `device`, the others to the CPU.
     """
-    for path in _found(folder):
-        try:
-            return _read(path, device)
-        except Exception as error:  # the readers raise many types; whichever it is, the checkpoint is unusable
-            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-            print(f"warning: {path} is damaged ({reason}); not used", file=sys.stderr)
+    for path in found(folder):
+        fault = verify(path)
+        if fault is None:
+            try:
+                tree = json.loads((path / TREE).read_text(encoding="utf-8"))
+                return _unpack(tree, load_file(path / TENSORS), device)
+            except Exception as error:  # somebody else's writing, with a digest; the readers raise many types
+                fault = f"cannot be read ({_reason(error)})"
+        print(f"warning: {path} {fault}; not used", file=sys.stderr)
     return None
+
+
+def verify(path: Path) -> str | None:
+    """What is wrong with a checkpoint, or None if it is what was written."""
+    try:
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        if manifest["format"] != FORMAT:
+            return f"has format {manifest['format']}, this version reads {FORMAT}"
+        for part in (TENSORS, TREE):
+            if sha256(path / part) != manifest[part]:
+                return f"is damaged ({part} is not what was written)"
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        return f"is damaged ({_reason(error)})"
+    return None
+
+
+def _reason(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def remove(folder: Path) -> None:
@@ -73,19 +96,11 @@ def remove(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _found(folder: Path) -> list[Path]:
-    """Checkpoints below `folder`, newest first."""
+def found(folder: Path) -> list[Path]:
+    """Checkpoints below `folder`, newest first, whether they are whole or not."""
     with contextlib.suppress(OSError):
         return sorted((path for path in folder.iterdir() if path.name.isdigit()), reverse=True)
     return []
-
-
-def _read(path: Path, device: torch.device) -> dict[str, Any]:
-    digests = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-    for part in (TENSORS, TREE):
-        if sha256(path / part) != digests[part]:
-            raise ValueError(f"{part} is not what was written")
-    return _unpack(json.loads((path / TREE).read_text(encoding="utf-8")), load_file(path / TENSORS), device)
 
 
 def _pack(value: Any, tensors: dict[tuple, tuple[str, Tensor]]) -> Any:

@@ -58,6 +58,12 @@ def set_random_states(states: dict[str, torch.Tensor], device: torch.device) -> 
         torch.cuda.set_rng_state(states["cuda"], device)
 
 
+def out_of_memory(error: Exception) -> bool:
+    """Whether an error of a computation says that memory ran out, on the GPU or on the host."""
+    known = ("not enough memory", "can't allocate memory", "_STATUS_ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(words in str(error) for words in known)
+
+
 def reset_peak_memory(device: torch.device) -> None:
     """Lets `peak_memory_mb` count from here on, since one process may hold several runs.
 

@@ -26,21 +26,9 @@ def describe(
     build: makes the method on the meta device. weights: where they are. stages: that the run needs.
     """
     options, args = plan.run.args, plan.args.args
-    held_out = int(options.validation * dataset.counts[0])
-    images = (dataset.counts[0] - held_out) * (options.n_tasks if dataset.max_domains else 1)
-    tests = held_out or dataset.counts[1]
+    info = expected_stream(plan, dataset, size)
+    images, tests = info.num_images, int(options.validation * dataset.counts[0]) or dataset.counts[1]
     streamed = options.scenario in ("si-blurry", "class-il", "domain-il")
-    updates = images * options.n_epochs // options.batch_size * options.online_iter
-    info = StreamInfo(
-        num_classes=dataset.num_classes,
-        num_tasks=options.n_tasks,
-        num_images=images,
-        num_updates=updates,
-        image_size=size,
-        seed=0,
-        augment=_nothing,
-        plain=_nothing,
-    )
     for product_args in (args, getattr(args, "host_args", None)):
         _leave_out_products(product_args, stages)
     model = build(info).eval()
@@ -72,6 +60,23 @@ def describe(
     return "\n".join(lines)
 
 
+def expected_stream(plan: Plan, dataset, size: int) -> StreamInfo:
+    """What a method will be told of its stream, by the published numbers of the dataset."""
+    options = plan.run.args
+    held_out = int(options.validation * dataset.counts[0])
+    images = (dataset.counts[0] - held_out) * (options.n_tasks if dataset.max_domains else 1)
+    return StreamInfo(
+        num_classes=dataset.num_classes,
+        num_tasks=options.n_tasks,
+        num_images=images,
+        num_updates=images * options.n_epochs // options.batch_size * options.online_iter,
+        image_size=size,
+        seed=0,
+        augment=_nothing,
+        plain=_nothing,
+    )
+
+
 def flops(model, size: int) -> int | None:
     """Floating-point operations of one test image; None for a stage that classifies nothing."""
     if not model.evaluated:
@@ -87,6 +92,8 @@ def _leave_out_products(args, stages) -> None:
     for field in dataclasses.fields(args) if args is not None else ():
         if getattr(args, field.name) in products:
             setattr(args, field.name, "none")
+        elif field.name == "save_to":
+            args.save_to = None  # the folder is not to be made
 
 
 def _nothing(images):

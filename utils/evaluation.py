@@ -27,6 +27,7 @@ class Evaluator:
     use twice the training batch. mask: "seen" masks classes not met, "none" lets them compete.
     Images go through the test transform batch by batch; a method's `fixed_features` are computed once per test image
     and kept on the device, since its frozen backbone and the test transform never change.
+    Raises FloatingPointError for logits that are not numbers, whose largest would mean nothing.
     """
 
     def __init__(self, images: ImageSet, transform: Transform, batch_size: int, mask: str = "seen"):
@@ -42,13 +43,16 @@ class Evaluator:
             return Accuracy(float("nan"), torch.zeros(num_classes))
         was_training = model.training
         model.eval()
-        correct = []
+        correct, undefined = [], []
         for chunk in indices.split(self.batch_size):
             logits = self._logits(model, chunk).float()
+            undefined.append(logits.isnan().any(dim=1))
             if self.mask == "seen":
                 logits = mask_unseen(logits, len(seen))
             correct.append(logits.argmax(dim=1) == slots[chunk].to(logits.device))
         model.train(was_training)
+        if lost := int(torch.cat(undefined).sum()):
+            raise FloatingPointError(f"the logits of {lost} of {len(indices)} test images are not numbers")
         hits, targets = torch.cat(correct).cpu(), slots[indices]
         counts = torch.bincount(targets, minlength=num_classes)
         hits_per_class = torch.bincount(targets, weights=hits.float(), minlength=num_classes)

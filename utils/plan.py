@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from utils.args import SEEDS, Parser, Resolved, RunArgs, add_options, as_dict, method_options, option_names, resolve
@@ -157,6 +158,8 @@ def _check(method: type, run: RunArgs) -> None:
         raise UsageError(f"--n_tasks {run.n_tasks}: {run.dataset} has at most {domains} domains")
     if run.seeds is not None and len(set(run.seeds)) < len(run.seeds):
         raise UsageError(f"--seeds {' '.join(map(str, run.seeds))}: a seed stands there twice")
+    if run.resume not in ("auto", "never") and not (Path(run.resume) / "config.yaml").is_file():
+        raise UsageError(f"--resume {run.resume}: neither auto, never, nor the folder of a run (with a config.yaml)")
     if run.eval_period == 0:
         raise UsageError("--eval_period 0: give a number of images, or a negative number for none")
 

@@ -48,9 +48,9 @@ class Progress(Listener):
     def save(self, trainer: Trainer) -> None:
         """Writes a checkpoint; one that cannot be written costs a warning. Raises Stopped if the run is to stop.
 
-        Raises FloatingPointError instead of keeping a state whose loss was not finite.
+        Raises FloatingPointError instead of keeping a state whose loss or weights are not finite.
         """
-        trainer.check_loss()
+        trainer.check()
         try:
             checkpoint.save(self.folder.checkpoints, trainer.state_dict())
         except OSError as error:
@@ -60,7 +60,10 @@ class Progress(Listener):
             raise Stopped(self.request.code)
 
     def evaluated(self, trainer: Trainer) -> None:
-        self.folder.write_history(trainer.history)
+        try:
+            self.folder.write_history(trainer.history)
+        except OSError as error:  # checkpoints hold the history too, and the end of the run writes it again
+            print(f"warning: metrics.csv not written ({error.strerror or error}); the run goes on", file=sys.stderr)
         row = trainer.history.rows[-1]
         for logger in self.loggers:
             logger(row)
@@ -87,4 +90,5 @@ class Progress(Listener):
     def _state(self, trainer: Trainer) -> str:
         accuracies = [row["accuracy"] for row in trainer.history.rows if row["accuracy"] is not None]
         accuracy = f", accuracy {100 * accuracies[-1]:.1f} %" if accuracies else ""
-        return f"task {trainer.task + 1}/{trainer.stream.num_tasks}{accuracy}"
+        skipped = f", {trainer.skipped} updates skipped" if trainer.skipped else ""
+        return f"task {trainer.task + 1}/{trainer.stream.num_tasks}{accuracy}{skipped}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import importlib.metadata
 import itertools
@@ -26,6 +27,7 @@ from utils.history import History
 from utils.streams import SiBlurry, TaskList
 from utils.tensors import export_pth, write_tensors
 
+ORIGIN = ("stream_sha256", "backbone_sha256")  # settings that come from data and weights
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "pandas")
 
 
@@ -76,12 +78,15 @@ class RunFolder:
         self._write_table("per_class.csv", history.per_class())
 
     def write_end(self, summary: dict[str, Any], history: History, model, export: str | None) -> None:
-        """`model.safetensors`, `curve.png` and, last, `summary.json`: a folder with a summary is a complete run.
+        """The history, `model.safetensors`, `curve.png` and, last, `summary.json`, which makes the run complete.
 
         export: "pth" for `backbone.pth` as well, the bare ViT as the scripts of the GCL repositories load it.
         """
         from utils.plots import draw_curve
 
+        if not (self.path / "config.yaml").exists():
+            raise OSError(errno.ENOENT, "the folder of the run was removed before its end", str(self.path))
+        self.write_history(history)
         write_tensors(self.path / "model.safetensors", model.state_dict())
         if export == "pth":
             export_pth(model.backbone.state_dict(), self.path / "backbone.pth")
@@ -122,6 +127,25 @@ def find_run(results: str, settings: dict[str, Any], complete: bool) -> Path | N
             if _deciding(yaml.safe_load(config.read_text(encoding="utf-8"))) == wanted:
                 return config.parent
     return None
+
+
+def differences(folder: Path, settings: dict[str, Any]) -> list[str]:
+    """What a run in `folder` has other than `settings`, an entry each. Raises UsageError if it holds no run."""
+    try:
+        there = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        pairs = [(_flat(_deciding(own)) | {name: own.get(name) for name in ORIGIN}) for own in (there, settings)]
+    except (OSError, ValueError, yaml.YAMLError, TypeError, AttributeError):
+        raise UsageError(f"--resume {folder}: no run, or one whose config.yaml is damaged") from None
+    old, new = pairs
+    return [
+        f"{name} is {old.get(name)} there, {new[name]} here"
+        for name in new
+        if old.get(name) != new[name] and not (name in ORIGIN and settings.get(name) is None)
+    ]
+
+
+def _flat(parts: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    return {f"{part}.{name}": value for part, values in parts.items() for name, value in values.items()}
 
 
 def _deciding(settings: dict[str, Any]) -> dict[str, Any]:

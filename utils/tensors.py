@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
+import os
 import re
 import shlex
 import warnings
@@ -11,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -119,7 +123,37 @@ def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
             unique[name] = tensor.detach().to("cpu", copy=True).contiguous()
             seen.add(place)
     with written_whole(path) as temporary:
-        save_file(unique, temporary)
+        save_whole(unique, temporary)
+
+
+def save_whole(tensors: dict[str, Tensor], path: Path) -> None:
+    """safetensors' `save_file`, whose own error for a full disk becomes the OSError that it comes from."""
+    try:
+        save_file(tensors, path)
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from None
+
+
+def tensors_sha256(tensors: dict[str, Tensor]) -> str:
+    """Digest of names, shapes and numbers."""
+    digest = hashlib.sha256()
+    for name, tensor in tensors.items():
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def write_pth(content: Any, path: Path) -> None:
+    """`torch.save`, whole or absent. Equal contents give equal files."""
+    # By way of memory: straight to a path it would write the temporary name into the file, and to a full disk it
+    # answers with an error that does not say so.
+    file = io.BytesIO()
+    torch.save(content, file)
+    with written_whole(path) as temporary:
+        temporary.write_bytes(file.getbuffer())
 
 
 def export_pth(state: dict[str, Tensor], path: Path) -> None:
@@ -129,5 +163,4 @@ def export_pth(state: dict[str, Tensor], path: Path) -> None:
     """
     # Copies, since torch.save writes the whole storage that a view looks into.
     plain = {name: tensor.detach().to("cpu", torch.float32, copy=True) for name, tensor in state.items()}
-    with written_whole(path) as temporary, open(temporary, "wb") as file:
-        torch.save(plain, file)  # to a path, it would put the temporary name into the file
+    write_pth(plain, path)

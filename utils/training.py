@@ -36,8 +36,10 @@ class Trainer:
     """Runs one method over one stream and evaluates it on the way.
 
     eval_period: images between anytime evaluations (negative: none). evaluator None: the method is never evaluated.
-    online_iter: updates per arriving batch. The state of a run between two batches is `state_dict`; a new Trainer of
-    the same settings that loads it goes on exactly where the other stood.
+    online_iter: updates per arriving batch. skip_nan: an update whose gradient is not finite is left out and counted;
+    otherwise a loss that is not finite ends the run. The state of a run between two batches is `state_dict`; a new
+    Trainer of the same settings, with the same weights of a frozen backbone, that loads it goes on exactly where the
+    other stood.
     """
 
     def __init__(
@@ -50,10 +52,11 @@ class Trainer:
         online_iter: int,
         eval_period: int,
         listener: Listener | None = None,
+        skip_nan: bool = False,
     ):
         self.model, self.stream, self.images, self.transform = model, stream, images, transform
         self.evaluator, self.online_iter, self.eval_period = evaluator, online_iter, eval_period
-        self.listener = listener or Listener()
+        self.listener, self.skip_nan = listener or Listener(), skip_nan
         self.device = images.device
         self.history = History()
         self.seen = SeenClasses(stream.num_classes, stream.known_classes, stream.num_domains)
@@ -62,6 +65,12 @@ class Trainer:
         self.nominal = eval_period  # images at which the next anytime evaluation is due
         self.loss_sum = torch.zeros((), device=self.device)  # since the last row of the history
         self.losses = 0
+        self.skipped = 0  # updates left out
+        if skip_nan and model.optimizer is not None:
+            model.optimizer.register_step_pre_hook(self._leave_out_bad_gradients)
+        # The run cannot change these, so they are no part of its state.
+        fixed = {id(p) for p in model.backbone.parameters() if not p.requires_grad}
+        self._fixed = {name for name, p in model.named_parameters(remove_duplicate=False) if id(p) in fixed}
         # Pass, batch, images and loss of batches that are not checked yet; all of the task at hand.
         self._recent: list[tuple[int, int, Tensor, Tensor]] = []
         self._seconds_before, self._started = 0.0, time.monotonic()
@@ -120,19 +129,27 @@ class Trainer:
         for _ in range(self.online_iter):
             batch = Batch(transform(raw), slots, raw, len(self.seen))
             loss = self.model.observe(batch)
-            if loss is not None:
+            if loss is not None and not (self.skip_nan and not loss.isfinite()):
                 self.loss_sum += loss
                 self.losses += 1
         self._recent.append((self.epoch, self.batch, draw.indices, self.loss_sum - before))
         self.model.end_batch(batch)
         return len(labels)
 
+    def _leave_out_bad_gradients(self, optimizer, *_) -> None:
+        """Before a step: without gradients an optimiser leaves weights and its own state alone."""
+        weights = [w for group in optimizer.param_groups for w in group["params"] if w.grad is not None]
+        if not torch.nn.utils.get_total_norm([w.grad for w in weights]).isfinite():
+            self.skipped += 1
+            for weight in weights:
+                weight.grad = None
+
     def _evaluate(self) -> Accuracy | None:
+        self.check_loss()  # what follows from it has nothing to say
         return None if self.evaluator is None else self.evaluator(self.model, self.seen)
 
     def _common(self) -> dict[str, Any]:
         """Columns of every row; the mean loss is taken since the row before."""
-        self.check_loss()
         loss = self.loss_sum.item() / self.losses if self.losses else None
         self.loss_sum.zero_()
         self.losses = 0
@@ -145,7 +162,16 @@ class Trainer:
             epoch, batch, images = next(row[:3] for row in recent if not torch.isfinite(row[3]).item())
             raise FloatingPointError(
                 f"the loss is not finite: task {self.task}, pass {epoch}, batch {batch}, images "
-                f"{' '.join(map(str, images.tolist()))} of the training part; try a smaller --lr or --precision 32"
+                f"{' '.join(map(str, images.tolist()))} of the training part"
+            )
+
+    def check(self) -> None:
+        """Raises FloatingPointError if a loss since the last look, or a trained weight, is not finite."""
+        self.check_loss()
+        trained = [weight.detach() for weight in self.model.parameters() if weight.requires_grad]
+        if not torch.nn.utils.get_total_norm(trained).isfinite():
+            raise FloatingPointError(
+                f"the weights are not finite: task {self.task}, pass {self.epoch}, before batch {self.batch}"
             )
 
     def state_dict(self) -> dict[str, Any]:
@@ -156,12 +182,13 @@ class Trainer:
             "images_met": self.images_met,
             "nominal": self.nominal,
             "loss": [self.loss_sum.item(), self.losses],
+            "skipped": self.skipped,
             "seconds": self.seconds,
             "seen": self.seen.state_dict(),
             "history": self.history.state_dict(),
             "random": devices.random_states(self.device),
             "augment": self.transform.generator.get_state(),
-            "model": model.state_dict(),
+            "model": {name: value for name, value in model.state_dict().items() if name not in self._fixed},
             "extra": model.extra_state(),
             "optimizer": model.optimizer.state_dict() if model.optimizer else None,
             "scheduler": model.scheduler.state_dict() if model.scheduler else None,
@@ -173,10 +200,11 @@ class Trainer:
         self.images_met, self.nominal = state["images_met"], state["nominal"]
         loss, self.losses = state["loss"]
         self.loss_sum.fill_(loss)
+        self.skipped = state["skipped"]
         self._seconds_before, self._started = state["seconds"], time.monotonic()
         self.seen.load_state_dict(state["seen"])
         self.history.load_state_dict(state["history"])
-        self.model.load_state_dict(state["model"])
+        self.model.load_state_dict(self.model.state_dict() | state["model"])
         self.model.load_extra_state(state["extra"])
         if self.model.optimizer:
             self.model.optimizer.load_state_dict(state["optimizer"])

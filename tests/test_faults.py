@@ -1,0 +1,365 @@
+"""What goes wrong in the middle of a run: numbers that are none, memory and disk that end, files that go away."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import resource
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from conftest import build
+from PIL import Image
+from test_resume import ROOT, assert_same_results, run_folder, words  # noqa: F401  words is a fixture
+
+import main
+from models.derpp import Derpp
+from models.er import Er
+from models.mepo import factor
+from utils import checkpoint, decode
+from utils.device import out_of_memory
+from utils.evaluation import Evaluator
+
+ROOT_USER = os.geteuid() == 0
+
+
+def one_line(text: str) -> str:
+    """The error, which is the last line, and the only one that is no report of progress."""
+    lines = text.splitlines()
+    assert "Traceback" not in text and sum(line.startswith("error: ") for line in lines) == 1
+    assert lines[-1].startswith("error: ")
+    return lines[-1]
+
+
+# Numbers that are none: in an image, the loss, a gradient, the memory.
+
+
+def at_step(step: int, method: type, monkeypatch, spoil) -> None:
+    """spoil(self, loss, batch) gives the loss of that update, counted from 0; other updates are left alone."""
+    counted, loss = [0], method.loss
+
+    def sometimes(self, batch):
+        counted[0] += 1
+        return spoil(self, loss, batch) if counted[0] == step + 1 else loss(self, batch)
+
+    monkeypatch.setattr(method, "loss", sometimes)
+
+
+def nan_image(self, loss, batch):
+    batch.x[3, 0, 0, 0] = math.nan
+    return loss(self, batch)
+
+
+def infinite_loss(self, loss, batch):
+    return loss(self, batch) * math.inf
+
+
+def nan_gradient(self, loss, batch):
+    value = loss(self, batch)
+    return value + (self.head.weight - self.head.weight.detach()).abs().pow(0.5).sum()  # 0, of infinite slope
+
+
+def nan_logits(self, loss, batch):
+    self.buffer.columns[2][: len(self.buffer)] = math.nan
+    return loss(self, batch)
+
+
+FAULTS = {
+    "image": ("er", Er, nan_image, "the loss is not finite: task 0, pass 0, batch 5, images "),
+    "loss": ("er", Er, infinite_loss, "the loss is not finite: task 0, pass 0, batch 5, images "),
+    "gradient": ("er", Er, nan_gradient, "the weights are not finite: task 0, pass 0, before batch 6"),
+    "memory": ("derpp", Derpp, nan_logits, "the loss is not finite: task 0, pass 0, batch 5, images "),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_number_that_is_none_stops_the_run_and_spoils_nothing(fault, words, monkeypatch, tmp_path, capsys):  # noqa: F811
+    name, method, spoil, expected = FAULTS[fault]
+    words = ["--model", name, *words, "--save_every", "0"]  # noqa: F811
+    assert main.main([*words, "--results", str(tmp_path / "whole")]) == 0
+    broken = [*words, "--results", str(tmp_path / "broken")]
+    at_step(5, method, monkeypatch, spoil)
+    capsys.readouterr()
+    assert main.main(broken) == 1
+    error = one_line(capsys.readouterr().err)
+    folder = run_folder(tmp_path / "broken")
+    (kept, *_) = checkpoint.found(folder / "checkpoints")
+    assert expected in error and f"last good checkpoint: {kept}; " in error and "--on_nan skip" in error
+    assert checkpoint.verify(kept) is None
+    monkeypatch.undo()
+    assert main.main(broken) == 0
+    assert_same_results(run_folder(tmp_path / "whole"), folder)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_such_an_update_can_be_left_out(fault, words, monkeypatch, tmp_path, capsys):  # noqa: F811
+    name, method, spoil, _ = FAULTS[fault]
+    at_step(5, method, monkeypatch, spoil)
+    words = ["--model", name, *words, "--on_nan", "skip", "--results", str(tmp_path)]  # noqa: F811
+    assert main.main(words) == 0
+    summary = json.loads((run_folder(tmp_path) / "summary.json").read_text())
+    # The memory keeps its spoilt logits, which are drawn again.
+    assert summary["skipped_updates"] > 1 if fault == "memory" else summary["skipped_updates"] == 1
+    assert f", {summary['skipped_updates']} updates skipped" in capsys.readouterr().err
+    rows = (run_folder(tmp_path) / "metrics.csv").read_text()
+    assert "nan" not in rows.lower()
+
+
+def test_a_stopped_run_can_go_on_by_leaving_out(words, monkeypatch, tmp_path, capsys):  # noqa: F811
+    at_step(5, Er, monkeypatch, infinite_loss)
+    words = ["--model", "er", *words, "--save_every", "0", "--results", str(tmp_path)]  # noqa: F811
+    assert main.main(words) == 1
+    at_step(0, Er, monkeypatch, infinite_loss)  # the same batch, which comes first now
+    assert main.main([*words, "--on_nan", "skip"]) == 0
+    assert json.loads((run_folder(tmp_path) / "summary.json").read_text())["skipped_updates"] == 1
+
+
+def test_a_left_out_update_changes_nothing():
+    run = build("er", n_tasks=1, eval_period=-1)
+    run.trainer.skip_nan = True
+    run.model.optimizer.register_step_pre_hook(run.trainer._leave_out_bad_gradients)
+    loss = run.model.loss
+    run.model.loss = lambda batch: loss(batch) * math.nan
+    before = [p.detach().clone() for p in run.model.parameters()]
+    run.trainer.train()
+    assert run.trainer.skipped == run.trainer.stream.num_batches()
+    assert all(torch.equal(p, q) for p, q in zip(before, run.model.parameters(), strict=True))
+    assert run.trainer.history.rows[-1]["loss"] is None
+
+
+def test_logits_that_are_no_numbers_are_not_evaluated(words, monkeypatch, tmp_path, capsys):  # noqa: F811
+    evaluate = Evaluator._logits
+    monkeypatch.setattr(Evaluator, "_logits", lambda *given: evaluate(*given) * math.nan)
+    assert main.main(["--model", "er", *words, "--results", str(tmp_path)]) == 1
+    assert "test images are not numbers" in one_line(capsys.readouterr().err)
+
+
+def test_a_matrix_without_a_factor_gives_no_numbers():
+    assert factor(-torch.eye(3)).isnan().all() and not factor(torch.eye(3)).isnan().any()
+
+
+# Memory
+
+
+@pytest.mark.parametrize(
+    "raised",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB\nand a long story"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:118] err == 0. DefaultCPUAllocator: can't allocate memory: you"),
+        MemoryError(),
+    ],
+    ids=["gpu", "cpu", "python"],
+)
+def test_memory_that_ends_is_one_line(raised, words, monkeypatch, tmp_path, capsys):  # noqa: F811
+    def fail(*_):
+        raise raised
+
+    at_step(3, Er, monkeypatch, fail)
+    words = ["--model", "er", *words, "--batch_size", "48", "--save_every", "0", "--results", str(tmp_path)]  # noqa: F811
+    assert main.main(words) == 1
+    error = one_line(capsys.readouterr().err)
+    assert "out of memory with --batch_size 48, --eval_batch_size 128 and --precision 32; try" in error
+    monkeypatch.undo()
+    assert main.main(words) == 0
+    assert " goes on after 144 images" in capsys.readouterr().err
+
+
+def test_other_errors_are_not_taken_for_it():
+    assert not out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_memory_of_a_real_gpu(words, tmp_path, capsys):  # noqa: F811
+    torch.cuda.set_per_process_memory_fraction(0.0005)
+    try:
+        words = ["--model", "slca", *words, "--device", "cuda", "--batch_size", "1024", "--results", str(tmp_path)]  # noqa: F811
+        assert main.main(words) == 1
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert "out of memory with --batch_size 1024" in one_line(capsys.readouterr().err)
+
+
+# Disk
+
+
+def run_apart(words: list[str], **settings) -> subprocess.CompletedProcess:  # noqa: F811
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "main.py", *words]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, **settings)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 1 MiB, which `grow` makes larger."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    made = ROOT_USER and shutil.which("mount")
+    if not made or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], stderr=-3).returncode:
+        pytest.skip("no file system can be mounted here")
+    yield disk, lambda: subprocess.run(["mount", "-o", "remount,size=64m", disk], check=True)
+    subprocess.run(["umount", disk], check=True)
+
+
+def test_full_disk(small_disk, words, tmp_path):  # noqa: F811
+    disk, grow = small_disk
+    words = ["--model", "er", *words, "--save_every", "0"]  # noqa: F811
+    assert main.main([*words, "--results", str(tmp_path / "whole")]) == 0
+    broken = [*words, "--results", str(disk)]
+    done = run_apart(broken)
+    assert done.returncode == 1
+    assert "warning: no checkpoint written (No space left on device); the run goes on" in done.stderr
+    assert one_line(done.stderr).endswith("model.safetensors: No space left on device")
+    folder = run_folder(disk)
+    assert not (folder / "summary.json").exists() and not (folder / "model.safetensors").exists()
+    assert not [file for file in folder.rglob("*") if file.name.endswith(".part")]
+    grow()
+    assert main.main(broken) == 0
+    assert_same_results(run_folder(tmp_path / "whole"), folder)
+
+
+def test_files_that_may_not_grow(words, tmp_path):  # noqa: F811
+    """As on a full disk, with a limit on the size of files, which any user can set."""
+    words = ["--model", "er", *words, "--save_every", "0"]  # noqa: F811
+    assert main.main([*words, "--results", str(tmp_path / "whole")]) == 0
+    broken = [*words, "--results", str(tmp_path / "broken")]
+    done = run_apart(broken, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000)))
+    assert done.returncode == 1 and "no checkpoint written (File too large)" in done.stderr
+    assert one_line(done.stderr).endswith("model.safetensors: File too large")
+    assert main.main(broken) == 0
+    runs = sorted((tmp_path / "broken").glob("*/*/*"))
+    assert_same_results(run_folder(tmp_path / "whole"), runs[-1])
+
+
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_products_are_whole_or_absent(suffix, tmp_path):
+    code = (
+        "import sys, torch; from pathlib import Path; from utils.tensors import write_tensors, export_pth\n"
+        "state, path = {'w': torch.zeros(10**5)}, Path(sys.argv[1])\n"
+        "try: export_pth(state, path) if path.suffix == '.pth' else write_tensors(path, state)\n"
+        "except OSError as error: sys.exit(str(error.strerror))"
+    )
+    file = tmp_path / f"weights.{suffix}"
+    file.write_text("old")
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(file)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (10**5, 10**5)),
+    )
+    assert done.returncode == 1 and done.stderr.strip() == "File too large"
+    assert [path.name for path in tmp_path.iterdir()] == [file.name] and file.read_text() == "old"
+
+
+# Images
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    folder = tmp_path / "pictures"
+    draw = np.random.default_rng(0)
+    for name in ("cat", "dog", "emu"):
+        (folder / name).mkdir(parents=True)
+        for k in range(20):
+            Image.fromarray(draw.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(folder / name / f"{k:02}.png")
+    return folder
+
+
+@pytest.fixture
+def own(pictures, glyph_weights, tmp_path):
+    places = ["--data_dir", str(pictures), "--cache_dir", str(tmp_path / "cache"), "--results", str(tmp_path / "runs")]
+    options = ["--n_tasks", "2", "--batch_size", "8", "--device", "cpu", "--backbone_path", str(glyph_weights)]
+    return ["--model", "er", "--dataset", "seq-folder", *places, *options]
+
+
+def test_an_image_that_goes_away_before_it_is_read_is_named(own, pictures, monkeypatch, tmp_path, capsys):
+    def vanish(*given):
+        (pictures / "dog" / "07.png").unlink()
+        return decode.decoded(*given)
+
+    monkeypatch.setattr("datasets.base.decoded", vanish)
+    assert main.main(own) == 2
+    assert "dog/07.png" in one_line(capsys.readouterr().err)
+    assert not list(tmp_path.glob("runs/*/*/*"))
+
+
+def test_images_that_go_away_later_are_not_missed(own, pictures, monkeypatch, tmp_path):
+    step = Er.end_batch
+
+    def vanish(self, batch):
+        shutil.rmtree(pictures, ignore_errors=True)
+        step(self, batch)
+
+    monkeypatch.setattr(Er, "end_batch", vanish)
+    assert main.main(own) == 0
+    assert not pictures.exists()
+
+
+def test_results_that_go_away_are_one_line(words, monkeypatch, tmp_path, capsys):  # noqa: F811
+    step = Er.end_batch
+
+    def vanish(self, batch):
+        shutil.rmtree(tmp_path / "runs", ignore_errors=True)
+        step(self, batch)
+
+    monkeypatch.setattr(Er, "end_batch", vanish)
+    assert main.main(["--model", "er", *words, "--results", str(tmp_path / "runs")]) == 2
+    assert "the folder of the run was removed before its end" in one_line(capsys.readouterr().err)
+
+
+# Going on with a run
+
+
+def test_settings_that_differ_are_refused_by_name(words, tmp_path, capsys):  # noqa: F811
+    words = ["--model", "er", *words, "--results", str(tmp_path)]  # noqa: F811
+    assert main.main(words) == 0
+    folder = str(run_folder(tmp_path))
+    capsys.readouterr()
+    assert main.main([*words, "--resume", folder]) == 0
+    assert "complete; not repeated" in capsys.readouterr().err
+    assert main.main([*words, "--resume", folder, "--lr", "0.25", "--seed", "4"]) == 2
+    error = one_line(capsys.readouterr().err)
+    assert f"--resume {folder}: that run has other settings: run.seed is 1 there, 4 here; " in error
+    assert "method.lr is 0.005 there, 0.25 here" in error
+    for place in (tmp_path, tmp_path / "nowhere"):
+        assert main.main([*words, "--resume", str(place)]) == 2
+        assert "nor the folder of a run" in one_line(capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("name", ["stream_sha256", "backbone_sha256"])
+def test_other_data_or_weights_are_refused(name, words, monkeypatch, tmp_path, capsys):  # noqa: F811
+    words = ["--model", "er", *words, "--save_every", "0", "--results", str(tmp_path)]  # noqa: F811
+    at_step(3, Er, monkeypatch, infinite_loss)
+    assert main.main(words) == 1
+    monkeypatch.undo()
+    config = run_folder(tmp_path) / "config.yaml"
+    settings = yaml.safe_load(config.read_text())
+    config.write_text(yaml.safe_dump(settings | {name: "0" * 64}))
+    capsys.readouterr()
+    assert main.main(words) == 2
+    error = one_line(capsys.readouterr().err)
+    assert f"began otherwise: {name} is {'0' * 64} there, {settings[name]} here; use --resume never" in error
+
+
+def test_a_state_of_another_run_is_refused(words, monkeypatch, tmp_path, capsys):  # noqa: F811
+    words = ["--model", "er", *words, "--save_every", "0", "--results", str(tmp_path)]  # noqa: F811
+    at_step(3, Er, monkeypatch, infinite_loss)
+    assert main.main(words) == 1
+    monkeypatch.undo()
+    checkpoint.save(run_folder(tmp_path) / "checkpoints", {"position": [0, 0, 0]})
+    capsys.readouterr()
+    assert main.main(words) == 2
+    assert "does not fit this run" in one_line(capsys.readouterr().err)
+
+
+def test_weights_that_cannot_change_are_no_part_of_a_checkpoint():
+    for method, held in (("dualprompt", False), ("slca", True)):
+        state = build(method).trainer.state_dict()["model"]
+        assert any(name.startswith("backbone.") for name in state) == held
+        assert any(name.startswith("head.") for name in state)
