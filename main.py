@@ -13,7 +13,7 @@ from pathlib import Path
 
 from utils import plan as plans
 from utils.errors import UsageError
-from utils.files import writable_folder
+from utils.files import changed_files, read_manifest, writable_folder, write_manifest
 from utils.signals import Stopped
 
 
@@ -62,6 +62,11 @@ def run(plan: plans.Plan, again: bool = False) -> Path:
     for stage in plan.method.prepare(options, plan.args.args):
         if not stage.output.exists():
             make_product(stage, plan)
+        elif changed := changed_files(stage.output.parent, read_manifest(stage.output.parent)):
+            raise UsageError(
+                f"{stage.output.parent}: {', '.join(changed)}: not as {stage.model} left it; remove the folder, the "
+                "stage is repeated"
+            )
     done = None if again else complete_run(plan)
     if done is not None:
         print(f"{done} is this run, complete; not repeated", file=sys.stderr)
@@ -146,6 +151,7 @@ def make_product(stage, plan: plans.Plan) -> None:
     given |= {name: getattr(plan.data.args, name, False) for name in ("download", "skip_bad")} | stage.options
     folder = run(plans.make(given | {"model": stage.model, "dataset": stage.dataset}).with_seed(1), again=True)
     shutil.copy(folder / "config.yaml", stage.output.parent / "config.yaml")
+    write_manifest(stage.output.parent)
 
 
 def train(plan: plans.Plan) -> Path:

@@ -11,9 +11,11 @@ every method and stage, the kills shared among them.
 from __future__ import annotations
 
 import argparse
+import functools
+import multiprocessing
 import os
 import random
-import subprocess
+import signal
 import sys
 import tempfile
 import time
@@ -22,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-ROOT = Path(__file__).resolve().parent.parent
+IMPORTED = ["main", "timm", "sklearn.datasets", "backbone", "datasets.base", "models.base", "utils.plots"]
 SHORT = ["--dataset", "seq-digits", "--online_iter", "1", "--batch_size", "128", "--device", "cpu"]
 STREAM = ["--n_tasks", "2", "--eval_period", "500"]
 STAGES = {
@@ -51,18 +53,41 @@ def short_run(method: str, folder: Path) -> list[str]:
     return words
 
 
-def start(words: list[str], results: Path, log: Path) -> subprocess.Popen:
-    """The run of `words`."""
-    command = [sys.executable, "main.py", *words, "--results", str(results), "--resume", "auto"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    with open(log, "a") as stream:
-        return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=stream, stderr=stream)
+def run(words: list[str], log: Path) -> None:
+    """What a process of its own does."""
+    with open(log, "a") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    import main
+
+    sys.exit(main.main(words))
+
+
+@functools.cache
+def server():
+    """Makes processes by a fork of one that has imported what all need and done nothing; waits until that is ready."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(IMPORTED)
+    first = context.Process(target=os.getpid)
+    first.start()
+    first.join()
+    return context
+
+
+def start(words: list[str], results: Path, log: Path) -> multiprocessing.Process:
+    """The run of `words` in a process of its own."""
+    process = server().Process(target=run, args=([*words, "--results", str(results), "--resume", "auto"], log))
+    process.start()
+    return process
 
 
 def run_once(words: list[str], results: Path, log: Path) -> float:
     """Seconds of a run that nobody disturbs."""
-    began = time.monotonic()
-    if start(words, results, log).wait() != 0:
+    server()
+    began, process = time.monotonic(), start(words, results, log)
+    process.join()
+    if process.exitcode != 0:
         raise SystemExit(f"the unbroken run failed:\n{log.read_text()}")
     return time.monotonic() - began
 
@@ -75,15 +100,15 @@ def run_killed(words: list[str], results: Path, log: Path, kills: int, seconds: 
     made = 0
     while True:
         process = start(words, results, log)
-        try:
-            timeout = draw.uniform(0.3, 1.0) * seconds if made < kills else None
-            if process.wait(timeout=timeout) != 0:
-                raise SystemExit(f"after {made} kills the run failed:\n{log.read_text()}")
-            return made
-        except subprocess.TimeoutExpired:
+        process.join(draw.uniform(0.2, 1.0) * seconds if made < kills else None)
+        if process.is_alive():
             process.kill()
-            process.wait()
-            made += 1
+            process.join()
+            made += process.exitcode == -signal.SIGKILL
+        if process.exitcode == 0:
+            return made
+        if process.exitcode != -signal.SIGKILL:
+            raise SystemExit(f"after {made} kills the run failed:\n{log.read_text()}")
 
 
 def same(one: Path, other: Path) -> bool:
@@ -97,6 +122,7 @@ def same(one: Path, other: Path) -> bool:
 def compare(words: list[str], kills: int, folder: Path, draw: random.Random) -> tuple[int, int, int]:
     """Kills survived, runs that were killed, and how many of these came out as the unbroken one."""
     words = [*words, "--save_every", "0", "--device", "cpu"]
+    folder.mkdir(exist_ok=True)
     whole, log = folder / "whole", folder / "log"
     seconds = run_once(words, whole, log)
     made, runs, identical = 0, 0, 0

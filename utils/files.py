@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from utils.errors import UsageError
+
+MANIFEST = "manifest.json"
 
 
 @contextlib.contextmanager
@@ -42,6 +45,29 @@ def writable_folder(path: Path, option: str) -> Path:
     if not os.access(path, os.W_OK | os.X_OK):
         raise UsageError(f"{option} {path}: no permission to write there")
     return path
+
+
+def write_manifest(folder: Path) -> None:
+    """`manifest.json` with the SHA-256 of every other file of a folder."""
+    files = sorted(path for path in folder.iterdir() if path.is_file() and path.name != MANIFEST)
+    with written_whole(folder / MANIFEST) as temporary:
+        temporary.write_text(json.dumps({path.name: sha256(path) for path in files}, indent=1) + "\n")
+
+
+def read_manifest(folder: Path) -> dict[str, str]:
+    """Name -> SHA-256 of a folder's manifest; empty if there is none. Raises UsageError if it is damaged."""
+    try:
+        return {str(name): str(digest) for name, digest in json.loads((folder / MANIFEST).read_text()).items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, AttributeError) as error:
+        raise UsageError(f"{folder / MANIFEST}: is damaged ({error}); remove it") from None
+
+
+def changed_files(folder: Path, digests: dict[str, str]) -> list[str]:
+    """Names in `digests` whose file is not there, or is not what it was."""
+    files = {name: folder / Path(name).name for name in digests}
+    return [name for name, file in files.items() if not file.is_file() or sha256(file) != digests[name]]
 
 
 def sha256(path: Path) -> str:

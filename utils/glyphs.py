@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from utils.augment import affine_matrices, uniform
+from utils.errors import UsageError
 
 SANS = ("DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-Oblique", "DejaVuSans-BoldOblique")
 MONO = ("DejaVuSansMono", "DejaVuSansMono-Bold", "DejaVuSansMono-Oblique", "DejaVuSansMono-BoldOblique")
@@ -58,7 +59,10 @@ def cached(folder: Path, name: str, settings: tuple, make: Callable[[], np.ndarr
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
-    return np.load(path, mmap_mode="r", allow_pickle=False)
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # a damaged header raises almost anything
+        raise UsageError(f"{path}: this cache cannot be read ({error}); delete it, it will be made again") from None
 
 
 # Which characters, and their masks.

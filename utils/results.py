@@ -22,7 +22,7 @@ import yaml
 from utils import checkpoint
 from utils.args import INCIDENTAL, SEEDS
 from utils.errors import UsageError
-from utils.files import writable_folder, written_whole
+from utils.files import sha256, writable_folder, written_whole
 from utils.history import History
 from utils.streams import SiBlurry, TaskList
 from utils.tensors import export_pth, write_tensors
@@ -96,6 +96,8 @@ class RunFolder:
                 history.metrics(),
                 f"{summary['label']}, {summary['dataset']}, seed {summary['seed']}",
             )
+        written = ("config.yaml", "metrics.csv", "per_class.csv", "model.safetensors")
+        summary = summary | {"sha256": {name: sha256(self.path / name) for name in written}}
         plain = {
             key: None if isinstance(value, float) and math.isnan(value) else value for key, value in summary.items()
         }

@@ -1,0 +1,31 @@
+"""A killed run of every method and stage ends as if nothing had happened: `python -m tests.kill` with a kill or two."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from tests.kill import compare, main, same, short_run
+from utils.registry import METHODS
+
+pytestmark = pytest.mark.kill
+
+
+@pytest.mark.parametrize("method", METHODS.files())
+def test_killed_run_is_the_unbroken_one(method, tmp_path):
+    made, runs, identical = compare(short_run(method, tmp_path), 2, tmp_path, random.Random(method))
+    assert made == 2 and identical == runs
+
+
+def test_the_comparison_sees_a_difference(tmp_path):
+    """A run of another seed is not taken for the same."""
+    words = short_run("finetune", tmp_path)
+    for seed in ("1", "2"):
+        compare([*words, "--seed", seed], 0, tmp_path / seed, random.Random(0))
+    assert not same(tmp_path / "1" / "whole", tmp_path / "2" / "whole")
+
+
+def test_a_run_that_fails_by_itself_ends_the_program(tmp_path):
+    with pytest.raises(SystemExit, match="the unbroken run failed"):
+        main(["--model", "er", "--dataset", "seq-digits", "--kills", "1", "--lr", "-1"])

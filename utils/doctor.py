@@ -1,0 +1,272 @@
+"""Looks over an installation and its folders, and says what to do about each fault: `python -m utils.doctor`.
+
+Installed packages, devices, data folders, weights, products of stages, run folders and their checkpoints. Nothing is
+changed. Exit code 0 without a fault, 1 with one.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import os
+import platform
+import shutil
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from utils.args import Parser
+from utils.errors import UsageError
+from utils.files import MANIFEST, changed_files, read_manifest
+from utils.registry import DATASETS
+
+OK, NOTE, FAULT = "ok", "note", "FAULT"
+ROOT = Path(__file__).resolve().parent.parent
+ROOM = 2**30  # bytes that a folder for results should have left
+Finding = tuple[str, str]  # how bad it is, and what it is
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    parser = Parser(prog="python -m utils.doctor", description=__doc__.split(": `")[0])
+    parser.add_argument("--data_dir", default="data", help="folder of the datasets [data]")
+    parser.add_argument("--cache_dir", default="data", help="folder of decoded images [data]")
+    parser.add_argument("--checkpoint_dir", default="checkpoints", help="folder of weights and products [checkpoints]")
+    parser.add_argument("--results", default="runs", help="folder of run folders [runs]")
+    parser.add_argument("--deep", action="store_true", help="read every image of the datasets that are there")
+    try:
+        options = parser.parse(sys.argv[1:] if argv is None else argv)
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    faults = 0
+    for title, findings in examinations(options):
+        print(f"{title}")
+        for level, text in findings:
+            print(f"  {level:5}  {text}", flush=True)
+            faults += level == FAULT
+    print(f"{faults} fault{'s' * (faults != 1)}" if faults else "no fault")
+    return 1 if faults else 0
+
+
+def examinations(options) -> Iterator[tuple[str, Iterator[Finding]]]:
+    """Title and findings of every part, in order; the later parts need what the first one looks at."""
+    packages = list(installation(ROOT / "requirements.txt"))
+    yield "installation", iter(packages)
+    if any(level == FAULT for level, _ in packages):
+        return
+    yield "devices", devices()
+    written = ("cache_dir", "checkpoint_dir", "results")
+    yield "folders", folders({name: Path(getattr(options, name)) for name in written})
+    yield "datasets", datasets(Path(options.data_dir), Path(options.cache_dir), options.deep)
+    yield "weights", weights(Path(options.checkpoint_dir))
+    yield "products of stages", products(Path(options.checkpoint_dir))
+    yield "runs", runs(Path(options.results))
+
+
+def installation(requirements: Path) -> Iterator[Finding]:
+    """Python, and every package that is asked for: its version, and whether it can be imported."""
+    from packaging.requirements import Requirement
+
+    level = OK if sys.version_info >= (3, 10) else FAULT
+    yield level, f"Python {platform.python_version()}" + ("" if level == OK else "; 3.10 or newer is needed")
+    modules = {"pyyaml": "yaml", "scikit-learn": "sklearn"}
+    for line in requirements.read_text(encoding="utf-8").splitlines():
+        if not line.strip() or line.startswith("#"):
+            continue
+        needed = Requirement(line)
+        try:
+            version = importlib.metadata.version(needed.name)
+        except importlib.metadata.PackageNotFoundError:
+            yield FAULT, f"{needed.name} is not installed; bash command/setup.sh, or pip install '{line}'"
+            continue
+        if not needed.specifier.contains(version, prereleases=True):
+            yield FAULT, f"{needed.name} {version} is installed, {line} is needed; pip install -U '{line}'"
+            continue
+        try:
+            importlib.import_module(modules.get(needed.name.lower(), needed.name))
+        except Exception as error:  # a package that does not fit the others can fail in any way
+            yield FAULT, f"{needed.name} {version} cannot be imported ({_reason(error)}); install it again"
+            continue
+        yield OK, f"{needed.name} {version}"
+
+
+def devices() -> Iterator[Finding]:
+    """Which devices torch sees, and whether they compute."""
+    import torch
+
+    names = ["cpu", *(f"cuda:{k}" for k in range(torch.cuda.device_count()))]
+    for name in names:
+        about = f"{torch.get_num_threads()} threads"
+        try:
+            if name != "cpu":
+                free, total = torch.cuda.mem_get_info(name)
+                about = f"{torch.cuda.get_device_name(name)}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
+            ones = torch.ones(64, 64, device=name)
+            for dtype in (torch.float32, torch.bfloat16):
+                if not bool((ones.to(dtype) @ ones.to(dtype) == 64).all()):
+                    raise ArithmeticError(f"a product of matrices in {dtype} is wrong")
+            yield OK, f"{name}: {about}"
+        except (RuntimeError, ArithmeticError) as error:
+            yield FAULT, f"{name}: {about}; it does not compute ({_reason(error)}); use another --device"
+    if len(names) == 1 and shutil.which("nvidia-smi"):
+        built = f"for CUDA {torch.version.cuda}" if torch.version.cuda else "without CUDA"
+        yield FAULT, f"there is an NVIDIA driver, but torch, built {built}, sees no GPU; install a torch that fits it"
+
+
+def folders(given: dict[str, Path]) -> Iterator[Finding]:
+    """Whether files can be written where they are to go. given: option -> folder."""
+    for option, path in given.items():
+        there = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+            yield FAULT, f"--{option} {path}: no permission to write in {there}; name another folder"
+            continue
+        free = shutil.disk_usage(there).free
+        text = f"--{option} {path}: {free / 2**30:.1f} GiB free"
+        yield (OK, text) if free >= ROOM else (FAULT, f"{text}; make room, checkpoints and results may not fit")
+        for file in path.rglob(".*.part") if option != "cache_dir" else ():  # decoding clears up its own
+            yield NOTE, f"{file} was left by a process that was killed; it can be removed if nothing runs"
+
+
+def datasets(data: Path, cache: Path, deep: bool) -> Iterator[Finding]:
+    """Benchmarks that are there: their images counted, and with `deep` read. The others are named."""
+    from datasets.base import Places, PublicDataset
+
+    absent = []
+    for name in DATASETS.files():
+        dataset = DATASETS.load(name)()
+        if name == "seq-folder" or not isinstance(dataset, PublicDataset):
+            continue
+        folder = dataset.find(data)
+        if folder is None:
+            absent.append(name)
+            continue
+        counts: list[tuple[int, int, str]] = []
+        parts: list[Any] = []
+        # All that loading does, but for the decoding.
+        dataset.compare_count = lambda found, published, what, counts=counts: counts.append((found, published, what))
+        dataset.decode = lambda folder, paths, labels, places, train: (paths, labels)
+        try:
+            parts = [dataset.load(Places(data, cache, 224), train)[0] for train in (True, False)]
+        except UsageError as error:
+            yield FAULT, f"{name}: {error}"
+        for found, published, what in counts:
+            if found != published:
+                yield FAULT, f"{name}: {found:,} {what}, published: {published:,}; unpack or --download it again"
+        bad = [fault for part in parts if deep and isinstance(part, list) for fault in _unreadable(part)]
+        for fault in bad:
+            yield FAULT, f"{name}: {fault}; replace it, or leave it out with --skip_bad"
+        if parts and not bad and all(found == published for found, published, _ in counts):
+            yield OK, f"{name}: {len(parts[0]):,} training and {len(parts[1]):,} test images in {folder}"
+    if absent:
+        yield NOTE, f"not below {data}: {', '.join(absent)}; README says where each comes from"
+    for file in sorted((cache / "decoded").glob("*.npy")):
+        try:
+            yield OK, f"{file}: {len(np.lib.format.open_memmap(file, mode='r')):,} decoded images"
+        except Exception as error:  # a damaged header raises almost anything
+            yield FAULT, f"{file}: cannot be read ({_reason(error)}); delete it, it is made again"
+
+
+def _unreadable(paths: list[Path]) -> Iterator[str]:
+    from utils.decode import decode
+
+    for path in paths:
+        try:
+            decode(path, 32, "squash")
+        except Exception as error:  # Pillow raises many types; whichever it is, the file is no usable image
+            yield f"{path} cannot be read ({_reason(error)})"
+
+
+def weights(checkpoints: Path) -> Iterator[Finding]:
+    """The shipped network, and the pretrained ones that are there, read as a run reads them."""
+    import torch
+
+    import backbone
+
+    absent = []
+    for name in ("vit_tiny_glyphs", *backbone.SOURCES):
+        try:
+            file = backbone.weights_file(name, None, checkpoints)
+        except UsageError:
+            absent.append(name)
+            continue
+        try:
+            with torch.device("meta"), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the numbers go nowhere
+                yield OK, f"{name}: {file}: {backbone.load_weights(backbone.build(name), file)}"
+        except UsageError as error:
+            yield FAULT, f"{name}: {error}; fetch it again"
+    if absent:
+        yield NOTE, f"not in {checkpoints}: {', '.join(absent)}; README says where each comes from"
+
+
+def products(checkpoints: Path) -> Iterator[Finding]:
+    """What the stages of MePo and MISA made, against the digests that were taken when it was made."""
+    made = sorted(file.parent for file in checkpoints.glob(f"*/*/{MANIFEST}"))
+    for folder in made:
+        changed = changed_files(folder, read_manifest(folder))
+        if changed:
+            yield FAULT, f"{folder}: {', '.join(changed)}: not as made; remove the folder, the stage is repeated"
+        else:
+            yield OK, f"{folder}"
+    if not made:
+        yield NOTE, f"none in {checkpoints}"
+
+
+def runs(results: Path) -> Iterator[Finding]:
+    """Run folders: files against their digests, versions, and whether unfinished ones can go on."""
+    from utils.results import versions
+    from utils.runs import read_metrics, read_run
+
+    whole, here = 0, versions()
+    others: dict[str, int] = {}
+    found = sorted(config.parent for config in results.rglob("config.yaml"))
+    for folder in found:
+        try:
+            run = read_run(folder)
+            if run.summary is None:
+                yield from _unfinished(folder)
+                continue
+            read_metrics(folder)
+            changed = changed_files(folder, run.summary.get("sha256", {}))
+            there = yaml.safe_load((folder / "config.yaml").read_text()).get("versions", {})
+        except (UsageError, OSError, ValueError) as error:
+            yield FAULT, f"{error}"
+            continue
+        if changed:
+            yield FAULT, f"{folder}: {', '.join(changed)}: not as written; repeat the run"
+            continue
+        whole += 1
+        for package, version in here.items():
+            if there.get(package) != version:
+                text = f"made with {package} {there.get(package)}, here is {version}"
+                others[text] = others.get(text, 0) + 1
+    yield (OK, f"{whole} complete runs in {results}") if whole else (NOTE, f"no complete run in {results}")
+    for text, count in others.items():
+        yield NOTE, f"{count} runs {text}; numbers may differ in the last digits"
+
+
+def _unfinished(folder: Path) -> Iterator[Finding]:
+    from utils import checkpoint
+
+    kept = checkpoint.found(folder / "checkpoints")
+    faults = [f"{path} {fault}" for path in kept if (fault := checkpoint.verify(path))]
+    for fault in faults:
+        yield FAULT, f"{fault}; it is passed over, and can be removed"
+    if len(faults) < len(kept):
+        yield NOTE, f"{folder}: not complete; --resume auto, or --resume {folder}, goes on with it"
+    else:
+        yield NOTE, f"{folder}: not complete, and without a checkpoint; remove it, or repeat the run"
+
+
+def _reason(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
