@@ -247,6 +247,7 @@ def train(plan: plans.Plan) -> Path:
             "samples": trainer.images_met,
             "skipped_updates": trainer.skipped,
             "seconds": round(trainer.seconds, 3),
+            "checkpoint_seconds": round(progress.saving, 3),
             "trainable_parameters": trainable,
             "total_parameters": sum(p.numel() for p in model.parameters()),
             "needs_task_boundaries": model.needs_task_boundaries,

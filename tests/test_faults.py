@@ -5,26 +5,33 @@ from __future__ import annotations
 import json
 import math
 import os
+import random
 import resource
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import build
+from conftest import WIDTH, build, random_covariance, tiny_vit, weights_of
 from PIL import Image
 from test_resume import ROOT, assert_same_results, run_folder, words  # noqa: F401  words is a fixture
 
 import main
 from models.derpp import Derpp
 from models.er import Er
-from models.mepo import factor
+from models.mepo import factor, load_covariance
+from models.misa import load_prompts
 from utils import checkpoint, decode
 from utils.device import out_of_memory
+from utils.errors import UsageError
 from utils.evaluation import Evaluator
+from utils.runs import read_run
+from utils.tensors import read_tensors, write_tensors
 
 ROOT_USER = os.geteuid() == 0
 
@@ -363,3 +370,45 @@ def test_weights_that_cannot_change_are_no_part_of_a_checkpoint():
         state = build(method).trainer.state_dict()["model"]
         assert any(name.startswith("backbone.") for name in state) == held
         assert any(name.startswith("head.") for name in state)
+
+
+# Files that are cut off
+
+
+def cut_anywhere(file: Path, read: Callable[[], object]) -> None:
+    """The whole file is read; cut off at 100 random places, it is refused in one line."""
+    read()
+    whole = file.read_bytes()
+    for place in random.Random(file.name).sample(range(len(whole)), 100):
+        file.write_bytes(whole[:place])
+        with pytest.raises(UsageError) as refusal:
+            read()
+        assert str(file) in str(refusal.value) and "\n" not in str(refusal.value)
+    file.write_bytes(whole)
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pth", "legacy.pth", "npz"])
+def test_weights_cut_off(suffix, tmp_path):
+    state, file = weights_of(tiny_vit()), tmp_path / f"weights.{suffix}"
+    if suffix == "safetensors":
+        write_tensors(file, state)
+    elif suffix == "npz":
+        np.savez(file, **{name: value.numpy() for name, value in state.items()})
+    else:
+        torch.save(state, file, _use_new_zipfile_serialization=suffix == "pth")
+    cut_anywhere(file, lambda: read_tensors(file))
+
+
+def test_covariance_and_prompts_cut_off(tmp_path):
+    covariance, prompts = tmp_path / "covariance.npy", tmp_path / "e_prompt.pt"
+    np.save(covariance, random_covariance(WIDTH))
+    cut_anywhere(covariance, lambda: load_covariance(covariance, WIDTH))
+    torch.save(torch.ones(10, 4, WIDTH), prompts)
+    cut_anywhere(prompts, lambda: load_prompts(torch.nn.Parameter(torch.zeros(10, 4, WIDTH)), prompts))
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "metrics.csv", "per_class.csv", "summary.json"])
+def test_files_of_a_run_cut_off(name, words, tmp_path):  # noqa: F811
+    assert main.main(["--model", "er", *words, "--results", str(tmp_path)]) == 0
+    folder = run_folder(tmp_path)
+    cut_anywhere(folder / name, lambda: read_run(folder))

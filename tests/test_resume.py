@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import math
 import os
+import random
+import re
 import signal
 import subprocess
 import sys
@@ -246,11 +248,11 @@ def test_damage_anywhere_is_noticed(part, tmp_path, capsys):
     checkpoint.save(tmp_path, {"tensor": torch.zeros(1)})
     newest = checkpoint.save(tmp_path, {"tensor": torch.ones(1)})
     whole = (newest / part).read_bytes()
-    for place in range(0, len(whole), max(1, len(whole) // 40)):
+    for place in random.Random(0).sample(range(len(whole)), min(100, len(whole))):
         for damaged in (whole[:place], whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :]):
             (newest / part).write_bytes(damaged)
             assert checkpoint.load(tmp_path, CPU)["tensor"].item() == 0
-            assert capsys.readouterr().err.startswith(f"warning: {newest} is damaged")
+            assert re.match(rf"warning: {newest} (is damaged|has format) .*; not used\n$", capsys.readouterr().err)
     (newest / part).unlink()
     assert checkpoint.load(tmp_path, CPU)["tensor"].item() == 0
 

@@ -16,7 +16,8 @@ from utils.training import Listener, Trainer
 class Progress(Listener):
     """Keeps the run's files and the screen up to date. total: images of the run, every pass counted.
 
-    A checkpoint is written every `save_every` seconds, at task ends, and when `request` asks to stop.
+    A checkpoint is written every `save_every` seconds, at task ends, and when `request` asks to stop. saving: seconds
+    that this took so far, of this process alone.
     """
 
     PLAIN_EVERY = 30.0  # seconds between plain lines when there is nothing to evaluate
@@ -25,7 +26,7 @@ class Progress(Listener):
         self, folder: RunFolder, title: str, total: int, loggers: list, save_every: float, request: StopRequest
     ):
         self.folder, self.title, self.loggers = folder, title, loggers
-        self.save_every, self.request, self._saved = save_every, request, time.monotonic()
+        self.save_every, self.request, self._saved, self.saving = save_every, request, time.monotonic(), 0.0
         self.total, self._met, self._last_line = total, 0, time.monotonic()
         self.bar = (
             tqdm(total=total, desc=title, unit="img", smoothing=0.1, dynamic_ncols=True)
@@ -50,12 +51,14 @@ class Progress(Listener):
 
         Raises FloatingPointError instead of keeping a state whose loss or weights are not finite.
         """
+        began = time.monotonic()
         trainer.check()
         try:
             checkpoint.save(self.folder.checkpoints, trainer.state_dict())
         except OSError as error:
             print(f"warning: no checkpoint written ({error.strerror or error}); the run goes on", file=sys.stderr)
         self._saved = time.monotonic()
+        self.saving += self._saved - began
         if self.request.code is not None:
             raise Stopped(self.request.code)
 

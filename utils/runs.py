@@ -15,9 +15,11 @@ import yaml
 
 from utils.args import INCIDENTAL, SEEDS
 from utils.errors import UsageError
+from utils.files import changed_files
 
 METRICS = ("A_auc", "A_avg", "A_last", "F_last", "BWT")  # fractions or None
 NUMBERS = ("samples", "seconds", "trainable_parameters")
+TABLES = ("config.yaml", "metrics.csv", "per_class.csv")
 OPTIONAL = ("peak_memory_mb",)  # a number, None or absent
 
 
@@ -100,10 +102,14 @@ def read_runs(folders: list[Path]) -> tuple[list[Run], list[str]]:
 
 
 def read_run(folder: Path) -> Run:
-    """Raises UsageError if a file is damaged or lacks what the report needs."""
+    """Raises UsageError if a file is damaged, lacks what the report needs, or is not what the run left."""
     config = _read(folder / "config.yaml", _parse_config)
     summary_path = folder / "summary.json"
-    return Run(folder, config, _read(summary_path, _parse_summary) if summary_path.exists() else None)
+    summary = _read(summary_path, _parse_summary) if summary_path.exists() else None
+    digests = (summary or {}).get("sha256") or {}
+    for name in changed_files(folder, {name: digests[name] for name in TABLES if name in digests}):
+        raise UsageError(f"{folder / name} is not what the run left; remove the run folder or repeat the run")
+    return Run(folder, config, summary)
 
 
 def read_metrics(folder: Path) -> pd.DataFrame:
