@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the networks are so small that threads only get in each other's way
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -25,6 +27,7 @@ from utils.images import ImageSet, Transform
 from utils.streams import Stream, make_stream
 from utils.training import Listener, Trainer
 
+ROOT = Path(__file__).resolve().parent.parent
 WIDTH = 32  # of the tiny network
 CPU = torch.device("cpu")
 
@@ -161,3 +164,28 @@ def glyph_weights(tmp_path_factory):
     file = tmp_path_factory.mktemp("weights") / "vit_tiny_glyphs.safetensors"
     save_file(weights_of(vit), file)
     return file
+
+
+# Whole runs, from the command line to their folder
+
+DIGITS = ["--dataset", "seq-digits", "--n_tasks", "3", "--online_iter", "1", "--eval_period", "300", "--device", "cpu"]
+
+
+@pytest.fixture
+def words(tmp_path, glyph_weights):
+    """Options of a short run inside the test's folder, but for --results."""
+    place = ["--backbone_path", str(glyph_weights), "--checkpoint_dir", str(tmp_path / "products")]
+    return [*DIGITS, *place, "--cache_dir", str(tmp_path / "cache"), "--resume", "auto"]
+
+
+def run_folder(results: Path) -> Path:
+    (folder,) = results.glob("*/*/*")
+    return folder
+
+
+def assert_same_results(one: Path, other: Path) -> None:
+    assert (one / "model.safetensors").read_bytes() == (other / "model.safetensors").read_bytes()
+    assert (one / "per_class.csv").read_bytes() == (other / "per_class.csv").read_bytes()
+    tables = [pd.read_csv(folder / "metrics.csv").drop(columns="seconds").to_csv() for folder in (one, other)]
+    assert tables[0] == tables[1]
+    assert not (one / "checkpoints").exists() and not (other / "checkpoints").exists()

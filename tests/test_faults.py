@@ -17,9 +17,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import WIDTH, build, random_covariance, tiny_vit, weights_of
+from conftest import ROOT, WIDTH, assert_same_results, build, random_covariance, run_folder, tiny_vit, weights_of
 from PIL import Image
-from test_resume import ROOT, assert_same_results, run_folder, words  # noqa: F401  words is a fixture
 
 import main
 from models.derpp import Derpp
@@ -86,9 +85,9 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_number_that_is_none_stops_the_run_and_spoils_nothing(fault, words, monkeypatch, tmp_path, capsys):  # noqa: F811
+def test_a_number_that_is_none_stops_the_run_and_spoils_nothing(fault, words, monkeypatch, tmp_path, capsys):
     name, method, spoil, expected = FAULTS[fault]
-    words = ["--model", name, *words, "--save_every", "0"]  # noqa: F811
+    words = ["--model", name, *words, "--save_every", "0"]
     assert main.main([*words, "--results", str(tmp_path / "whole")]) == 0
     broken = [*words, "--results", str(tmp_path / "broken")]
     at_step(5, method, monkeypatch, spoil)
@@ -105,10 +104,10 @@ def test_a_number_that_is_none_stops_the_run_and_spoils_nothing(fault, words, mo
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_such_an_update_can_be_left_out(fault, words, monkeypatch, tmp_path, capsys):  # noqa: F811
+def test_such_an_update_can_be_left_out(fault, words, monkeypatch, tmp_path, capsys):
     name, method, spoil, _ = FAULTS[fault]
     at_step(5, method, monkeypatch, spoil)
-    words = ["--model", name, *words, "--on_nan", "skip", "--results", str(tmp_path)]  # noqa: F811
+    words = ["--model", name, *words, "--on_nan", "skip", "--results", str(tmp_path)]
     assert main.main(words) == 0
     summary = json.loads((run_folder(tmp_path) / "summary.json").read_text())
     # The memory keeps its spoilt logits, which are drawn again.
@@ -118,9 +117,9 @@ def test_such_an_update_can_be_left_out(fault, words, monkeypatch, tmp_path, cap
     assert "nan" not in rows.lower()
 
 
-def test_a_stopped_run_can_go_on_by_leaving_out(words, monkeypatch, tmp_path, capsys):  # noqa: F811
+def test_a_stopped_run_can_go_on_by_leaving_out(words, monkeypatch, tmp_path, capsys):
     at_step(5, Er, monkeypatch, infinite_loss)
-    words = ["--model", "er", *words, "--save_every", "0", "--results", str(tmp_path)]  # noqa: F811
+    words = ["--model", "er", *words, "--save_every", "0", "--results", str(tmp_path)]
     assert main.main(words) == 1
     at_step(0, Er, monkeypatch, infinite_loss)  # the same batch, which comes first now
     assert main.main([*words, "--on_nan", "skip"]) == 0
@@ -140,7 +139,7 @@ def test_a_left_out_update_changes_nothing():
     assert run.trainer.history.rows[-1]["loss"] is None
 
 
-def test_logits_that_are_no_numbers_are_not_evaluated(words, monkeypatch, tmp_path, capsys):  # noqa: F811
+def test_logits_that_are_no_numbers_are_not_evaluated(words, monkeypatch, tmp_path, capsys):
     evaluate = Evaluator._logits
     monkeypatch.setattr(Evaluator, "_logits", lambda *given: evaluate(*given) * math.nan)
     assert main.main(["--model", "er", *words, "--results", str(tmp_path)]) == 1
@@ -163,12 +162,12 @@ def test_a_matrix_without_a_factor_gives_no_numbers():
     ],
     ids=["gpu", "cpu", "python"],
 )
-def test_memory_that_ends_is_one_line(raised, words, monkeypatch, tmp_path, capsys):  # noqa: F811
+def test_memory_that_ends_is_one_line(raised, words, monkeypatch, tmp_path, capsys):
     def fail(*_):
         raise raised
 
     at_step(3, Er, monkeypatch, fail)
-    words = ["--model", "er", *words, "--batch_size", "48", "--save_every", "0", "--results", str(tmp_path)]  # noqa: F811
+    words = ["--model", "er", *words, "--batch_size", "48", "--save_every", "0", "--results", str(tmp_path)]
     assert main.main(words) == 1
     error = one_line(capsys.readouterr().err)
     assert "out of memory with --batch_size 48, --eval_batch_size 128 and --precision 32; try" in error
@@ -182,10 +181,10 @@ def test_other_errors_are_not_taken_for_it():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_memory_of_a_real_gpu(words, tmp_path, capsys):  # noqa: F811
+def test_memory_of_a_real_gpu(words, tmp_path, capsys):
     torch.cuda.set_per_process_memory_fraction(0.0005)
     try:
-        words = ["--model", "slca", *words, "--device", "cuda", "--batch_size", "1024", "--results", str(tmp_path)]  # noqa: F811
+        words = ["--model", "slca", *words, "--device", "cuda", "--batch_size", "1024", "--results", str(tmp_path)]
         assert main.main(words) == 1
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
@@ -195,7 +194,7 @@ def test_memory_of_a_real_gpu(words, tmp_path, capsys):  # noqa: F811
 # Disk
 
 
-def run_apart(words: list[str], **settings) -> subprocess.CompletedProcess:  # noqa: F811
+def run_apart(words: list[str], **settings) -> subprocess.CompletedProcess:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     command = [sys.executable, "main.py", *words]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, **settings)
@@ -213,9 +212,9 @@ def small_disk(tmp_path):
     subprocess.run(["umount", disk], check=True)
 
 
-def test_full_disk(small_disk, words, tmp_path):  # noqa: F811
+def test_full_disk(small_disk, words, tmp_path):
     disk, grow = small_disk
-    words = ["--model", "er", *words, "--save_every", "0"]  # noqa: F811
+    words = ["--model", "er", *words, "--save_every", "0"]
     assert main.main([*words, "--results", str(tmp_path / "whole")]) == 0
     broken = [*words, "--results", str(disk)]
     done = run_apart(broken)
@@ -230,9 +229,9 @@ def test_full_disk(small_disk, words, tmp_path):  # noqa: F811
     assert_same_results(run_folder(tmp_path / "whole"), folder)
 
 
-def test_files_that_may_not_grow(words, tmp_path):  # noqa: F811
+def test_files_that_may_not_grow(words, tmp_path):
     """As on a full disk, with a limit on the size of files, which any user can set."""
-    words = ["--model", "er", *words, "--save_every", "0"]  # noqa: F811
+    words = ["--model", "er", *words, "--save_every", "0"]
     assert main.main([*words, "--results", str(tmp_path / "whole")]) == 0
     broken = [*words, "--results", str(tmp_path / "broken")]
     done = run_apart(broken, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000)))
@@ -308,7 +307,7 @@ def test_images_that_go_away_later_are_not_missed(own, pictures, monkeypatch, tm
     assert not pictures.exists()
 
 
-def test_results_that_go_away_are_one_line(words, monkeypatch, tmp_path, capsys):  # noqa: F811
+def test_results_that_go_away_are_one_line(words, monkeypatch, tmp_path, capsys):
     step = Er.end_batch
 
     def vanish(self, batch):
@@ -323,8 +322,8 @@ def test_results_that_go_away_are_one_line(words, monkeypatch, tmp_path, capsys)
 # Going on with a run
 
 
-def test_settings_that_differ_are_refused_by_name(words, tmp_path, capsys):  # noqa: F811
-    words = ["--model", "er", *words, "--results", str(tmp_path)]  # noqa: F811
+def test_settings_that_differ_are_refused_by_name(words, tmp_path, capsys):
+    words = ["--model", "er", *words, "--results", str(tmp_path)]
     assert main.main(words) == 0
     folder = str(run_folder(tmp_path))
     capsys.readouterr()
@@ -340,8 +339,8 @@ def test_settings_that_differ_are_refused_by_name(words, tmp_path, capsys):  # n
 
 
 @pytest.mark.parametrize("name", ["stream_sha256", "backbone_sha256"])
-def test_other_data_or_weights_are_refused(name, words, monkeypatch, tmp_path, capsys):  # noqa: F811
-    words = ["--model", "er", *words, "--save_every", "0", "--results", str(tmp_path)]  # noqa: F811
+def test_other_data_or_weights_are_refused(name, words, monkeypatch, tmp_path, capsys):
+    words = ["--model", "er", *words, "--save_every", "0", "--results", str(tmp_path)]
     at_step(3, Er, monkeypatch, infinite_loss)
     assert main.main(words) == 1
     monkeypatch.undo()
@@ -354,8 +353,8 @@ def test_other_data_or_weights_are_refused(name, words, monkeypatch, tmp_path, c
     assert f"began otherwise: {name} is {'0' * 64} there, {settings[name]} here; use --resume never" in error
 
 
-def test_a_state_of_another_run_is_refused(words, monkeypatch, tmp_path, capsys):  # noqa: F811
-    words = ["--model", "er", *words, "--save_every", "0", "--results", str(tmp_path)]  # noqa: F811
+def test_a_state_of_another_run_is_refused(words, monkeypatch, tmp_path, capsys):
+    words = ["--model", "er", *words, "--save_every", "0", "--results", str(tmp_path)]
     at_step(3, Er, monkeypatch, infinite_loss)
     assert main.main(words) == 1
     monkeypatch.undo()
@@ -408,7 +407,74 @@ def test_covariance_and_prompts_cut_off(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "metrics.csv", "per_class.csv", "summary.json"])
-def test_files_of_a_run_cut_off(name, words, tmp_path):  # noqa: F811
+def test_files_of_a_run_cut_off(name, words, tmp_path):
     assert main.main(["--model", "er", *words, "--results", str(tmp_path)]) == 0
     folder = run_folder(tmp_path)
     cut_anywhere(folder / name, lambda: read_run(folder))
+
+
+# Bad input is answered before images are read
+
+
+@pytest.fixture
+def bad(tmp_path):
+    """Files that are no good: name -> path."""
+    files = {name: tmp_path / name for name in ("wide.npy", "skew.npy", "negative.npy", "nan.npy", "cut.safetensors")}
+    np.save(files["wide.npy"], np.eye(64))
+    np.save(files["skew.npy"], np.tri(128))
+    np.save(files["negative.npy"], -np.eye(128))
+    np.save(files["nan.npy"], np.full((128, 128), np.nan))
+    files["cut.safetensors"].write_bytes(b"\x10\0\0\0\0\0\0\0{}")
+    files["empty.pth"] = tmp_path / "empty.pth"
+    files["empty.pth"].touch()
+    files["pool"] = tmp_path / "pool"
+    files["pool"].mkdir()
+    for name in ("g_prompt.pt", "e_prompt.pt"):
+        torch.save(torch.zeros(3, 7, 128), files["pool"] / name)
+    return files
+
+
+BAD = {
+    "covariance of another width": (["--model", "mepo", "--meta_path", "none", "--cor_path", "wide.npy"], "[128, 128]"),
+    "covariance that is not symmetric": (
+        ["--model", "mepo", "--meta_path", "none", "--cor_path", "skew.npy"],
+        "not symmetric",
+    ),
+    "covariance that is negative": (
+        ["--model", "mepo", "--meta_path", "none", "--cor_path", "negative.npy"],
+        "not positive semi-definite",
+    ),
+    "covariance of no numbers": (["--model", "mepo", "--meta_path", "none", "--cor_path", "nan.npy"], "not finite"),
+    "covariance that is weights": (
+        ["--model", "mepo", "--meta_path", "none", "--cor_path", "cut.safetensors"],
+        "cannot be read as .npy",
+    ),
+    "refined weights that are not there": (
+        ["--model", "mepo", "--cor_path", "none", "--meta_path", "nowhere.pth"],
+        "nowhere.pth: no such file",
+    ),
+    "weights that are cut off": (["--model", "er", "--backbone_path", "cut.safetensors"], "cannot be read as tensors"),
+    "weights that are empty": (["--model", "er", "--backbone_path", "empty.pth"], "cannot be read as tensors"),
+    "weights that are a folder": (["--model", "er", "--backbone_path", "pool"], "no such file"),
+    "prompts of another pool": (["--model", "misa", "--load_pt", "pool"], "g_prompt.pt holds [3, 7, 128]"),
+    "a block that is not there": (["--model", "dualprompt", "--pos_e_prompt", "2", "99"], "blocks 0 ... 5"),
+    "a network that is not there": (
+        ["--model", "er", "--backbone", "vit_tiny_glyph"],
+        "did you mean 'vit_tiny_glyphs'",
+    ),
+    "a file in place of a folder": (["--model", "er", "--results", "empty.pth"], "cannot be made"),
+    "a device that is not there": (["--model", "er", "--device", "cuda:77"], "--device cuda:77"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_answered_before_images_are_read(case, own, bad, monkeypatch, tmp_path, capsys):
+    chosen, reason = BAD[case]
+    options = dict(zip(own[::2], own[1::2], strict=True))
+    options |= {"--host": "dualprompt"} if chosen[1] == "mepo" else {}
+    given = [str(bad[word]) if word in bad else word for word in chosen]
+    given += [word for pair in options.items() for word in pair if pair[0] not in chosen]
+    monkeypatch.chdir(tmp_path)
+    assert main.main(given) == 2
+    assert reason in one_line(capsys.readouterr().err)
+    assert not (tmp_path / "cache").exists() and not list(tmp_path.glob("runs/*"))

@@ -13,9 +13,9 @@ import sys
 import time
 from pathlib import Path
 
-import pandas as pd
 import pytest
 import torch
+from conftest import CPU, ROOT, assert_same_results, run_folder
 from safetensors.torch import load_model
 
 import main
@@ -24,30 +24,6 @@ from utils.errors import UsageError
 from utils.progress import Progress
 from utils.results import RunFolder
 from utils.tensors import write_tensors
-
-ROOT = Path(__file__).resolve().parent.parent
-CPU = torch.device("cpu")
-DIGITS = ["--dataset", "seq-digits", "--n_tasks", "3", "--online_iter", "1", "--eval_period", "300", "--device", "cpu"]
-
-
-@pytest.fixture
-def words(tmp_path, glyph_weights):
-    """Options of a short run inside the test's folder, but for --results."""
-    place = ["--backbone_path", str(glyph_weights), "--checkpoint_dir", str(tmp_path / "products")]
-    return [*DIGITS, *place, "--cache_dir", str(tmp_path / "cache"), "--resume", "auto"]
-
-
-def run_folder(results: Path) -> Path:
-    (folder,) = results.glob("*/*/*")
-    return folder
-
-
-def assert_same_results(one: Path, other: Path) -> None:
-    assert (one / "model.safetensors").read_bytes() == (other / "model.safetensors").read_bytes()
-    assert (one / "per_class.csv").read_bytes() == (other / "per_class.csv").read_bytes()
-    tables = [pd.read_csv(folder / "metrics.csv").drop(columns="seconds").to_csv() for folder in (one, other)]
-    assert tables[0] == tables[1]
-    assert not (one / "checkpoints").exists() and not (other / "checkpoints").exists()
 
 
 @pytest.fixture
