@@ -17,6 +17,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 import backbone as backbones
+import main
 from datasets.base import Dataset
 from models.base import ContinualModel
 from utils import plan as plans
@@ -176,6 +177,22 @@ def words(tmp_path, glyph_weights):
     """Options of a short run inside the test's folder, but for --results."""
     place = ["--backbone_path", str(glyph_weights), "--checkpoint_dir", str(tmp_path / "products")]
     return [*DIGITS, *place, "--cache_dir", str(tmp_path / "cache"), "--resume", "auto"]
+
+
+@pytest.fixture(scope="session")
+def unbroken(tmp_path_factory):
+    """The folder of the run of `words` that nothing happened to; made once for each method."""
+    made = {}
+
+    def folder(words: list[str]) -> Path:
+        method = words[words.index("--model") + 1]
+        if method not in made:
+            results = tmp_path_factory.mktemp(method)
+            assert main.main([*words, "--resume", "never", "--save_every", "300", "--results", str(results)]) == 0
+            made[method] = run_folder(results)
+        return made[method]
+
+    return folder
 
 
 def run_folder(results: Path) -> Path:

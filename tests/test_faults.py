@@ -85,10 +85,10 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_number_that_is_none_stops_the_run_and_spoils_nothing(fault, words, monkeypatch, tmp_path, capsys):
+def test_a_number_that_is_none_stops_the_run_and_spoils_nothing(fault, words, unbroken, monkeypatch, tmp_path, capsys):
     name, method, spoil, expected = FAULTS[fault]
     words = ["--model", name, *words, "--save_every", "0"]
-    assert main.main([*words, "--results", str(tmp_path / "whole")]) == 0
+    whole = unbroken(words)
     broken = [*words, "--results", str(tmp_path / "broken")]
     at_step(5, method, monkeypatch, spoil)
     capsys.readouterr()
@@ -100,7 +100,7 @@ def test_a_number_that_is_none_stops_the_run_and_spoils_nothing(fault, words, mo
     assert checkpoint.verify(kept) is None
     monkeypatch.undo()
     assert main.main(broken) == 0
-    assert_same_results(run_folder(tmp_path / "whole"), folder)
+    assert_same_results(whole, folder)
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -212,10 +212,10 @@ def small_disk(tmp_path):
     subprocess.run(["umount", disk], check=True)
 
 
-def test_full_disk(small_disk, words, tmp_path):
+def test_full_disk(small_disk, words, unbroken, tmp_path):
     disk, grow = small_disk
     words = ["--model", "er", *words, "--save_every", "0"]
-    assert main.main([*words, "--results", str(tmp_path / "whole")]) == 0
+    whole = unbroken(words)
     broken = [*words, "--results", str(disk)]
     done = run_apart(broken)
     assert done.returncode == 1
@@ -226,20 +226,20 @@ def test_full_disk(small_disk, words, tmp_path):
     assert not [file for file in folder.rglob("*") if file.name.endswith(".part")]
     grow()
     assert main.main(broken) == 0
-    assert_same_results(run_folder(tmp_path / "whole"), folder)
+    assert_same_results(whole, folder)
 
 
-def test_files_that_may_not_grow(words, tmp_path):
+def test_files_that_may_not_grow(words, unbroken, tmp_path):
     """As on a full disk, with a limit on the size of files, which any user can set."""
     words = ["--model", "er", *words, "--save_every", "0"]
-    assert main.main([*words, "--results", str(tmp_path / "whole")]) == 0
+    whole = unbroken(words)
     broken = [*words, "--results", str(tmp_path / "broken")]
     done = run_apart(broken, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000)))
     assert done.returncode == 1 and "no checkpoint written (File too large)" in done.stderr
     assert one_line(done.stderr).endswith("model.safetensors: File too large")
     assert main.main(broken) == 0
     runs = sorted((tmp_path / "broken").glob("*/*/*"))
-    assert_same_results(run_folder(tmp_path / "whole"), runs[-1])
+    assert_same_results(whole, runs[-1])
 
 
 @pytest.mark.parametrize("suffix", ["pth", "safetensors"])

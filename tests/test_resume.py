@@ -65,11 +65,11 @@ METHODS = {
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_stopped_run_goes_on_exactly(method, words, stop_after, monkeypatch, tmp_path, capsys):
+def test_stopped_run_goes_on_exactly(method, words, unbroken, stop_after, monkeypatch, tmp_path, capsys):
     if method == "mepo_meta":  # a stage has no tasks and no evaluation
         words = [w for pair in zip(words[::2], words[1::2], strict=True) if pair[0] != "--n_tasks" for w in pair]
     words = [*METHODS[method], *words]
-    assert main.main([*words, "--results", str(tmp_path / "whole")]) == 0
+    whole = unbroken(words)
     broken = [*words, "--results", str(tmp_path / "broken")]
     for batches in (3, 9):  # twice
         with monkeypatch.context():
@@ -80,7 +80,7 @@ def test_stopped_run_goes_on_exactly(method, words, stop_after, monkeypatch, tmp
         assert len(list((run_folder(tmp_path / "broken") / "checkpoints").iterdir())) <= checkpoint.KEPT
     assert main.main(broken) == 0
     assert " goes on after " in capsys.readouterr().err
-    assert_same_results(run_folder(tmp_path / "whole"), run_folder(tmp_path / "broken"))
+    assert_same_results(whole, run_folder(tmp_path / "broken"))
 
 
 def start(words: list[str]) -> subprocess.Popen:
@@ -96,9 +96,9 @@ def wait_for_checkpoint(results: Path, process: subprocess.Popen, number: int) -
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 75), (signal.SIGINT, 130)])
-def test_signals_at_any_moment_change_nothing(number, code, words, tmp_path):
+def test_signals_at_any_moment_change_nothing(number, code, words, unbroken, tmp_path):
     words = ["--model", "er", *words, "--save_every", "0"]
-    assert main.main([*words, "--results", str(tmp_path / "whole")]) == 0
+    whole = unbroken(words)
     broken = [*words, "--results", str(tmp_path / "broken")]
     for after in (2, 12):
         with start(broken) as process:
@@ -108,12 +108,12 @@ def test_signals_at_any_moment_change_nothing(number, code, words, tmp_path):
         assert process.returncode == code, error
         assert "Traceback" not in error
     assert main.main(broken) == 0
-    assert_same_results(run_folder(tmp_path / "whole"), run_folder(tmp_path / "broken"))
+    assert_same_results(whole, run_folder(tmp_path / "broken"))
 
 
-def test_damaged_checkpoint_is_passed_over(words, stop_after, monkeypatch, tmp_path, capsys):
+def test_damaged_checkpoint_is_passed_over(words, unbroken, stop_after, monkeypatch, tmp_path, capsys):
     words = ["--model", "er", *words, "--save_every", "0"]
-    assert main.main([*words, "--results", str(tmp_path / "whole")]) == 0
+    whole = unbroken(words)
     broken = [*words, "--results", str(tmp_path / "broken")]
     stop_after(6)
     assert main.main(broken) == 75
@@ -124,7 +124,7 @@ def test_damaged_checkpoint_is_passed_over(words, stop_after, monkeypatch, tmp_p
     (new / checkpoint.TENSORS).write_bytes(content)
     assert main.main(broken) == 0
     assert f"{new} is damaged" in capsys.readouterr().err
-    assert_same_results(run_folder(tmp_path / "whole"), run_folder(tmp_path / "broken"))
+    assert_same_results(whole, run_folder(tmp_path / "broken"))
 
 
 def test_full_disk_costs_a_warning(words, monkeypatch, tmp_path, capsys):
