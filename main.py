@@ -186,8 +186,6 @@ def train(plan: plans.Plan) -> Path:
     network = backbone.build(options.backbone, places.size).requires_grad_(False)
     if weights is not None:
         report = backbone.load_weights(network, weights)
-        if weights.parent != backbone.SHIPPED:
-            print(f"{weights}: {report}", file=sys.stderr)
 
     train_part = dataset.load(places, train=True)
     rows, held = hold_out(train_part[1], options.validation) if options.validation > 0 else (None, None)
@@ -219,6 +217,8 @@ def train(plan: plans.Plan) -> Path:
     }
     torch.manual_seed(options.train_seed)
 
+    if weights is not None and weights.parent != backbone.SHIPPED:
+        print(f"{weights}: {report}", file=sys.stderr)
     settings = plan.settings() | origin
     folder, state = open_run(options, settings, device)
     if state is None and isinstance(stream, TaskList):
@@ -290,7 +290,7 @@ def go_on(trainer, state: dict, folder: Path) -> None:
     """Puts a trainer where another stood. Raises UsageError if the state is not that of such a run."""
     try:
         trainer.load_state_dict(state)
-    except (LookupError, RuntimeError, TypeError, ValueError) as error:
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise UsageError(f"{folder}: its checkpoint does not fit this run ({reason}); use --resume never") from error
 

@@ -103,6 +103,7 @@ def _read_state(file: Path) -> tuple[dict[str, Tensor], list[str]]:
     others = [key for key, value in state.items() if not isinstance(value, Tensor)]
     if others:
         raise UsageError(f"{file}: holds no flat state dict; {others[0]!r} is no tensor")
+    state = {key: Tensor.detach(value) for key, value in state.items()}  # without what a file may have hung on them
     if file.suffix == ".npz":
         try:
             return _from_google(state), notes

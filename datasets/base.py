@@ -155,7 +155,13 @@ class PublicDataset(Dataset):
         lists = (self.args.train_list, self.args.test_list)
         if lists != (None, None) and type(self).files is PublicDataset.files:
             raise UsageError(f"--train_list and --test_list: {self.name} takes none")
-        images, labels = self.read(folder, places, train)
+        try:
+            images, labels = self.read(folder, places, train)
+        except (UsageError, OSError, MemoryError):
+            raise
+        except Exception as error:  # files that somebody else wrote make their readers raise anything
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise UsageError(f"{folder}: cannot be read as {self.name} ({reason:.200}); fetch it again") from error
         if lists == (None, None):
             self.check_count(folder, len(labels), train)
         labels = np.asarray(labels, dtype=np.int64)

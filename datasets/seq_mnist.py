@@ -19,6 +19,7 @@ from utils.download import Download
 from utils.errors import UsageError
 
 MIRROR = "https://ossci-datasets.s3.amazonaws.com/mnist/"
+LARGEST = 16 + 60_000 * 28 * 28  # bytes of a file, its header included
 FILES = {
     "train-images-idx3-ubyte": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
     "train-labels-idx1-ubyte": "d53e105ee54ea40749a09fcbcd1e9432",
@@ -61,7 +62,10 @@ def read_idx(folder: Path, name: str) -> np.ndarray:
     packed = folder / f"{name}.gz"
     file = packed if packed.is_file() else folder / name
     try:
-        content = gzip.decompress(file.read_bytes()) if file == packed else file.read_bytes()
+        with gzip.open(file) if file == packed else open(file, "rb") as stream:
+            content = stream.read(LARGEST + 1)
+        if len(content) > LARGEST:
+            raise ValueError(f"it holds more than {LARGEST} bytes")
         zero, kind, dimensions = struct.unpack(">HBB", content[:4])
         shape = struct.unpack(f">{dimensions}I", content[4 : 4 + 4 * dimensions])
         if (zero, kind) != (0, 8):

@@ -80,11 +80,14 @@ def load_prompts(prompts: nn.Parameter, file: Path) -> None:
     Raises UsageError if the file is missing, holds no tensor, or does not fit.
     """
     loaded = read_tensors(file)
+    if isinstance(loaded, Tensor) and (loaded.layout, loaded.dtype.is_floating_point) != (torch.strided, True):
+        raise UsageError(f"--load_pt: {file} holds no floating-point numbers ({loaded.layout}, {loaded.dtype})")
     if not isinstance(loaded, Tensor) or loaded.ndim != 3 or loaded.shape[1:] != prompts.shape[1:] or len(loaded) == 0:
         found = list(loaded.shape) if isinstance(loaded, Tensor) else type(loaded).__name__
         raise UsageError(f"--load_pt: {file} holds {found}, this network and these options need {list(prompts.shape)}")
+    loaded = Tensor.detach(loaded)[: len(prompts)]
     if not loaded.isfinite().all():
         raise UsageError(f"--load_pt: {file} holds values that are not finite")
     copies = -(-len(prompts) // len(loaded))
     with torch.no_grad():
-        prompts.copy_(loaded.detach().repeat(copies, 1, 1)[: len(prompts)])
+        prompts.copy_(loaded.repeat(copies, 1, 1)[: len(prompts)])

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from utils.files import sha256
+from utils.files import parse_json, sha256
 from utils.tensors import save_whole
 
 TENSORS, TREE, MANIFEST = "state.safetensors", "state.json", "manifest.json"
@@ -65,7 +65,7 @@ def load(folder: Path, device: torch.device) -> dict[str, Any] | None:
         fault = verify(path)
         if fault is None:
             try:
-                tree = json.loads((path / TREE).read_text(encoding="utf-8"))
+                tree = parse_json((path / TREE).read_text(encoding="utf-8"))
                 return _unpack(tree, load_file(path / TENSORS), device)
             except Exception as error:  # somebody else's writing, with a digest; the readers raise many types
                 fault = f"cannot be read ({_reason(error)})"
@@ -76,9 +76,9 @@ def load(folder: Path, device: torch.device) -> dict[str, Any] | None:
 def verify(path: Path) -> str | None:
     """What is wrong with a checkpoint, or None if it is what was written."""
     try:
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        manifest = parse_json((path / MANIFEST).read_text(encoding="utf-8"))
         if manifest["format"] != FORMAT:
-            return f"has format {manifest['format']}, this version reads {FORMAT}"
+            return f"has format {manifest['format']!r:.20}, this version reads {FORMAT}"
         for part in (TENSORS, TREE):
             if sha256(path / part) != manifest[part]:
                 return f"is damaged ({part} is not what was written)"

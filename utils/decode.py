@@ -20,10 +20,12 @@ from tqdm import tqdm
 
 from utils.download import lock
 from utils.errors import UsageError
-from utils.files import written_whole
+from utils.files import parse_json, parse_yaml, written_whole
 
 VERSION = 1  # of what decoding does; a new one makes new caches
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".webp", ".gif")
+# What Pillow may take a file for, whatever its name is. Not PostScript, which it would let another program run.
+FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF")
 CHUNK = 512  # images that are decoded between two writes
 SHOWN = 3  # bad files named in a message
 MAX_SIDE = 1 << 16  # pixels of an enlarged image; at the usual 256 this is an aspect ratio of 256
@@ -97,9 +99,12 @@ def remembered_listing(folder: Path, cache: Path, listing: Callable, *settings) 
         with written_whole(file) as temporary:
             temporary.write_text(json.dumps([[os.path.relpath(path, folder) for path in paths], labels]))
     try:
-        names, labels = json.loads(file.read_text())
-        return [folder / name for name in names], [int(label) for label in labels]
-    except (OSError, ValueError, TypeError) as error:
+        names, labels = parse_json(file.read_text(encoding="utf-8"))
+        found = [folder / name for name in names], [int(label) for label in labels]
+        if len(names) != len(labels) or not all(map(_is_name, names)):
+            raise ValueError("names and labels do not fit")
+        return found
+    except (OSError, ValueError, TypeError, OverflowError, AttributeError) as error:
         raise UsageError(f"{file}: this list cannot be read ({error}); delete it, it will be made again") from None
 
 
@@ -136,20 +141,22 @@ def read_list(file: Path) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{file}: cannot be read as a list of images ({error})") from None
     if file.suffix in (".yaml", ".yml"):
-        import yaml
-
         try:
-            names = yaml.safe_load(text)["data"]
-        except (yaml.YAMLError, TypeError, KeyError):
+            names = parse_yaml(text)["data"]
+        except (ValueError, TypeError, KeyError):
             raise UsageError(f"{file}: holds no list under the key 'data'") from None
     else:
         names = [re.sub(r"\s+-?\d+$", "", line.strip()) for line in text.splitlines() if line.strip()]
-    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+    if not isinstance(names, list) or not names or not all(map(_is_name, names)):
         raise UsageError(f"{file}: holds no paths of images")
     parts = [Path(name).parts[-2:] for name in names]
     if short := [name for name, part in zip(names, parts) if len(part) < 2 or part[0] in ("/", "..")]:
         raise UsageError(f"{file}: {short[0]} is no path of the form class/file")
     return ["/".join(part) for part in parts]
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and value.isprintable()
 
 
 def decoded(
@@ -188,7 +195,7 @@ def decode(path: Path, size: int, fit: Fit) -> np.ndarray:
 
     Raises OSError, ValueError or one of Pillow's errors for what is no image.
     """
-    with Image.open(path) as image:
+    with Image.open(path, formats=FORMATS) as image:
         if image.mode.startswith("I"):  # sixteen bits of grey, which convert would cut off at 255
             image = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
         image = image.convert("RGB")
@@ -275,17 +282,17 @@ def _read_bad(file: Path, count: int) -> list[tuple[int, str, str]]:
     if not file.exists():
         return []
     try:
-        bad = [(int(row), str(name), str(reason)) for row, name, reason in json.loads(file.read_text())]
+        bad = [(int(row), str(name), str(reason)) for row, name, reason in parse_json(file.read_text(encoding="utf-8"))]
         if not all(0 <= row < count for row, _, _ in bad):
             raise ValueError("it names images that are not there")
         return bad
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, OverflowError) as error:
         raise UsageError(
             f"{file}: this list cannot be read ({error}); delete it and the .npy of its name, both will be made again"
         ) from None
 
 
 def _bad_message(title: str, bad: list[tuple[int, str, str]], then: str) -> str:
-    named = "; ".join(f"{name} ({reason})" for _, name, reason in bad[:SHOWN])
+    named = "; ".join(" ".join(f"{name} ({reason})".split()) for _, name, reason in bad[:SHOWN])
     more = f" and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
     return f"{title}: {len(bad)} images cannot be read: {named}{more}; {then}"

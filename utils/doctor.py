@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from utils.args import Parser
 from utils.errors import UsageError
@@ -234,7 +233,7 @@ def runs(results: Path) -> Iterator[Finding]:
                 continue
             read_metrics(folder)
             changed = changed_files(folder, run.summary.get("sha256", {}))
-            there = yaml.safe_load((folder / "config.yaml").read_text()).get("versions", {})
+            there = run.config.get("versions") or {}
         except (UsageError, OSError, ValueError) as error:
             yield FAULT, f"{error}"
             continue

@@ -294,9 +294,10 @@ def _unpack(archive: Path, target: Path, name_inside: str | None) -> None:
 def _extract_zip(archive: Path, folder: Path, show: Show) -> None:
     with zipfile.ZipFile(archive) as file:
         members = file.infolist()
+        names: set[str] = set()
         for member in members:
             kind = stat.S_IFMT(member.external_attr >> 16)  # 0 where it was made without Unix
-            _check_member(archive, member.filename, kind in (0, stat.S_IFREG, stat.S_IFDIR))
+            _check_member(archive, member.filename, kind in (0, stat.S_IFREG, stat.S_IFDIR), names)
         total = sum(member.file_size + BLOCK for member in members)
         _check_growth(archive, total)
         _check_space(folder, total, archive.name)
@@ -311,11 +312,11 @@ def _extract_tar(archive: Path, folder: Path, show: Show) -> None:
     if not hasattr(tarfile, "data_filter"):
         raise UsageError(f"{archive}: this Python cannot unpack it safely; use 3.10.12, 3.11.4 or any newer one")
     _check_space(folder, archive.stat().st_size, archive.name)  # the least it can be; only reading all tells the rest
-    done = 0
+    done, names = 0, set()
     with tarfile.open(archive, ENDINGS[_ending(archive.name)]) as file:
         for member in file:
             # No links at all: data sets have none, and they are how the filter of tarfile has been got round.
-            _check_member(archive, member.name, member.isfile() or member.isdir())
+            _check_member(archive, member.name, member.isfile() or member.isdir(), names)
             if member.size < 0:
                 raise tarfile.ReadError("a size below zero")
             done += member.size + BLOCK
@@ -327,15 +328,20 @@ def _extract_tar(archive: Path, folder: Path, show: Show) -> None:
         file.fileobj.seek(file.offset)
         if file.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
             raise tarfile.ReadError("unexpected end of data")
-        while file.fileobj.read(CHUNK):  # the compression has its checksum at the end
-            pass
+        while rest := file.fileobj.read(CHUNK):  # the compression has its checksum at the end
+            done += len(rest)
+            _check_growth(archive, done)
 
 
-def _check_member(archive: Path, name: str, plain: bool) -> None:
+def _check_member(archive: Path, name: str, plain: bool, names: set[str]) -> None:
+    """names: those of the members before, to which it is added."""
     outside = name.startswith("/") or ".." in name.split("/") or "\\" in name or re.match("[A-Za-z]:", name)
     if outside or not plain:
         why = "would land outside of its folder" if outside else "is neither a file nor a folder"
         raise UsageError(f"{archive}: {name!r} in it {why}; delete it and get it from a source that you trust")
+    if name in names and not name.endswith("/"):
+        raise UsageError(f"{archive}: {name!r} is in it twice; delete it and get it from a source that you trust")
+    names.add(name)
 
 
 def _check_growth(archive: Path, size: int) -> None:

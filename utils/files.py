@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from utils.errors import UsageError
 
@@ -47,6 +48,32 @@ def writable_folder(path: Path, option: str) -> Path:
     return path
 
 
+def parse_json(text: str) -> Any:
+    """The value of a JSON text. Raises ValueError for whatever is wrong with it."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def parse_yaml(text: str) -> Any:
+    """The value of a YAML text of plain values. Raises ValueError for whatever is wrong with it."""
+    import yaml
+
+    class Plain(yaml.SafeLoader):
+        """Without aliases, by which a few lines can stand for gigabytes."""
+
+        def compose_node(self, parent, index):
+            if self.check_event(yaml.AliasEvent):
+                raise yaml.YAMLError("it holds an alias")
+            return super().compose_node(parent, index)
+
+    try:
+        return Plain(text).get_single_data()
+    except Exception as error:  # of odd numbers, dates and depths it makes errors of all kinds
+        raise ValueError(" ".join(str(error).split()) or type(error).__name__) from None
+
+
 def write_manifest(folder: Path) -> None:
     """`manifest.json` with the SHA-256 of every other file of a folder."""
     files = sorted(path for path in folder.iterdir() if path.is_file() and path.name != MANIFEST)
@@ -57,7 +84,10 @@ def write_manifest(folder: Path) -> None:
 def read_manifest(folder: Path) -> dict[str, str]:
     """Name -> SHA-256 of a folder's manifest; empty if there is none. Raises UsageError if it is damaged."""
     try:
-        return {str(name): str(digest) for name, digest in json.loads((folder / MANIFEST).read_text()).items()}
+        return {
+            str(name): str(digest)
+            for name, digest in parse_json((folder / MANIFEST).read_text(encoding="utf-8")).items()
+        }
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, AttributeError) as error:

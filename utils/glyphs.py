@@ -60,7 +60,7 @@ def cached(folder: Path, name: str, settings: tuple, make: Callable[[], np.ndarr
         finally:
             temporary.unlink(missing_ok=True)
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        return np.lib.format.open_memmap(path, mode="r")
     except Exception as error:  # a damaged header raises almost anything
         raise UsageError(f"{path}: this cache cannot be read ({error}); delete it, it will be made again") from None
 

@@ -22,7 +22,7 @@ import yaml
 from utils import checkpoint
 from utils.args import INCIDENTAL, SEEDS
 from utils.errors import UsageError
-from utils.files import sha256, writable_folder, written_whole
+from utils.files import parse_yaml, sha256, writable_folder, written_whole
 from utils.history import History
 from utils.streams import SiBlurry, TaskList
 from utils.tensors import export_pth, write_tensors
@@ -125,8 +125,8 @@ def find_run(results: str, settings: dict[str, Any], complete: bool) -> Path | N
         ended = (config.parent / "summary.json").exists()
         if ended != complete or not (ended or (config.parent / "checkpoints").is_dir()):
             continue
-        with contextlib.suppress(OSError, ValueError, yaml.YAMLError, KeyError, TypeError, AttributeError):
-            if _deciding(yaml.safe_load(config.read_text(encoding="utf-8"))) == wanted:
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+            if _deciding(parse_yaml(config.read_text(encoding="utf-8"))) == wanted:
                 return config.parent
     return None
 
@@ -134,13 +134,13 @@ def find_run(results: str, settings: dict[str, Any], complete: bool) -> Path | N
 def differences(folder: Path, settings: dict[str, Any]) -> list[str]:
     """What a run in `folder` has other than `settings`, an entry each. Raises UsageError if it holds no run."""
     try:
-        there = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        there = parse_yaml((folder / "config.yaml").read_text(encoding="utf-8"))
         pairs = [(_flat(_deciding(own)) | {name: own.get(name) for name in ORIGIN}) for own in (there, settings)]
-    except (OSError, ValueError, yaml.YAMLError, TypeError, AttributeError):
+    except (OSError, ValueError, TypeError, AttributeError):
         raise UsageError(f"--resume {folder}: no run, or one whose config.yaml is damaged") from None
     old, new = pairs
     return [
-        f"{name} is {old.get(name)} there, {new[name]} here"
+        f"{name} is {old.get(name)!r:.80} there, {new[name]!r:.80} here"
         for name in new
         if old.get(name) != new[name] and not (name in ORIGIN and settings.get(name) is None)
     ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
 from utils.args import INCIDENTAL, SEEDS
 from utils.errors import UsageError
-from utils.files import changed_files
+from utils.files import changed_files, parse_json, parse_yaml
 
 METRICS = ("A_auc", "A_avg", "A_last", "F_last", "BWT")  # fractions or None
 NUMBERS = ("samples", "seconds", "trainable_parameters")
@@ -129,23 +127,25 @@ def _read(path: Path, parse: Callable[[str], Any]) -> Any:
         return parse(path.read_bytes().decode("utf-8"))
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}; make it readable, or remove the run folder") from None
-    except (ValueError, yaml.YAMLError) as error:
+    except ValueError as error:
         reason = " ".join(str(error).split())
         raise UsageError(f"{path} is damaged: {reason}; remove the run folder or repeat the run") from None
 
 
 def _parse_config(text: str) -> dict[str, Any]:
-    config = yaml.safe_load(text)
+    config = parse_yaml(text)
     _require(config, ["run"])
     _require(config["run"], ["model", "dataset", "scenario", "seed"])
+    _require(config.get("versions") or {}, [])
     for part in ("method", "host", "data"):
         _require(config.get(part) or {}, [])
     return config
 
 
 def _parse_summary(text: str) -> dict[str, Any]:
-    summary = json.loads(text)
+    summary = parse_json(text)
     _require(summary, ["label", "needs_task_boundaries", *METRICS, *NUMBERS])
+    _require(summary.get("sha256") or {}, [])
     for name in (*METRICS, *NUMBERS, *OPTIONAL):
         value = summary.get(name)
         if not isinstance(value, float | int) and not (value is None and name not in NUMBERS):

@@ -196,12 +196,12 @@ class Trainer:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes back what `state_dict` gave."""
-        self.task, self.epoch, self.batch = state["position"]
-        self.images_met, self.nominal = state["images_met"], state["nominal"]
+        self.task, self.epoch, self.batch = map(int, state["position"])
+        self.images_met, self.nominal = int(state["images_met"]), int(state["nominal"])
         loss, self.losses = state["loss"]
         self.loss_sum.fill_(loss)
-        self.skipped = state["skipped"]
-        self._seconds_before, self._started = state["seconds"], time.monotonic()
+        self.skipped = int(state["skipped"])
+        self._seconds_before, self._started = float(state["seconds"]), time.monotonic()
         self.seen.load_state_dict(state["seen"])
         self.history.load_state_dict(state["history"])
         self.model.load_state_dict(self.model.state_dict() | state["model"])
