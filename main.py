@@ -13,7 +13,7 @@ from pathlib import Path
 
 from utils import plan as plans
 from utils.errors import UsageError
-from utils.files import changed_files, read_manifest, writable_folder, write_manifest
+from utils.files import changed_files, check_writable, read_manifest, writable_folder, write_manifest
 from utils.signals import Stopped
 
 
@@ -58,7 +58,7 @@ def run(plan: plans.Plan, again: bool = False) -> Path:
     from utils.device import out_of_memory
 
     options = plan.run.args
-    writable_folder(Path(options.results), "--results")
+    check_writable(Path(options.results), "--results")
     for stage in plan.method.prepare(options, plan.args.args):
         if not stage.output.exists():
             make_product(stage, plan)
@@ -125,7 +125,11 @@ def sketch(plan: plans.Plan, info):
     with torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # weights that are loaded into it go nowhere
         network = backbone.build(plan.run.args.backbone, info.image_size).requires_grad_(False)
-        return plan.method(network, info, plan.args.args)
+        try:
+            return plan.method(network, info, plan.args.args)
+        except (RuntimeError, OverflowError) as error:
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            raise UsageError(f"--model {plan.run.args.model}: cannot be built with these sizes ({reason})") from error
 
 
 def open_dataset(plan: plans.Plan):

@@ -80,7 +80,9 @@ def load_prompts(prompts: nn.Parameter, file: Path) -> None:
     Raises UsageError if the file is missing, holds no tensor, or does not fit.
     """
     loaded = read_tensors(file)
-    if isinstance(loaded, Tensor) and (loaded.layout, loaded.dtype.is_floating_point) != (torch.strided, True):
+    if isinstance(loaded, Tensor) and (
+        loaded.layout != torch.strided or not loaded.dtype.is_floating_point or loaded.device.type != "cpu"
+    ):
         raise UsageError(f"--load_pt: {file} holds no floating-point numbers ({loaded.layout}, {loaded.dtype})")
     if not isinstance(loaded, Tensor) or loaded.ndim != 3 or loaded.shape[1:] != prompts.shape[1:] or len(loaded) == 0:
         found = list(loaded.shape) if isinstance(loaded, Tensor) else type(loaded).__name__

@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 from utils.errors import UsageError
 
+LARGEST = 2**31 - 1
 SCRIPTS = "MISA, MePo and FlyGCL scripts"
 
 
@@ -253,6 +254,8 @@ def _checked(field: dataclasses.Field, annotation: Any, value: Any) -> Any:
         if kind is float and not math.isfinite(single):
             raise UsageError(f"--{field.name} {single}: must be a finite number")
         low, high = field.metadata["low"], field.metadata["high"]
+        if kind is int and abs(single) > LARGEST:
+            raise UsageError(f"--{field.name} {single!s:.20}: numbers go up to {LARGEST}")
         if (low is not None and single < low) or (high is not None and single > high):
             limits = f"at least {low}" if high is None else f"at most {high}" if low is None else f"in {low} ... {high}"
             raise UsageError(f"--{field.name} {single}: must be {limits}")

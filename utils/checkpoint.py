@@ -8,6 +8,7 @@ under another name and renamed when it is on the disk.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -34,6 +35,8 @@ def save(folder: Path, state: dict[str, Any]) -> Path:
     what it held before.
     """
     folder.mkdir(exist_ok=True)
+    if folder.is_symlink():  # what is old is removed, and that could be somebody else's
+        raise OSError(errno.ELOOP, "is a link, no checkpoint is written to another place", str(folder))
     number = 1 + max((int(path.name) for path in found(folder)), default=0)
     final, work = folder / f"{number:06}", folder / f".{number:06}.part"
     shutil.rmtree(work, ignore_errors=True)
@@ -66,7 +69,10 @@ def load(folder: Path, device: torch.device) -> dict[str, Any] | None:
         if fault is None:
             try:
                 tree = parse_json((path / TREE).read_text(encoding="utf-8"))
-                return _unpack(tree, load_file(path / TENSORS), device)
+                state = _unpack(tree, load_file(path / TENSORS), device)
+                if isinstance(state, dict):
+                    return state
+                raise ValueError("it holds no state")
             except Exception as error:  # somebody else's writing, with a digest; the readers raise many types
                 fault = f"cannot be read ({_reason(error)})"
         print(f"warning: {path} {fault}; not used", file=sys.stderr)
@@ -99,7 +105,7 @@ def remove(folder: Path) -> None:
 def found(folder: Path) -> list[Path]:
     """Checkpoints below `folder`, newest first, whether they are whole or not."""
     with contextlib.suppress(OSError):
-        return sorted((path for path in folder.iterdir() if path.name.isdigit()), reverse=True)
+        return sorted((path for path in folder.iterdir() if path.name.isdecimal()), reverse=True)
     return []
 
 
@@ -129,8 +135,7 @@ def _unpack(tree: Any, tensors: dict[str, Tensor], device: torch.device) -> Any:
         return tensors[name].to(device) if on_device else tensors[name]
     if kind == "dict":
         return {_unpack(key, tensors, device): _unpack(entry, tensors, device) for key, entry in content}
-    entries = [_unpack(entry, tensors, device) for entry in content]
-    return tuple(entries) if kind == "tuple" else entries
+    return {"list": list, "tuple": tuple}[kind](_unpack(entry, tensors, device) for entry in content)
 
 
 def _sync(path: Path) -> None:

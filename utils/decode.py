@@ -183,7 +183,10 @@ def decoded(
     try:
         images = np.lib.format.open_memmap(file, mode="r")
     except Exception as error:  # a damaged header raises almost anything
-        raise UsageError(f"{file}: this cache cannot be read ({error}); delete it, it will be made again") from None
+        reason = " ".join(str(error).split())
+        raise UsageError(
+            f"{file}: this cache cannot be read ({reason:.200}); delete it, it will be made again"
+        ) from None
     kept = np.delete(np.arange(len(paths)), [row for row, _, _ in bad])
     if (images.dtype, images.shape) != (np.uint8, (len(kept), 3, size, size)):
         raise UsageError(f"{file}: this cache does not fit its list; delete it, it will be made again")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
-import os
 import platform
 import shutil
 import sys
@@ -21,7 +20,7 @@ import numpy as np
 
 from utils.args import Parser
 from utils.errors import UsageError
-from utils.files import MANIFEST, changed_files, read_manifest
+from utils.files import MANIFEST, changed_files, check_writable, read_manifest
 from utils.registry import DATASETS
 
 OK, NOTE, FAULT = "ok", "note", "FAULT"
@@ -121,9 +120,10 @@ def devices() -> Iterator[Finding]:
 def folders(given: dict[str, Path]) -> Iterator[Finding]:
     """Whether files can be written where they are to go. given: option -> folder."""
     for option, path in given.items():
-        there = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
-        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-            yield FAULT, f"--{option} {path}: no permission to write in {there}; name another folder"
+        try:
+            there = check_writable(path, f"--{option}")
+        except UsageError as error:
+            yield FAULT, f"{error}; name another folder"
             continue
         free = shutil.disk_usage(there).free
         text = f"--{option} {path}: {free / 2**30:.1f} GiB free"

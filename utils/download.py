@@ -375,7 +375,7 @@ def _disk_errors(folder: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise UsageError(f"{folder}: the disk is full; free some space and run again") from None
-        where = f": {error.filename}" if error.filename else ""
+        where = f": {error.filename!r:.200}" if error.filename else ""
         raise UsageError(
             f"{folder}: cannot be used ({error.strerror}{where}); repair that or choose another folder"
         ) from None

@@ -61,13 +61,19 @@ def parse_yaml(text: str) -> Any:
     import yaml
 
     class Plain(yaml.SafeLoader):
-        """Without aliases, by which a few lines can stand for gigabytes."""
+        """Without aliases, by which a few lines can stand for gigabytes, and without numbers that take minutes."""
+
+        def construct_yaml_int(self, node):
+            if len(node.value) > 100:
+                raise yaml.YAMLError("it holds a number of more than 100 digits")
+            return super().construct_yaml_int(node)
 
         def compose_node(self, parent, index):
             if self.check_event(yaml.AliasEvent):
                 raise yaml.YAMLError("it holds an alias")
             return super().compose_node(parent, index)
 
+    Plain.add_constructor("tag:yaml.org,2002:int", Plain.construct_yaml_int)
     try:
         return Plain(text).get_single_data()
     except Exception as error:  # of odd numbers, dates and depths it makes errors of all kinds
@@ -98,6 +104,16 @@ def changed_files(folder: Path, digests: dict[str, str]) -> list[str]:
     """Names in `digests` whose file is not there, or is not what it was."""
     files = {name: folder / Path(name).name for name in digests}
     return [name for name, file in files.items() if not file.is_file() or sha256(file) != digests[name]]
+
+
+def check_writable(path: Path, option: str) -> Path:
+    """The folder at or above `path` that is there. Makes nothing; raises UsageError if `path` could not be made."""
+    there = next(folder for folder in (path.absolute(), *path.absolute().parents) if os.path.lexists(folder))
+    if not os.path.isdir(there):
+        raise UsageError(f"{option} {path}: cannot be made ({there} is no folder)")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UsageError(f"{option} {path}: no permission to write in {there}")
+    return there
 
 
 def sha256(path: Path) -> str:

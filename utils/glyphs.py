@@ -62,7 +62,10 @@ def cached(folder: Path, name: str, settings: tuple, make: Callable[[], np.ndarr
     try:
         return np.lib.format.open_memmap(path, mode="r")
     except Exception as error:  # a damaged header raises almost anything
-        raise UsageError(f"{path}: this cache cannot be read ({error}); delete it, it will be made again") from None
+        reason = " ".join(str(error).split())
+        raise UsageError(
+            f"{path}: this cache cannot be read ({reason:.200}); delete it, it will be made again"
+        ) from None
 
 
 # Which characters, and their masks.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -49,6 +50,8 @@ class Plan:
 
 def parse(argv: list[str]) -> Plan | str:
     """The plan of a command line, or the help text it asks for."""
+    if split := [word for word in argv if len(f"{word}.".splitlines()) > 1]:
+        raise UsageError(f"{split[0]!r}: no option, name or path here has a line break")
     words = [word for word in argv if word not in HELP]
     wants_help = len(words) < len(argv)
     first = Parser(add_help=False)
@@ -158,7 +161,7 @@ def _check(method: type, run: RunArgs) -> None:
         raise UsageError(f"--n_tasks {run.n_tasks}: {run.dataset} has at most {domains} domains")
     if run.seeds is not None and len(set(run.seeds)) < len(run.seeds):
         raise UsageError(f"--seeds {' '.join(map(str, run.seeds))}: a seed stands there twice")
-    if run.resume not in ("auto", "never") and not (Path(run.resume) / "config.yaml").is_file():
+    if run.resume not in ("auto", "never") and not os.path.isfile(Path(run.resume, "config.yaml")):
         raise UsageError(f"--resume {run.resume}: neither auto, never, nor the folder of a run (with a config.yaml)")
     if run.eval_period == 0:
         raise UsageError("--eval_period 0: give a number of images, or a negative number for none")

@@ -10,6 +10,7 @@ import ast
 import difflib
 import importlib
 import importlib.util
+import os
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -99,8 +100,8 @@ DATASETS = Registry("datasets", "Dataset", "-", aliases={"seq-imagenet-r": "seq-
 
 def add_plugins(folder: str) -> None:
     """Adds the methods and datasets of a plugin folder to the registries."""
-    path = Path(folder).resolve()
-    if not any((path / kind).is_dir() for kind in ("models", "datasets")):
+    path = Path(os.path.realpath(folder))  # like isdir, it never raises
+    if not any(os.path.isdir(path / kind) for kind in ("models", "datasets")):
         raise UsageError(f"--plugins {folder}: neither {path}/models nor {path}/datasets is a folder")
     for registry in (METHODS, DATASETS):
         if path not in registry.plugins:

@@ -36,7 +36,8 @@ class RunFolder:
 
     def __init__(self, path: Path):
         self.path, self.checkpoints = path, path / "checkpoints"
-        self._lock = os.open(path / ".lock", os.O_WRONLY | os.O_CREAT)  # freed by the end of the process at the latest
+        # Freed by the end of the process at the latest.
+        self._lock = os.open(path / ".lock", os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -146,10 +146,12 @@ def _parse_summary(text: str) -> dict[str, Any]:
     summary = parse_json(text)
     _require(summary, ["label", "needs_task_boundaries", *METRICS, *NUMBERS])
     _require(summary.get("sha256") or {}, [])
+    if not isinstance(summary["label"], str):
+        raise ValueError(f"label is {summary['label']!r:.40}, not a text")
     for name in (*METRICS, *NUMBERS, *OPTIONAL):
         value = summary.get(name)
-        if not isinstance(value, float | int) and not (value is None and name not in NUMBERS):
-            raise ValueError(f"{name} is {value!r}, not a number")
+        if not (isinstance(value, float | int) and abs(value) < 1e300) and not (value is None and name not in NUMBERS):
+            raise ValueError(f"{name} is {value!r:.40}, not a number")
     return summary if summary.get("complete", True) else None
 
 
@@ -167,12 +169,17 @@ def _parse_class_accuracies(text: str) -> pd.DataFrame:
     rows = rows[["task", "slot", "accuracy"]].apply(pd.to_numeric)
     if rows.isna().any(axis=None) or (rows[["task", "slot"]] < 0).any(axis=None):
         raise ValueError("a task, slot or accuracy is missing or negative")
+    if len(rows) and rows[["task", "slot"]].to_numpy().max() >= len(rows):
+        raise ValueError("a task or slot has no row of its own")
     return rows.astype({"task": int, "slot": int})
 
 
 def _whole_lines(text: str) -> pd.DataFrame:
     """The table of a CSV text without what follows its last line break."""
-    return pd.read_csv(io.StringIO(text[: text.rfind("\n") + 1]))
+    whole = text[: text.rfind("\n") + 1]
+    if len({line.count(",") for line in whole.splitlines()}) > 1:
+        raise ValueError("its rows have different lengths")
+    return pd.read_csv(io.StringIO(whole), index_col=False)
 
 
 def _require(table: Any, names: list[str]) -> None:

@@ -23,6 +23,8 @@ from utils.errors import UsageError
 
 def make_stream(options, own: dict, targets: Tensor, num_classes: int) -> Stream:
     """The stream of a run. options: `RunArgs` with scenario and stream seed set. own: the method's stream options."""
+    if not len(targets):
+        raise UsageError(f"--dataset {options.dataset}: its training part holds no image")
     seed, batch_size, num_epochs = options.stream_seed, options.batch_size, options.n_epochs
     if options.scenario == "si-blurry":
         rule = (options.n_tasks, options.n, options.m, options.varying)
@@ -362,7 +364,7 @@ class Episodes(Stream):
 
     def _cut(self, images: Tensor, generator: Generator, augment: bool) -> list[Draw]:
         shuffled = images[torch.randperm(len(images), generator=generator)]
-        return [Draw(chunk, augment) for chunk in shuffled.split(self.batch_size)]
+        return [Draw(chunk, augment) for chunk in shuffled.split(self.batch_size) if len(chunk)]
 
     def num_images(self) -> int:
         return sum(len(draw.indices) for task in range(self.num_tasks) for draw in self.batches(task, 0))

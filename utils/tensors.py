@@ -53,6 +53,7 @@ def read_tensors(path: Path) -> Any:
     if not path.is_file():
         raise UsageError(f"{path}: no such file")
     try:
+        _check_growth(path)
         if path.suffix == ".safetensors":
             return load_file(path)
         if path.suffix == ".npz":
@@ -73,6 +74,15 @@ def read_tensors(path: Path) -> Any:
         if isinstance(error, (LookupError, EOFError)) or not reason:  # the unpickler stumbled
             reason = "it is damaged or of another format"
         raise UsageError(f"{path}: cannot be read as tensors ({reason})") from None
+
+
+def _check_growth(path: Path) -> None:
+    """Refuses an archive of arrays or of a pickle that unpacks to far more than it is."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+        if unpacked > max(64 * 2**20, 100 * path.stat().st_size):
+            raise ValueError("it unpacks to more than 100 times its size")
 
 
 def _read_npz(path: Path) -> dict[str, Tensor]:
