@@ -254,3 +254,35 @@ def test_weights_file_depends_on_the_weights_alone(tmp_path):
     copy = torch.nn.ModuleDict({"one": other, "two": torch.nn.Sequential(other), "three": torch.nn.Linear(2, 2)})
     load_model(copy, tmp_path / "a")
     assert_same(dict(copy.state_dict()), dict(model.state_dict()))
+
+
+def test_no_checkpoint_goes_through_a_link(tmp_path):
+    """What is old is removed, and behind the link it could be somebody else's."""
+    others = tmp_path / "others"
+    for name in ("2019", "2020", "2021"):
+        (others / name).mkdir(parents=True)
+    (tmp_path / "checkpoints").symlink_to(others)
+    with pytest.raises(OSError, match="is a link"):
+        checkpoint.save(tmp_path / "checkpoints", {"value": 1})
+    assert sorted(path.name for path in others.iterdir()) == ["2019", "2020", "2021"]
+
+
+def test_no_lock_goes_through_a_link(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".lock").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match="symbolic links"):
+        RunFolder(tmp_path / "run")
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path):
+    (tmp_path / ".model.safetensors.77.part").touch()
+    (tmp_path / "metrics.csv").touch()
+    RunFolder(tmp_path).close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "metrics.csv"]
+
+
+def test_folders_with_odd_names_are_no_checkpoints(tmp_path):
+    (tmp_path / "²").mkdir()
+    checkpoint.save(tmp_path, {"value": 1})
+    assert checkpoint.load(tmp_path, CPU) == {"value": 1}

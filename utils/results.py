@@ -43,6 +43,8 @@ class RunFolder:
         except BlockingIOError:
             os.close(self._lock)
             raise UsageError(f"{path}: another process is on this run; wait for it, or use other --results") from None
+        for old in path.glob(".*.part"):  # of a process that was killed
+            old.unlink(missing_ok=True)
 
     @classmethod
     def new(cls, results: str, dataset: str, model: str, seed: int) -> RunFolder:
