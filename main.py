@@ -106,6 +106,10 @@ def dry_run(plan: plans.Plan) -> str:
     options, args = plan.run.args, plan.args.args
     dataset, places = open_dataset(plan)
     dataset.inspect(places)
+    if dataset.counts is None:
+        raise UsageError(
+            f"--dry_run: {options.dataset} does not say how many images it has (`counts` of datasets/base.py)"
+        )
     try:
         weights = str(backbone.weights_file(options.backbone, options.backbone_path, options.checkpoint_dir))
     except UsageError as error:
@@ -185,7 +189,8 @@ def train(plan: plans.Plan) -> Path:
         weights = backbone.weights_file(options.backbone, options.backbone_path, options.checkpoint_dir)
     dataset, places = open_dataset(plan)
     dataset.inspect(places)
-    sketch(plan, expected_stream(plan, dataset, places.size))
+    if dataset.counts is not None:
+        sketch(plan, expected_stream(plan, dataset, places.size))
     torch.manual_seed(options.init_seed)
     network = backbone.build(options.backbone, places.size).requires_grad_(False)
     if weights is not None:

@@ -43,7 +43,8 @@ class Dataset:
     num_classes: labels are the integers 0 ... num_classes - 1. Known after `inspect` or `load`.
     image_size: side in pixels of its images if the network must have that input size; None: any network.
     mean, std: per-channel statistics in [0, 1] with which images are normalised.
-    counts: images of the training and the test part; known after `inspect`.
+    counts: images of the training and the test part; known after `inspect`. A dataset that leaves them out can be run,
+        but not planned (`--dry_run`), and wrong options of a method are answered only when it is loaded.
     max_domains: transforms (`shift`) under which its images can come one after the other, in a domain-incremental
         stream of `--n_tasks` domains; 0: none.
     settings: options of the run that fit this dataset (eval_period ...); a method's published values come before them.
@@ -54,7 +55,7 @@ class Dataset:
     image_size: ClassVar[int | None] = None
     mean: ClassVar[tuple[float, float, float]]
     std: ClassVar[tuple[float, float, float]]
-    counts: tuple[int, int]
+    counts: tuple[int, int] | None = None
     max_domains: ClassVar[int] = 0
     settings: ClassVar[dict[str, Any]] = {}
 
