@@ -201,7 +201,8 @@ def test_mepo_makes_its_products_once(plugins, tmp_path, in_process, capsys):
     first = capsys.readouterr()
     made = files_below(folder)
     assert [Path(name).name for name in made] == [
-        "config.yaml", "covariance.npy", "config.yaml", *(f"meta_epoch_{epoch}.safetensors" for epoch in range(6))
+        "config.yaml", "covariance.npy", "manifest.json",
+        "config.yaml", "manifest.json", *(f"meta_epoch_{epoch}.safetensors" for epoch in range(6)),
     ]  # fmt: skip
     assert {Path(name).parts[0] for name in made} == {"test_vit"}
     assert first.err.count("is not there yet; making it with") == 2
@@ -238,7 +239,7 @@ def test_misa_warms_its_prompts_once(plugins, tmp_path, in_process, capsys):
     first = capsys.readouterr()
     assert first.err.count("is not there yet; making it with misa_isa on many-stripes") == 1
     made = files_below(folder)
-    assert [Path(name).name for name in made] == ["config.yaml", "e_prompt.pt", "g_prompt.pt"]
+    assert [Path(name).name for name in made] == ["config.yaml", "e_prompt.pt", "g_prompt.pt", "manifest.json"]
     assert torch.load(folder / made[1], weights_only=True).shape == (10, 3, 64)
     config = yaml.safe_load((folder / made[0]).read_text())
     assert config["run"]["scenario"] == "adaptation" and config["method"]["pos_e_prompt"] == [2]

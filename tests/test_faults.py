@@ -350,7 +350,7 @@ def test_other_data_or_weights_are_refused(name, words, monkeypatch, tmp_path, c
     capsys.readouterr()
     assert main.main(words) == 2
     error = one_line(capsys.readouterr().err)
-    assert f"began otherwise: {name} is {'0' * 64} there, {settings[name]} here; use --resume never" in error
+    assert f"began otherwise: {name} is {'0' * 64!r} there, {settings[name]!r} here; use --resume never" in error
 
 
 def test_a_state_of_another_run_is_refused(words, monkeypatch, tmp_path, capsys):

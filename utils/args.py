@@ -254,11 +254,11 @@ def _checked(field: dataclasses.Field, annotation: Any, value: Any) -> Any:
         if kind is float and not math.isfinite(single):
             raise UsageError(f"--{field.name} {single}: must be a finite number")
         low, high = field.metadata["low"], field.metadata["high"]
-        if kind is int and abs(single) > LARGEST:
-            raise UsageError(f"--{field.name} {single!s:.20}: numbers go up to {LARGEST}")
         if (low is not None and single < low) or (high is not None and single > high):
             limits = f"at least {low}" if high is None else f"at most {high}" if low is None else f"in {low} ... {high}"
             raise UsageError(f"--{field.name} {single}: must be {limits}")
+        if kind is int and abs(single) > LARGEST:
+            raise UsageError(f"--{field.name} {single}: numbers go up to {LARGEST}")
     return tuple(value) if several else value
 
 
