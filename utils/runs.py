@@ -150,7 +150,8 @@ def _parse_summary(text: str) -> dict[str, Any]:
         raise ValueError(f"label is {summary['label']!r:.40}, not a text")
     for name in (*METRICS, *NUMBERS, *OPTIONAL):
         value = summary.get(name)
-        if not (isinstance(value, float | int) and not abs(value) > 1e300) and not (value is None and name not in NUMBERS):
+        number = isinstance(value, float | int) and not abs(value) > 1e300
+        if not number and not (value is None and name not in NUMBERS):
             raise ValueError(f"{name} is {value!r:.40}, not a number")
     return summary if summary.get("complete", True) else None
 
