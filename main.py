@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from utils import plan as plans
-from utils.errors import UsageError
+from utils.errors import UsageError, reason
 from utils.files import changed_files, check_writable, read_manifest, writable_folder, write_manifest
 from utils.signals import Stopped
 
@@ -125,15 +125,12 @@ def sketch(plan: plans.Plan, info):
     import torch
 
     import backbone
+    from utils.dry_run import sizes_that_fit
 
-    with torch.device("meta"), warnings.catch_warnings():
+    with torch.device("meta"), warnings.catch_warnings(), sizes_that_fit():
         warnings.simplefilter("ignore")  # weights that are loaded into it go nowhere
         network = backbone.build(plan.run.args.backbone, info.image_size).requires_grad_(False)
-        try:
-            return plan.method(network, info, plan.args.args)
-        except (RuntimeError, OverflowError) as error:
-            reason = next(iter(str(error).splitlines()), type(error).__name__)
-            raise UsageError(f"--model {plan.run.args.model}: cannot be built with these sizes ({reason})") from error
+        return plan.method(network, info, plan.args.args)
 
 
 def open_dataset(plan: plans.Plan):
@@ -300,8 +297,9 @@ def go_on(trainer, state: dict, folder: Path) -> None:
     try:
         trainer.load_state_dict(state)
     except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise UsageError(f"{folder}: its checkpoint does not fit this run ({reason}); use --resume never") from error
+        raise UsageError(
+            f"{folder}: its checkpoint does not fit this run ({reason(error)}); use --resume never"
+        ) from error
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from torch import nn
 
 from backbone.readers import load_weights as load_weights
 from backbone.sources import ARCHITECTURE, SOURCES
-from utils.errors import UsageError
+from utils.errors import UsageError, reason
 from utils.files import sha256
 
 SHIPPED = Path(__file__).resolve().parent / "weights"
@@ -87,7 +87,10 @@ def input_size(name: str) -> int:
         return 32
     import timm
 
-    return timm.get_pretrained_cfg(_architecture(name)).input_size[-1]
+    try:
+        return timm.get_pretrained_cfg(_architecture(name)).input_size[-1]
+    except RuntimeError as error:  # a known network with an unknown tag
+        raise UsageError(f"--backbone {name}: {reason(error)}") from None
 
 
 def _architecture(name: str) -> str:

@@ -16,7 +16,7 @@ from utils.augment import crop_and_flip
 from utils.autoaugment import autoaugment
 from utils.decode import Fit, class_folders, class_names, decoded, read_list
 from utils.download import Download, obtain
-from utils.errors import UsageError
+from utils.errors import UsageError, reason
 
 
 @dataclass(kw_only=True)
@@ -161,8 +161,7 @@ class PublicDataset(Dataset):
         except (UsageError, OSError, MemoryError):
             raise
         except Exception as error:  # files that somebody else wrote make their readers raise anything
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise UsageError(f"{folder}: cannot be read as {self.name} ({reason:.200}); fetch it again") from error
+            raise UsageError(f"{folder}: cannot be read as {self.name} ({reason(error)}); fetch it again") from error
         if lists == (None, None):
             self.check_count(folder, len(labels), train)
         labels = np.asarray(labels, dtype=np.int64)

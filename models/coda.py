@@ -30,7 +30,7 @@ FLYGCL = "FlyGCL and MePo, all datasets"
 @dataclass(kw_only=True)
 class CodaArgs(ModelArgs):
     lr: float = option(0.005, "learning rate of Adam, constant", FLYGCL, low=0, high=100)
-    e_pool: int = option(10, "components (M), shared out equally among the tasks", FLYGCL, low=1)
+    e_pool: int = option(10, "components (M), shared out equally among the tasks", FLYGCL, low=1, high=1000)
     len_e_prompt: int = option(20, "tokens of a component (L_p)", FLYGCL, low=1)
     pos_e_prompt: tuple[int, ...] = option((0, 1, 2, 3, 4), "blocks that take a prompt", FLYGCL, low=0)
     ortho_mu: float = option(0.0, "weight of the orthogonality loss (lambda)", "FlyGCL and MePo; paper: 0.1", low=0)

@@ -26,7 +26,7 @@ from models.base import PretrainArgs, PromptMethod, Stage, Wrapper, WrapperArgs,
 from utils.args import RunArgs, option
 from utils.contracts import StreamInfo
 from utils.device import full_precision
-from utils.errors import UsageError
+from utils.errors import UsageError, reason
 from utils.registry import METHODS
 
 RIDGE = 1e-4  # epsilon added to the diagonal of both covariances
@@ -176,8 +176,7 @@ def load_covariance(file: Path, width: int) -> Tensor:
     try:
         matrix = np.load(file, allow_pickle=False)
     except Exception as error:  # the reader raises many types; whichever it is, the file is unusable
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise UsageError(f"--cor_path {file}: cannot be read as .npy ({reason})") from None
+        raise UsageError(f"--cor_path {file}: cannot be read as .npy ({reason(error)})") from None
     if not isinstance(matrix, np.ndarray) or matrix.dtype.kind != "f" or matrix.shape != (width, width):
         found = f"{matrix.dtype} {list(matrix.shape)}" if isinstance(matrix, np.ndarray) else "an archive"
         raise UsageError(f"--cor_path {file}: holds {found}; the backbone needs float [{width}, {width}]")

@@ -35,7 +35,7 @@ class MisaIsaArgs(DualPromptArgs):
     lr: float = option(1e-4, "learning rate of Adam, constant", SCRIPT, low=0, high=100)
     rho: float = option(0.1, "length of FAM's first step", SCRIPT, low=0)
     adaptive: bool = option(False, "FAM's first step is relative to the size of each weight", SCRIPT)
-    updates: int = option(3, "updates per session batch, each with a new forgetting batch", SCRIPT, low=1)
+    updates: int = option(3, "updates per session batch, each with a new forgetting batch", SCRIPT, low=1, high=1000)
     samples: int | None = option(None, "images per class; default: all", SCRIPT, low=1)
     num_sessions: int = option(10, "sessions with classes of their own", SCRIPT, low=1)
     session_share: float = option(0.9, "share of the classes that sessions learn", "MISA, ImageNet-1K", low=0, high=1)

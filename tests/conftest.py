@@ -12,25 +12,30 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from miniatures import CASES, SIZE, archives_of
 from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 import backbone as backbones
 import main
-from datasets.base import Dataset
+from datasets.base import Dataset, Places
 from models.base import ContinualModel
 from utils import plan as plans
 from utils.augment import random_shift
 from utils.contracts import StreamInfo
 from utils.evaluation import Evaluator
 from utils.images import ImageSet, Transform
+from utils.registry import DATASETS
 from utils.streams import Stream, make_stream
 from utils.training import Listener, Trainer
 
 ROOT = Path(__file__).resolve().parent.parent
 WIDTH = 32  # of the tiny network
 CPU = torch.device("cpu")
+
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -121,7 +126,8 @@ def build(
     model = kind(vit, info, args).to(device)
     model.optimizer = model.configure_optimizer()
     torch.manual_seed(options.train_seed)
-    trainer = Trainer(model, stream, images, transform, evaluator, options.online_iter, options.eval_period, listener)
+    periods = options.online_iter, options.eval_period
+    trainer = Trainer(model, stream, images, transform, evaluator, *periods, listener, options.on_nan == "skip")
     frozen = {name: p.detach().clone() for name, p in model.named_parameters() if not p.requires_grad}
     return Run(model, trainer, info, frozen)
 
@@ -165,6 +171,30 @@ def glyph_weights(tmp_path_factory):
     file = tmp_path_factory.mktemp("weights") / "vit_tiny_glyphs.safetensors"
     save_file(weights_of(vit), file)
     return file
+
+
+# Datasets in small
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory):
+    """Name of a case -> the bytes of its archives by name; made once."""
+    done = {}
+
+    def make(name: str) -> dict[str, bytes]:
+        case = CASES[name]
+        if case.builders not in done:
+            folder = tmp_path_factory.mktemp("archives")
+            archives_of(case, DATASETS.load(case.name).downloads, folder)
+            done[case.builders] = {file.name: file.read_bytes() for file in folder.iterdir()}
+        return dict(done[case.builders])
+
+    return make
+
+
+@pytest.fixture
+def places(tmp_path) -> Places:
+    return Places(tmp_path / "data", tmp_path / "cache", SIZE)
 
 
 # Whole runs, from the command line to their folder

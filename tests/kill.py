@@ -84,7 +84,7 @@ def start(words: list[str], results: Path, log: Path) -> multiprocessing.Process
 
 def run_once(words: list[str], results: Path, log: Path) -> float:
     """Seconds of a run that nobody disturbs."""
-    server()
+    server()  # so that the seconds do not count its start
     began, process = time.monotonic(), start(words, results, log)
     process.join()
     if process.exitcode != 0:

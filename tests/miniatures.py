@@ -28,6 +28,7 @@ import pytest
 from PIL import Image
 
 from utils.errors import UsageError
+from utils.registry import DATASETS
 
 # Pictures
 
@@ -383,6 +384,16 @@ def answer(call, *parts) -> str:
     return message
 
 
+class Gadget:
+    """Calls a function when it is unpickled."""
+
+    def __init__(self, call: Callable, *arguments):
+        self.call, self.arguments = call, arguments
+
+    def __reduce__(self):
+        return self.call, self.arguments
+
+
 @contextmanager
 def nobody() -> Iterator[Path]:
     """Not root for a while, whom no permission binds; gives a folder of that user's."""
@@ -397,3 +408,29 @@ def nobody() -> Iterator[Path]:
             os.seteuid(user)
             for path in (Path(folder), *Path(folder).rglob("*")):
                 path.chmod(0o777)
+
+
+# Datasets made of them
+
+SIZE = 32  # side of decoded images in the tests
+
+
+def dataset_of(name: str, **options):
+    kind = DATASETS.load(CASES[name].name if name in CASES else name)
+    return kind(kind.Args(**(CASES[name].options if name in CASES else {}) | options))
+
+
+@contextmanager
+def official(monkeypatch, case: Case, files: dict[str, bytes], checked: bool = True):
+    """The dataset's official address is a server of `files`."""
+    kind = DATASETS.load(case.name)
+    with serving(files) as server:
+        monkeypatch.setenv("no_proxy", "*")
+        monkeypatch.setattr(kind, "downloads", server.downloads(kind.downloads, checked))
+        yield server
+
+
+def shown(part) -> tuple[list[int], list[int]]:
+    """Labels of a part, and those that its images tell."""
+    images, labels = part
+    return labels.tolist(), told(images)[0]

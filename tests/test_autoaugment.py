@@ -7,6 +7,7 @@ from itertools import product
 
 import pytest
 import torch
+from conftest import needs_cuda
 from scipy.stats import chisquare
 from torch import Generator, Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -232,7 +233,7 @@ def test_operation_stays_on_its_device_and_never_asks_for_values(name):
         assert (result.device.type, result.dtype, result.shape) == ("cuda", torch.uint8, pixels.shape)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@needs_cuda
 @POLICIES
 def test_gpu_gets_the_same_images_without_waiting(policy):
     images = as_floats(pictures(32, 32)).repeat(32, 1, 1, 1)

@@ -17,6 +17,7 @@ import pytest
 import timm
 import torch
 from conftest import WIDTH, assert_same_weights, tiny_vit, weights_of
+from miniatures import Gadget
 from safetensors.torch import save_file
 from timm.layers import resample_abs_pos_embed
 from timm.models.vision_transformer import checkpoint_filter_fn
@@ -480,16 +481,6 @@ def test_a_container_of_itself_is_refused(tmp_path):
 
 
 # Files that would have to run code
-
-
-class Gadget:
-    """Runs code when unpickled: writes a file."""
-
-    def __init__(self, call, *arguments):
-        self.call, self.arguments = call, arguments
-
-    def __reduce__(self):
-        return self.call, self.arguments
 
 
 @pytest.mark.parametrize("place", ["teacher", "beside it"])

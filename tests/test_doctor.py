@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 
 import numpy as np
 import pytest
 import torch
 from conftest import weights_of
+from miniatures import nobody
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -115,11 +115,11 @@ def test_folders(tmp_path, monkeypatch):
     assert next(doctor.folders({"results": tmp_path}))[0] == doctor.FAULT
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_folder_without_permission(tmp_path):
-    tmp_path.chmod(0o500)
-    assert next(doctor.folders({"results": tmp_path / "runs"}))[0] == doctor.FAULT
-    tmp_path.chmod(0o700)
+def test_folder_without_permission():
+    with nobody() as place:
+        (place / "closed").mkdir(0o555)
+        level, text = next(doctor.folders({"results": place / "closed" / "runs"}))
+        assert level == doctor.FAULT and "no permission to write in" in text
 
 
 def test_data_that_lack_images_or_hold_bad_ones(place, tmp_path, capsys):
@@ -183,6 +183,9 @@ def test_products_that_are_not_as_made(place, tmp_path, capsys):
     (folder / "covariance.npy").write_bytes(content)
     code, lines = place(capsys=capsys)
     assert code == 1 and "covariance.npy: not as made; remove the folder, the stage is repeated" in faults(lines)[0]
+    (folder / "manifest.json").write_text("{")
+    code, lines = place(capsys=capsys)
+    assert code == 1 and "manifest.json: is damaged" in faults(lines)[0]
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "metrics.csv", "per_class.csv", "config.yaml"])

@@ -17,7 +17,17 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import ROOT, WIDTH, assert_same_results, build, random_covariance, run_folder, tiny_vit, weights_of
+from conftest import (
+    ROOT,
+    WIDTH,
+    assert_same_results,
+    build,
+    needs_cuda,
+    random_covariance,
+    run_folder,
+    tiny_vit,
+    weights_of,
+)
 from PIL import Image
 
 import main
@@ -31,8 +41,6 @@ from utils.errors import UsageError
 from utils.evaluation import Evaluator
 from utils.runs import read_run
 from utils.tensors import read_tensors, write_tensors
-
-ROOT_USER = os.geteuid() == 0
 
 
 def one_line(text: str) -> str:
@@ -127,9 +135,7 @@ def test_a_stopped_run_can_go_on_by_leaving_out(words, monkeypatch, tmp_path, ca
 
 
 def test_a_left_out_update_changes_nothing():
-    run = build("er", n_tasks=1, eval_period=-1)
-    run.trainer.skip_nan = True
-    run.model.optimizer.register_step_pre_hook(run.trainer._leave_out_bad_gradients)
+    run = build("er", n_tasks=1, eval_period=-1, on_nan="skip")
     loss = run.model.loss
     run.model.loss = lambda batch: loss(batch) * math.nan
     before = [p.detach().clone() for p in run.model.parameters()]
@@ -180,7 +186,7 @@ def test_other_errors_are_not_taken_for_it():
     assert not out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@needs_cuda
 def test_memory_of_a_real_gpu(words, tmp_path, capsys):
     torch.cuda.set_per_process_memory_fraction(0.0005)
     try:
@@ -205,8 +211,8 @@ def small_disk(tmp_path):
     """A disk of 1 MiB, which `grow` makes larger."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    made = ROOT_USER and shutil.which("mount")
-    if not made or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], stderr=-3).returncode:
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk]
+    if not shutil.which("mount") or subprocess.run(mount, stderr=subprocess.DEVNULL).returncode:
         pytest.skip("no file system can be mounted here")
     yield disk, lambda: subprocess.run(["mount", "-o", "remount,size=64m", disk], check=True)
     subprocess.run(["umount", disk], check=True)
@@ -434,21 +440,13 @@ def bad(tmp_path):
     return files
 
 
+ALIGNED = ["--model", "mepo", "--meta_path", "none", "--cor_path"]
 BAD = {
-    "covariance of another width": (["--model", "mepo", "--meta_path", "none", "--cor_path", "wide.npy"], "[128, 128]"),
-    "covariance that is not symmetric": (
-        ["--model", "mepo", "--meta_path", "none", "--cor_path", "skew.npy"],
-        "not symmetric",
-    ),
-    "covariance that is negative": (
-        ["--model", "mepo", "--meta_path", "none", "--cor_path", "negative.npy"],
-        "not positive semi-definite",
-    ),
-    "covariance of no numbers": (["--model", "mepo", "--meta_path", "none", "--cor_path", "nan.npy"], "not finite"),
-    "covariance that is weights": (
-        ["--model", "mepo", "--meta_path", "none", "--cor_path", "cut.safetensors"],
-        "cannot be read as .npy",
-    ),
+    "covariance of another width": ([*ALIGNED, "wide.npy"], "[128, 128]"),
+    "covariance that is not symmetric": ([*ALIGNED, "skew.npy"], "not symmetric"),
+    "covariance that is negative": ([*ALIGNED, "negative.npy"], "not positive semi-definite"),
+    "covariance of no numbers": ([*ALIGNED, "nan.npy"], "not finite"),
+    "covariance that is weights": ([*ALIGNED, "cut.safetensors"], "cannot be read as .npy"),
     "refined weights that are not there": (
         ["--model", "mepo", "--cor_path", "none", "--meta_path", "nowhere.pth"],
         "nowhere.pth: no such file",
@@ -458,10 +456,10 @@ BAD = {
     "weights that are a folder": (["--model", "er", "--backbone_path", "pool"], "no such file"),
     "prompts of another pool": (["--model", "misa", "--load_pt", "pool"], "g_prompt.pt holds [3, 7, 128]"),
     "a block that is not there": (["--model", "dualprompt", "--pos_e_prompt", "2", "99"], "blocks 0 ... 5"),
-    "a network that is not there": (
-        ["--model", "er", "--backbone", "vit_tiny_glyph"],
-        "did you mean 'vit_tiny_glyphs'",
-    ),
+    "a network that is not there": (["--model", "er", "--backbone", "vit_tiny_glyph"], "mean 'vit_tiny_glyphs'"),
+    "a tag that is not there": (["--model", "er", "--backbone", "vit_base_patch16_224.x"], "vit_base_patch16_224.x"),
+    "a stream that is not there": (["--model", "er", "--no-varying", "--n", "0"], "needs the 3 blurry classes"),
+    "too many tasks": (["--model", "er", "--scenario", "class-il", "--n_tasks", "4"], "of 3 classes has 1 ... 3"),
     "a file in place of a folder": (["--model", "er", "--results", "empty.pth"], "cannot be made"),
     "a device that is not there": (["--model", "er", "--device", "cuda:77"], "--device cuda:77"),
 }

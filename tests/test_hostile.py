@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import CPU, ROOT, WIDTH, tiny_vit
+from miniatures import Gadget
 from safetensors.torch import save
 
 import backbone
@@ -41,16 +42,6 @@ from utils.tensors import read_tensors
 
 TRACE = "trace-of-a-gadget"  # a file that appears in the working folder if anything in a corpus file runs
 RUN = {"model": "er", "dataset": "seq-digits", "scenario": "si-blurry", "seed": 1}
-
-
-class Gadget:
-    """Calls a function when it is unpickled."""
-
-    def __init__(self, call: Callable, *arguments):
-        self.call, self.arguments = call, arguments
-
-    def __reduce__(self):
-        return self.call, self.arguments
 
 
 def in_memory(write: Callable[[io.BytesIO], object]) -> bytes:

@@ -10,7 +10,18 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from conftest import CPU, WIDTH, Patches, assert_same_weights, build, random_covariance, rows_of, tiny_vit, weights_of
+from conftest import (
+    CPU,
+    WIDTH,
+    Patches,
+    assert_same_weights,
+    build,
+    needs_cuda,
+    random_covariance,
+    rows_of,
+    tiny_vit,
+    weights_of,
+)
 from safetensors.torch import load_file
 
 from models.base import ContinualModel
@@ -44,9 +55,6 @@ HOSTS = {
 CASES = [(name, None) for name in METHODS.files() if name not in HOSTS]
 CASES += [(name, host) for name, hosts in HOSTS.items() for host in hosts]
 EVERY_METHOD = pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case[0]}-{case[1]}" if case[1] else case[0])
-
-
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from utils.errors import UsageError
 
-LARGEST = 2**31 - 1
+LARGEST = 2**31 - 1  # integer that an option takes
 SCRIPTS = "MISA, MePo and FlyGCL scripts"
 
 
@@ -62,8 +62,15 @@ class RunArgs:
     scenario: Literal["si-blurry", "class-il", "domain-il", "shuffled", "episodes", "adaptation"] | None = option(
         None, "stream; default: the first the method allows"
     )
-    n_tasks: int = option(5, "tasks (sessions) of the stream", SCRIPTS, low=1)
-    n: int = option(50, "percent of the classes that are disjoint (101: natural class order)", SCRIPTS, low=0, high=101)
+    n_tasks: int = option(5, "tasks (sessions) of the stream", SCRIPTS, low=1, high=10_000)
+    n: int = option(
+        50,
+        "percent of the classes that are disjoint (101: natural class order; classes left over when they are shared "
+        "out to the tasks never come, as in the release)",
+        SCRIPTS,
+        low=0,
+        high=101,
+    )
     m: int = option(10, "percent of the blurry classes' images that are scattered", SCRIPTS, low=0, high=100)
     varying: bool = option(True, "task sizes and shares are random (flag rnd_NM of the authors)", SCRIPTS)
     n_epochs: int = option(1, "passes over each task", SCRIPTS, low=1)

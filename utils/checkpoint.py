@@ -20,10 +20,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from utils.files import parse_json, sha256
+from utils.errors import reason
+from utils.files import MANIFEST, parse_json, sha256
 from utils.tensors import save_whole
 
-TENSORS, TREE, MANIFEST = "state.safetensors", "state.json", "manifest.json"
+TENSORS, TREE = "state.safetensors", "state.json"
 FORMAT = 1  # of what a checkpoint holds; raised by a change after which older ones cannot be read
 KEPT = 2  # checkpoints of a run
 
@@ -74,7 +75,7 @@ def load(folder: Path, device: torch.device) -> dict[str, Any] | None:
                     return state
                 raise ValueError("it holds no state")
             except Exception as error:  # somebody else's writing, with a digest; the readers raise many types
-                fault = f"cannot be read ({_reason(error)})"
+                fault = f"cannot be read ({reason(error)})"
         print(f"warning: {path} {fault}; not used", file=sys.stderr)
     return None
 
@@ -89,12 +90,8 @@ def verify(path: Path) -> str | None:
             if sha256(path / part) != manifest[part]:
                 return f"is damaged ({part} is not what was written)"
     except (OSError, ValueError, LookupError, TypeError) as error:
-        return f"is damaged ({_reason(error)})"
+        return f"is damaged ({reason(error)})"
     return None
-
-
-def _reason(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def remove(folder: Path) -> None:

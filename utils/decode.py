@@ -19,7 +19,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from utils.download import lock
-from utils.errors import UsageError
+from utils.errors import UsageError, reason
 from utils.files import parse_json, parse_yaml, written_whole
 
 VERSION = 1  # of what decoding does; a new one makes new caches
@@ -183,9 +183,8 @@ def decoded(
     try:
         images = np.lib.format.open_memmap(file, mode="r")
     except Exception as error:  # a damaged header raises almost anything
-        reason = " ".join(str(error).split())
         raise UsageError(
-            f"{file}: this cache cannot be read ({reason:.200}); delete it, it will be made again"
+            f"{file}: this cache cannot be read ({reason(error)}); delete it, it will be made again"
         ) from None
     kept = np.delete(np.arange(len(paths)), [row for row, _, _ in bad])
     if (images.dtype, images.shape) != (np.uint8, (len(kept), 3, size, size)):

@@ -1,7 +1,7 @@
 """Looks over an installation and its folders, and says what to do about each fault: `python -m utils.doctor`.
 
-Installed packages, devices, data folders, weights, products of stages, run folders and their checkpoints. Nothing is
-changed. Exit code 0 without a fault, 1 with one.
+Installed packages, devices, data folders, weights, products of stages, run folders and their checkpoints. It writes
+nothing but the list of ImageNet's files that every run keeps. Exit code 0 without a fault, 1 with one.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import platform
 import shutil
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from utils.args import Parser
-from utils.errors import UsageError
+from utils.errors import UsageError, reason
 from utils.files import MANIFEST, changed_files, check_writable, read_manifest
 from utils.registry import DATASETS
 
@@ -89,7 +90,7 @@ def installation(requirements: Path) -> Iterator[Finding]:
         try:
             importlib.import_module(modules.get(needed.name.lower(), needed.name))
         except Exception as error:  # a package that does not fit the others can fail in any way
-            yield FAULT, f"{needed.name} {version} cannot be imported ({_reason(error)}); install it again"
+            yield FAULT, f"{needed.name} {version} cannot be imported ({reason(error)}); install it again"
             continue
         yield OK, f"{needed.name} {version}"
 
@@ -111,7 +112,7 @@ def devices() -> Iterator[Finding]:
                     raise ArithmeticError(f"a product of matrices in {dtype} is wrong")
             yield OK, f"{name}: {about}"
         except (RuntimeError, ArithmeticError) as error:
-            yield FAULT, f"{name}: {about}; it does not compute ({_reason(error)}); use another --device"
+            yield FAULT, f"{name}: {about}; it does not compute ({reason(error)}); use another --device"
     if len(names) == 1 and shutil.which("nvidia-smi"):
         built = f"for CUDA {torch.version.cuda}" if torch.version.cuda else "without CUDA"
         yield FAULT, f"there is an NVIDIA driver, but torch, built {built}, sees no GPU; install a torch that fits it"
@@ -152,7 +153,7 @@ def datasets(data: Path, cache: Path, deep: bool) -> Iterator[Finding]:
         dataset.decode = lambda folder, paths, labels, places, train: (paths, labels)
         try:
             parts = [dataset.load(Places(data, cache, 224), train)[0] for train in (True, False)]
-        except UsageError as error:
+        except (UsageError, OSError) as error:
             yield FAULT, f"{name}: {error}"
         for found, published, what in counts:
             if found != published:
@@ -168,7 +169,7 @@ def datasets(data: Path, cache: Path, deep: bool) -> Iterator[Finding]:
         try:
             yield OK, f"{file}: {len(np.lib.format.open_memmap(file, mode='r')):,} decoded images"
         except Exception as error:  # a damaged header raises almost anything
-            yield FAULT, f"{file}: cannot be read ({_reason(error)}); delete it, it is made again"
+            yield FAULT, f"{file}: cannot be read ({reason(error)}); delete it, it is made again"
 
 
 def _unreadable(paths: list[Path]) -> Iterator[str]:
@@ -178,7 +179,7 @@ def _unreadable(paths: list[Path]) -> Iterator[str]:
         try:
             decode(path, 32, "squash")
         except Exception as error:  # Pillow raises many types; whichever it is, the file is no usable image
-            yield f"{path} cannot be read ({_reason(error)})"
+            yield f"{path} cannot be read ({reason(error)})"
 
 
 def weights(checkpoints: Path) -> Iterator[Finding]:
@@ -208,7 +209,11 @@ def products(checkpoints: Path) -> Iterator[Finding]:
     """What the stages of MePo and MISA made, against the digests that were taken when it was made."""
     made = sorted(file.parent for file in checkpoints.glob(f"*/*/{MANIFEST}"))
     for folder in made:
-        changed = changed_files(folder, read_manifest(folder))
+        try:
+            changed = changed_files(folder, read_manifest(folder))
+        except UsageError as error:
+            yield FAULT, f"{error}"
+            continue
         if changed:
             yield FAULT, f"{folder}: {', '.join(changed)}: not as made; remove the folder, the stage is repeated"
         else:
@@ -223,28 +228,27 @@ def runs(results: Path) -> Iterator[Finding]:
     from utils.runs import read_metrics, read_run
 
     whole, here = 0, versions()
-    others: dict[str, int] = {}
+    others = Counter()
     found = sorted(config.parent for config in results.rglob("config.yaml"))
     for folder in found:
         try:
             run = read_run(folder)
-            if run.summary is None:
-                yield from _unfinished(folder)
-                continue
-            read_metrics(folder)
-            changed = changed_files(folder, run.summary.get("sha256", {}))
-            there = run.config.get("versions") or {}
-        except (UsageError, OSError, ValueError) as error:
+            if run.summary is not None:
+                read_metrics(folder)
+        except UsageError as error:
             yield FAULT, f"{error}"
             continue
+        if run.summary is None:
+            yield from _unfinished(folder)
+            continue
+        changed, there = changed_files(folder, run.summary.get("sha256") or {}), run.config.get("versions") or {}
         if changed:
             yield FAULT, f"{folder}: {', '.join(changed)}: not as written; repeat the run"
             continue
         whole += 1
         for package, version in here.items():
             if there.get(package) != version:
-                text = f"made with {package} {there.get(package)}, here is {version}"
-                others[text] = others.get(text, 0) + 1
+                others[f"made with {package} {there.get(package)}, here is {version}"] += 1
     yield (OK, f"{whole} complete runs in {results}") if whole else (NOTE, f"no complete run in {results}")
     for text, count in others.items():
         yield NOTE, f"{count} runs {text}; numbers may differ in the last digits"
@@ -261,10 +265,6 @@ def _unfinished(folder: Path) -> Iterator[Finding]:
         yield NOTE, f"{folder}: not complete; --resume auto, or --resume {folder}, goes on with it"
     else:
         yield NOTE, f"{folder}: not complete, and without a checkpoint; remove it, or repeat the run"
-
-
-def _reason(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from utils.errors import UsageError
+from utils.errors import UsageError, reason
 
 TIMEOUT = 60  # seconds without an answer or a byte
 CHUNK = 1 << 16  # bytes
@@ -232,7 +232,7 @@ def _get_drive(download: Download, part: Path, show: Show) -> None:
     except Exception as error:  # its own types, those of requests and of the disk; only the last have a number
         if isinstance(error, OSError) and error.errno:
             raise
-        raise _interrupted(download, f"{_one_line(error)}; to start anew delete {part}*") from None
+        raise _interrupted(download, f"{reason(error)}; to start anew delete {part}*") from None
 
 
 def _fault(path: Path, download: Download) -> str | None:
@@ -362,7 +362,7 @@ def _damage(archive: Path) -> Iterator[None]:
     except Exception as error:  # they raise many types; errors of the disk are those with a number
         if isinstance(error, OSError) and error.errno:
             raise
-        raise UsageError(f"{archive}: truncated or damaged ({_one_line(error)}); delete it and run again") from None
+        raise UsageError(f"{archive}: truncated or damaged ({reason(error)}); delete it and run again") from None
 
 
 # Errors and progress
@@ -396,15 +396,11 @@ def _network_errors(download: Download) -> Iterator[None]:
         yield
     except (OSError, http.client.HTTPException) as error:
         plain = error.reason if type(error) is urllib.error.URLError else error  # it wraps the reason in brackets
-        raise _interrupted(download, _one_line(plain)) from None
+        raise _interrupted(download, reason(plain)) from None
 
 
 def _interrupted(download: Download, reason: str) -> UsageError:
     return UsageError(f"{download.url}: {reason}; run again to go on where it stopped")
-
-
-def _one_line(error: object) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 @contextlib.contextmanager

@@ -5,15 +5,18 @@ The network and the method are built on the meta device, which has shapes and no
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from utils.contracts import StreamInfo
+from utils.errors import UsageError, reason
 from utils.plan import Plan
+from utils.streams import make_stream
 
 TRAINING = 3  # a training pass is taken for three forward passes, the backward pass being two
 
@@ -61,10 +64,15 @@ def describe(
 
 
 def expected_stream(plan: Plan, dataset, size: int) -> StreamInfo:
-    """What a method will be told of its stream, by the published numbers of the dataset."""
-    options = plan.run.args
+    """What a method will be told of its stream, by the published numbers of the dataset.
+
+    Raises UsageError for settings that have no stream.
+    """
+    options, domains = plan.with_seed(plan.seeds()[0]).run.args, plan.run.args.n_tasks if dataset.max_domains else 1
     held_out = int(options.validation * dataset.counts[0])
-    images = (dataset.counts[0] - held_out) * (options.n_tasks if dataset.max_domains else 1)
+    images = (dataset.counts[0] - held_out) * domains
+    labels = torch.arange(images) % (domains * dataset.num_classes)
+    make_stream(options, plan.method.stream_options(plan.args.args), labels, dataset.num_classes)
     return StreamInfo(
         num_classes=dataset.num_classes,
         num_tasks=options.n_tasks,
@@ -77,11 +85,20 @@ def expected_stream(plan: Plan, dataset, size: int) -> StreamInfo:
     )
 
 
+@contextlib.contextmanager
+def sizes_that_fit() -> Iterator[None]:
+    """Says of sizes that torch cannot even count that they are too large."""
+    try:
+        yield
+    except (RuntimeError, OverflowError) as error:
+        raise UsageError(f"these options make tensors that no memory holds ({reason(error)})") from error
+
+
 def flops(model, size: int) -> int | None:
     """Floating-point operations of one test image; None for a stage that classifies nothing."""
     if not model.evaluated:
         return None
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    with sizes_that_fit(), FlopCounterMode(display=False) as counter, torch.no_grad():
         model(torch.empty(1, 3, size, size, device="meta"))
     return counter.get_total_flops()
 

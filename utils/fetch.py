@@ -10,7 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from utils.errors import UsageError
+from utils.errors import UsageError, reason
 from utils.files import writable_folder
 
 REPOSITORIES = {"mepo": "long2333/MePo"}
@@ -24,9 +24,8 @@ def fetch(name: str, checkpoint_dir: Path) -> Path:
     try:
         snapshot_download(REPOSITORIES[name], local_dir=folder, allow_patterns=["*.pth", "*.pt", "*.npy", "*.md"])
     except Exception as error:  # the hub's client raises many types, those of its network library too
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         where = f"https://huggingface.co/{REPOSITORIES[name]}"
-        raise UsageError(f"{where}: {reason}; run again to go on, or put its files into {folder}") from None
+        raise UsageError(f"{where}: {reason(error)}; run again to go on, or put its files into {folder}") from None
     return folder
 
 

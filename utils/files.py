@@ -43,8 +43,7 @@ def writable_folder(path: Path, option: str) -> Path:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"{option} {path}: cannot be made ({error.strerror}: {error.filename})") from None
-    if not os.access(path, os.W_OK | os.X_OK):
-        raise UsageError(f"{option} {path}: no permission to write there")
+    check_writable(path, option)
     return path
 
 
@@ -111,7 +110,7 @@ def check_writable(path: Path, option: str) -> Path:
     there = next(folder for folder in (path.absolute(), *path.absolute().parents) if os.path.lexists(folder))
     if not os.path.isdir(there):
         raise UsageError(f"{option} {path}: cannot be made ({there} is no folder)")
-    if not os.access(there, os.W_OK | os.X_OK):
+    if not os.access(there, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
         raise UsageError(f"{option} {path}: no permission to write in {there}")
     return there
 

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from utils.augment import affine_matrices, uniform
-from utils.errors import UsageError
+from utils.errors import UsageError, reason
 
 SANS = ("DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-Oblique", "DejaVuSans-BoldOblique")
 MONO = ("DejaVuSansMono", "DejaVuSansMono-Bold", "DejaVuSansMono-Oblique", "DejaVuSansMono-BoldOblique")
@@ -62,9 +62,8 @@ def cached(folder: Path, name: str, settings: tuple, make: Callable[[], np.ndarr
     try:
         return np.lib.format.open_memmap(path, mode="r")
     except Exception as error:  # a damaged header raises almost anything
-        reason = " ".join(str(error).split())
         raise UsageError(
-            f"{path}: this cache cannot be read ({reason:.200}); delete it, it will be made again"
+            f"{path}: this cache cannot be read ({reason(error)}); delete it, it will be made again"
         ) from None
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.errors import UsageError
+from utils.errors import UsageError, reason
 
 
 class _Kind:
@@ -66,8 +66,7 @@ def read_arrays(file: Path, wanted: dict[str, tuple[int, ...]]) -> dict[str, np.
             name: value.value if isinstance(value, _Array) else np.asarray(value) for name, value in values.items()
         }
     except Exception as error:  # a damaged pickle raises almost anything
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise UsageError(f"{file}: cannot be read ({reason:.200}); fetch it again") from None
+        raise UsageError(f"{file}: cannot be read ({type(error).__name__}: {reason(error)}); fetch it again") from None
     for name, shape in wanted.items():
         array = found[name]
         fits = len(array.shape) == len(shape) and all(b in (a, -1) for a, b in zip(array.shape, shape))

@@ -52,6 +52,8 @@ def parse(argv: list[str]) -> Plan | str:
     """The plan of a command line, or the help text it asks for."""
     if split := [word for word in argv if len(f"{word}.".splitlines()) > 1]:
         raise UsageError(f"{split[0]!r}: no option, name or path here has a line break")
+    if empty := [word for word in argv if word.startswith("--") and word.endswith("=--")]:
+        raise UsageError(f"{empty[0]}: -- is no value")  # argparse would make an empty list of it
     words = [word for word in argv if word not in HELP]
     wants_help = len(words) < len(argv)
     first = Parser(add_help=False)

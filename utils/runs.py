@@ -12,12 +12,13 @@ from typing import Any
 import pandas as pd
 
 from utils.args import INCIDENTAL, SEEDS
-from utils.errors import UsageError
+from utils.errors import UsageError, reason
 from utils.files import changed_files, parse_json, parse_yaml
 
 METRICS = ("A_auc", "A_avg", "A_last", "F_last", "BWT")  # fractions or None
 NUMBERS = ("samples", "seconds", "trainable_parameters")
 TABLES = ("config.yaml", "metrics.csv", "per_class.csv")
+MOST_CELLS = 10**7  # tasks times classes of a table of accuracies
 OPTIONAL = ("peak_memory_mb",)  # a number, None or absent
 
 
@@ -128,8 +129,7 @@ def _read(path: Path, parse: Callable[[str], Any]) -> Any:
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}; make it readable, or remove the run folder") from None
     except ValueError as error:
-        reason = " ".join(str(error).split())
-        raise UsageError(f"{path} is damaged: {reason}; remove the run folder or repeat the run") from None
+        raise UsageError(f"{path} is damaged: {reason(error)}; remove the run folder or repeat the run") from None
 
 
 def _parse_config(text: str) -> dict[str, Any]:
@@ -170,8 +170,8 @@ def _parse_class_accuracies(text: str) -> pd.DataFrame:
     rows = rows[["task", "slot", "accuracy"]].apply(pd.to_numeric)
     if rows.isna().any(axis=None) or (rows[["task", "slot"]] < 0).any(axis=None):
         raise ValueError("a task, slot or accuracy is missing or negative")
-    if len(rows) and rows[["task", "slot"]].to_numpy().max() >= len(rows):
-        raise ValueError("a task or slot has no row of its own")
+    if len(rows) and (rows["task"].max() + 1.0) * (rows["slot"].max() + 1.0) > MOST_CELLS:
+        raise ValueError("it names more tasks and classes than any stream has")
     return rows.astype({"task": int, "slot": int})
 
 

@@ -1,0 +1,455 @@
+"""Datasets that people lay out themselves, since they cannot be fetched or have no split: cars, ImageNet, ImageNet-R,
+and folders of one's own images."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from conftest import ROOT, random_covariance
+from miniatures import (
+    CASES,
+    SIZE,
+    WNIDS,
+    answer,
+    classes_below,
+    dataset_of,
+    imr,
+    official,
+    picture,
+    shown,
+    told,
+    write,
+)
+from scipy.io import savemat
+from torch.utils.data import random_split
+from torchvision.datasets import ImageFolder
+
+from datasets.base import Places
+from utils import decode as decoding
+from utils.errors import UsageError
+from utils.registry import DATASETS
+
+# Cars
+
+CARS = ["Acura Integra Type R 2001", *(f"Maker Model {k:03d} 2012" for k in range(195))]
+
+
+@pytest.mark.parametrize("underscores", [True, False])
+def test_cars_in_a_folder_per_class(underscores, places):
+    names = [name.replace(" ", "_") for name in CARS] if underscores else CARS
+    classes_below(places.data / "CARS196" / "split_imgs", names, 2)
+    parts = [dataset_of("seq-cars196").load(places, train) for train in (True, False)]
+    halves = random_split(range(392), [313, 79], generator=torch.Generator().manual_seed(42))
+    for (images, labels), half in zip(parts, halves):
+        assert labels.tolist() == [row // 2 for row in half.indices]
+        assert told(images) == (labels.tolist(), [row % 2 for row in half.indices])
+
+
+def annotations(names: list[str], labels: list[int], **more) -> dict:
+    """As in the devkit: an array of structures."""
+    kinds = [(name, "O") for name in ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2", "class", "fname")]
+    rows = np.zeros((1, len(names)), dtype=kinds)
+    for row, (name, label) in enumerate(zip(names, labels)):
+        rows[0, row] = (1, 1, 7, 7, label, name)
+    return {"annotations": rows} | more
+
+
+@pytest.fixture
+def devkit(places):
+    """Stanford Cars as torchvision keeps it: 196 and 98 images."""
+    root = places.data / "stanford_cars"
+    for part, count, file in (
+        ("cars_train", 196, "devkit/cars_train_annos.mat"),
+        ("cars_test", 98, "cars_test_annos_withlabels.mat"),
+    ):
+        labels = [k * 5 % 196 for k in range(count)]
+        names = [f"{k + 1:05d}.jpg" for k in range(count)]
+        for name, label in zip(names, labels):
+            write(root / part / name, picture(label, 0, "JPEG"))
+        (root / "devkit").mkdir(exist_ok=True)
+        savemat(root / file, annotations(names, [label + 1 for label in labels]))
+    return root
+
+
+def test_cars_as_torchvision_keeps_them(devkit, places, capsys):
+    for train, count, published in ((True, 196, "8,144"), (False, 98, "8,041")):
+        labels, colours = shown(dataset_of("seq-cars196").load(places, train))
+        assert labels == colours == [k * 5 % 196 for k in range(count)]
+        assert f"seq-cars196 has {count} images in" in (warned := capsys.readouterr().err) and published in warned
+
+
+def test_damaged_annotations_of_cars(devkit, places):
+    file = devkit / "cars_test_annos_withlabels.mat"
+    whole = file.read_bytes()
+
+    def read(*parts):
+        answer(lambda: dataset_of("seq-cars196").load(places, False), *parts)
+
+    for content in (b"", b"noise" * 50, whole[:100], whole[: len(whole) // 2]):
+        file.write_bytes(content)
+        read(file, "cannot be read as annotations")
+    savemat(file, {"other": np.zeros(3)})
+    read(file, "cannot be read as annotations", "KeyError")
+    savemat(file, annotations(["00001.jpg", "00002.jpg"], [0, 196]))
+    read(devkit, "labels -1 ... 195", "196 classes")
+    file.unlink()
+    read(file, "cannot be read as annotations", "No such file")
+
+
+def test_a_dataset_that_cannot_be_fetched_says_so(places):
+    for name in ("seq-cars196", "imagenet"):
+        with pytest.raises(UsageError, match="cannot be fetched automatically") as info:
+            dataset_of(name, download=True).load(places, True)
+        assert len(str(info.value).splitlines()) == 3 and DATASETS.load(name).address in str(info.value)
+
+
+# ImageNet
+
+
+@pytest.fixture(scope="module")
+def imagenet_tree(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("imagenet")
+    names = ["n01440764", *(f"n{2000000 + k:08d}" for k in range(999))]
+    classes_below(folder / "imagenet" / "train", names, 1, ".JPEG", "PNG")
+    for label in (0, 1, 999):
+        for index in (1, 2, 3):
+            write(folder / "imagenet" / "train" / names[label] / f"x{index}.JPEG", picture(label, index, "PNG"))
+    return folder
+
+
+def test_imagenet_of_a_thousand_classes(imagenet_tree, tmp_path, capsys):
+    places = Places(imagenet_tree, tmp_path, 8)
+    images, labels = dataset_of("imagenet", samples=2).load(places, True)
+    assert labels.tolist() == sorted([*range(1000), 0, 1, 999]) and told(images)[0] == labels.tolist()
+    warned = capsys.readouterr().err
+    assert "imagenet has 1,009 training images" in warned and "published: 1,281,167" in warned
+    assert "class folders" not in warned
+
+
+@pytest.fixture
+def small(places, monkeypatch):
+    """ImageNet of six classes with four images each, and a `val` part that lacks one."""
+    monkeypatch.setattr(DATASETS.load("imagenet"), "num_classes", 6)
+    classes_below(places.data / "ILSVRC2012" / "train", ["n01440764", *WNIDS[1:6]], 4, ".JPEG")
+    classes_below(places.data / "ILSVRC2012" / "val", ["n01440764", *WNIDS[1:6]], 2, ".JPEG")
+    shutil.rmtree(places.data / "ILSVRC2012" / "val" / WNIDS[2])
+    return places.data / "ILSVRC2012"
+
+
+def test_samples_of_imagenet_are_drawn_once(small, places):
+    whole = dataset_of("imagenet").load(places, True)
+    assert len(whole[1]) == 24
+    draws = [dataset_of("imagenet", samples=2, subset_seed=seed).load(places, True) for seed in (0, 0, 1)]
+    for images, labels in draws:
+        assert labels.tolist() == [label for label in range(6) for _ in range(2)]
+        assert told(images)[0] == labels.tolist()
+        assert images.shape[0] == 12  # no more are decoded
+    chosen = [told(images)[1] for images, _ in draws]
+    assert chosen[0] == chosen[1] != chosen[2]
+    assert len(dataset_of("imagenet", samples=9).load(places, True)[1]) == 24
+    labels, colours = shown(dataset_of("imagenet", samples=1).load(places, False))  # of training images only
+    assert labels == colours == [0, 0, 1, 1, 3, 3, 4, 4, 5, 5]
+
+
+def test_imagenet_is_listed_once(small, places, monkeypatch, capsys):
+    calls = []
+    listed = decoding.class_folders
+
+    def count(*args):
+        calls.append(args[0])
+        return listed(*args)
+
+    monkeypatch.setattr("datasets.imagenet.class_folders", count)
+    first = dataset_of("imagenet").load(places, True)
+    again = dataset_of("imagenet").load(places, True)
+    assert calls == [small / "train"]
+    assert np.array_equal(first[0], again[0]) and first[1].tolist() == again[1].tolist()
+    write(small / "train" / WNIDS[3] / "new.JPEG", picture(3, 3, "JPEG"))
+    os.utime(small / "train" / WNIDS[3], ns=(1, 1))  # whatever the resolution of the clock
+    images, labels = dataset_of("imagenet").load(places, True)
+    assert len(calls) == 2 and len(labels) == 25 and told(images)[0] == labels.tolist()
+    shutil.rmtree(small / "train" / WNIDS[5])
+    capsys.readouterr()
+    for _ in range(2):  # a remembered list does not hide what is missing
+        assert len(dataset_of("imagenet").load(places, True)[1]) == 21
+        assert "imagenet has 5 class folders" in capsys.readouterr().err
+    assert len(calls) == 3
+
+
+def test_a_damaged_list_of_imagenet(small, places):
+    dataset_of("imagenet").load(places, True)
+    (file,) = (places.cache / "listings").iterdir()
+    for content in ("", "[[]]", "[[1], [2]]", '[["a"], ["b"]]', "{}", "null", "[[\xff"):
+        file.write_text(content, "latin-1")
+        answer(lambda: dataset_of("imagenet").load(places, True), file, "delete it")
+    file.unlink()
+    assert len(dataset_of("imagenet").load(places, True)[1]) == 24
+
+
+# ImageNet-R
+
+
+@pytest.fixture
+def renditions(places):
+    imr(places.data)
+    return places.data / "imagenet-r"
+
+
+def test_split_of_imagenet_r_is_fixed(renditions, places, tmp_path):
+    parts = [dataset_of("seq-imr").load(places, train) for train in (True, False)]
+    other = Places(places.data, tmp_path / "other", SIZE)
+    for (images, labels), train, count in zip(parts, (True, False), (3, 1)):
+        assert np.bincount(labels).tolist() == [count] * 200  # four fifths of four, rounded down
+        again = dataset_of("seq-imr").load(other, train)
+        assert np.array_equal(images, again[0]) and labels.tolist() == again[1].tolist()
+    shown = [set(zip(*told(images))) for images, _ in parts]
+    assert not shown[0] & shown[1] and len(shown[0] | shown[1]) == 800
+    assert len({index for _, index in shown[1]}) == 4  # not the same place in every class
+    # The rule is documented: NumPy's generator with seed 0, class by class over sorted names.
+    draw = np.random.default_rng(0)
+    training = {(label, int(index)) for label in range(200) for index in draw.permutation(np.arange(4))[:3]}
+    assert shown[0] == training
+
+
+def test_the_count_of_imagenet_r_tolerates_rounding_only(capsys):
+    dataset = dataset_of("seq-imr")
+    for found, warns in ((24_000, False), (23_903, False), (23_799, True), (20_000, True)):
+        dataset.check_count(Path("x"), found, train=True)
+        assert bool(capsys.readouterr().err) == warns
+
+
+def test_train_and_test_folders_of_imagenet_r(places):
+    root = places.data / "imagenet-r"
+    classes_below(root / "train", WNIDS[:200], 2)
+    classes_below(root / "test", WNIDS[:200], 1, first=3)
+    shutil.rmtree(root / "test" / WNIDS[5])
+    images, labels = dataset_of("seq-imr").load(places, True)
+    assert told(images)[0] == labels.tolist() == [label for label in range(200) for _ in range(2)]
+    images, labels = dataset_of("seq-imr").load(places, False)  # a class that is missing does not move the others
+    assert told(images) == (labels.tolist(), [3] * 199) and labels.tolist() == [k for k in range(200) if k != 5]
+    os.rename(root / "test" / WNIDS[6], root / "test" / "n09999999")
+    answer(lambda: dataset_of("seq-imr").load(places, False), root / "test", "class n09999999 is not one of")
+
+
+@pytest.mark.parametrize("form", ["plain", "labels", "yaml"])
+def test_lists_of_the_authors(form, renditions, places, tmp_path):
+    train = [f"{wnid}/{wnid}_{index}.jpg" for index in (3, 0) for wnid in reversed(WNIDS[:200])]
+    test = [f"{wnid}/{wnid}_1.jpg" for wnid in WNIDS[:200]]
+    files = []
+    for part, names in (("train", train), ("test", test)):
+        if form == "yaml":
+            file = tmp_path / f"imagenet-r_{part}.yaml"
+            paths = [f"data/imagenet-r/{name}" for name in names]
+            file.write_text(yaml.safe_dump({"data": paths, "targets": [0] * len(paths)}))
+        else:
+            file = tmp_path / f"{part}.txt"
+            file.write_text("".join(f"/home/x/{n}{' 17' if form == 'labels' else ''}\n" for n in names) + "\n")
+        files.append(str(file))
+    for train_part, names, indices in ((True, train, [3] * 200 + [0] * 200), (False, test, [1] * 200)):
+        dataset = dataset_of("seq-imr", train_list=files[0], test_list=files[1])
+        images, labels = dataset.load(places, train_part)
+        assert labels.tolist() == [WNIDS.index(name.partition("/")[0]) for name in names]
+        assert told(images) == (labels.tolist(), indices)
+
+
+@pytest.mark.parametrize(
+    "name, content, reason",
+    [
+        ("list.txt", "", "holds no paths of images"),
+        ("list.txt", "image.jpg\n", "image.jpg is no path of the form class/file"),
+        ("list.txt", "../image.jpg\n", "../image.jpg is no path of the form class/file"),
+        ("list.txt", "/image.jpg\n", "/image.jpg is no path of the form class/file"),
+        ("list.txt", b"\xff\xfe\x00", "cannot be read as a list"),
+        ("list.yaml", "targets: [1]\n", "holds no list under the key 'data'"),
+        ("list.yaml", "[1, 2", "holds no list under the key 'data'"),
+        ("list.yaml", "data: 5\n", "holds no paths of images"),
+        ("list.yaml", "data: [1, 2]\n", "holds no paths of images"),
+        ("list.yaml", "data: !!python/object/apply:os.system ['true']\n", "holds no list under the key 'data'"),
+        ("list.txt", "n01443537/n01443537_0.jpg\n", "name 1 classes, seq-imr has 200"),
+        ("missing.txt", None, "cannot be read as a list"),
+    ],
+)
+def test_bad_lists(name, content, reason, renditions, places, tmp_path):
+    file = tmp_path / name
+    if content is not None:
+        write(file, content)
+    dataset = dataset_of("seq-imr", train_list=str(file), test_list=str(file))
+    answer(lambda: dataset.load(places, True), file, reason)
+
+
+def test_lists_that_cannot_be_used(renditions, places, tmp_path, made, monkeypatch):
+    file = tmp_path / "list.txt"
+    write(file, "".join(f"{wnid}/{wnid}_0.jpg\n" for wnid in WNIDS[:200]))
+    for lists in ({"train_list": str(file)}, {"test_list": str(file)}):
+        answer(lambda: dataset_of("seq-imr", **lists).load(places, True), "give both or none")  # noqa: B023
+    both = {"train_list": str(file), "test_list": str(file)}
+    with official(monkeypatch, CASES["seq-mnist"], made("seq-mnist")):
+        answer(lambda: dataset_of("seq-mnist", download=True, **both).load(places, True), "seq-mnist takes none")
+    answer(lambda: dataset_of("seq-imr", **both).load(places, True), "both name", "_0.jpg (200 images in all)")
+    write(tmp_path / "test.txt", file.read_text().replace("_0.jpg", "_1.jpg"))
+    write(file, file.read_text().replace(f"{WNIDS[9]}_0", f"{WNIDS[9]}_7"))
+    apart = {"train_list": str(file), "test_list": str(tmp_path / "test.txt")}
+    answer(lambda: dataset_of("seq-imr", **apart).load(places, True), f"{WNIDS[9]}/{WNIDS[9]}_7.jpg (", "No such file")
+
+
+# Your own folders
+
+
+def own(folder: Path, names: list[str], count: int, first: int = 0) -> None:
+    classes_below(folder, names, count, ".png", "PNG", first)
+
+
+def folder_of(data: Path, tmp_path: Path, **options):
+    """Both parts of seq-folder."""
+    dataset = dataset_of("seq-folder", **options)
+    places = Places(data, tmp_path / "cache", SIZE)
+    return dataset, [dataset.load(places, train) for train in (True, False)]
+
+
+@pytest.mark.parametrize("held", ["test", "val"])
+def test_own_images_in_two_parts(held, tmp_path):
+    data = tmp_path / "own"
+    own(data / "train", ["cat", "dog", "emu"], 3)
+    own(data / held, ["cat", "dog", "emu"], 1, first=3)
+    shutil.rmtree(data / held / "dog")
+    dataset, parts = folder_of(data, tmp_path)
+    assert dataset.num_classes == 3
+    assert (
+        told(parts[0][0]) == (parts[0][1].tolist(), [0, 1, 2] * 3)
+        and parts[0][1].tolist() == [0] * 3 + [1] * 3 + [2] * 3
+    )
+    assert told(parts[1][0]) == (parts[1][1].tolist(), [3, 3]) and parts[1][1].tolist() == [0, 2]
+    own(data / held, ["fox"], 1)
+    answer(lambda: folder_of(data, tmp_path), data / held, "class fox is not one of the 3 known ones")
+
+
+def test_own_images_in_one_tree(tmp_path):
+    data = tmp_path / "own"
+    own(data, ["cat", "dog"], 4)
+    own(data, ["emu"], 1)
+    os.rename(data / "emu", data / "zebra")
+    write(data / "zebra" / "emu_0.png", picture(2, 0, "PNG"))
+    write(data / "notes.txt", "mine")
+    dataset, parts = folder_of(data, tmp_path, test_share=0.25)
+    assert dataset.num_classes == 3
+    assert [np.bincount(labels, minlength=3).tolist() for _, labels in parts] == [[3, 3, 1], [1, 1, 0]]
+    for images, labels in parts:
+        assert told(images)[0] == labels.tolist()
+    shown = [set(zip(*told(images))) for images, _ in parts]
+    assert not shown[0] & shown[1] and len(shown[0] | shown[1]) == 9
+    draws = [folder_of(data, tmp_path, test_share=0.25, split_seed=seed)[1][1] for seed in (0, *range(1, 6))]
+    assert np.array_equal(draws[0][0], parts[1][0])
+    assert len({tuple(told(images)[1]) for images, _ in draws}) > 1
+
+
+def test_class_names_of_own_images_may_have_spaces_and_any_script(tmp_path):
+    data = tmp_path / "own"
+    own(data, ["großer Hund", "大きな犬", "a b"], 2)
+    names = sorted(["großer Hund", "大きな犬", "a b"])
+    _, parts = folder_of(data, tmp_path)
+    expected = [["großer Hund", "大きな犬", "a b"].index(name) for name in names]
+    assert told(parts[0][0])[0] == expected and parts[0][1].tolist() == [0, 1, 2]
+    write(tmp_path / "train.txt", "".join(f"{name}/{name}_0.png 5\n" for name in names))
+    write(tmp_path / "test.txt", "".join(f"{name}/{name}_1.png\n" for name in names))
+    lists = {"train_list": str(tmp_path / "train.txt"), "test_list": str(tmp_path / "test.txt")}
+    dataset, parts = folder_of(data, tmp_path, **lists)
+    assert dataset.num_classes == 3 and told(parts[1][0]) == (expected, [1, 1, 1])
+    dataset.inspect(Places(data, tmp_path, SIZE))
+    assert dataset.counts == (3, 3)
+
+
+def test_own_images_that_are_not_there(tmp_path, capsys):
+    data = tmp_path / "own"
+    answer(lambda: folder_of(data, tmp_path), data, "no such folder")
+    data.mkdir()
+    answer(lambda: folder_of(data, tmp_path), data, "holds no class folders")
+    own(data / "train", ["cat"], 1)
+    answer(lambda: folder_of(data, tmp_path), data, "holds train, but neither test nor val")
+    own(data / "test", ["cat"], 1)
+    (data / "train" / "dog").mkdir()
+    answer(lambda: folder_of(data, tmp_path), data / "train", "1 class folders hold no image (dog)", "--skip_bad")
+    dataset, parts = folder_of(data, tmp_path, skip_bad=True)
+    assert "1 class folders hold no image (dog); left out" in capsys.readouterr().err
+    assert dataset.num_classes == 2 and parts[0][1].tolist() == parts[1][1].tolist() == [0]
+    shutil.rmtree(data)
+    own(data, ["cat", "dog"], 1)  # nothing is left for testing
+    answer(lambda: folder_of(data, tmp_path), "seq-folder test: no image in", data)
+
+
+def test_labels_fit_where_bad_images_are_left_out(tmp_path, capsys):
+    data = tmp_path / "own"
+    own(data / "train", ["cat", "dog", "emu"], 4)
+    own(data / "test", ["cat", "dog", "emu"], 1)
+    for name in ("cat/cat_0", "dog/dog_2", "dog/dog_3", "emu/emu_3"):
+        write(data / "train" / f"{name}.png", "no image")
+    answer(
+        lambda: folder_of(data, tmp_path),
+        "seq-folder train: 4 images cannot be read: train/cat/cat_0.png (",
+        "--skip_bad",
+    )
+    _, parts = folder_of(data, tmp_path, skip_bad=True)
+    assert parts[0][1].tolist() == [0, 0, 0, 1, 1, 2, 2, 2]
+    assert told(parts[0][0]) == (parts[0][1].tolist(), [1, 2, 3, 0, 1, 0, 1, 2])
+    warned = capsys.readouterr().err
+    (listed,) = (tmp_path / "cache").rglob("*.bad.json")
+    assert "seq-folder train: 4 images cannot be read" in warned and str(listed) in warned
+    assert [name for _, name, _ in json.loads(listed.read_text())][-1] == "train/emu/emu_3.png"
+    answer(lambda: folder_of(data, tmp_path), "4 images cannot be read", "--skip_bad")  # the cache does not hide it
+
+
+def test_the_cache_is_not_kept_among_the_classes(tmp_path):
+    data = tmp_path / "own"
+    own(data, ["cat", "dog"], 2)
+    dataset = dataset_of("seq-folder")
+    answer(lambda: dataset.load(Places(data, data, SIZE), True), f"--cache_dir {data}", "another folder")
+    assert sorted(path.name for path in data.iterdir()) == ["cat", "dog"]
+    own(data / "train", ["cat", "dog"], 2)
+    own(data / "test", ["cat", "dog"], 2)
+    for train in (True, False):
+        assert dataset.load(Places(data, data, SIZE), train)[1].tolist() == [0, 0, 1, 1]
+
+
+def test_own_images_below_deeper_folders_and_other_files(tmp_path):
+    data = tmp_path / "own"
+    own(data, ["cat", "dog"], 2)
+    write(data / "cat" / "more" / "x.PNG", picture(0, 2, "PNG"))
+    write(data / "cat" / "notes.txt", "mine")
+    write(data / ".git" / "x.png", picture(0, 3, "PNG"))
+    dataset = dataset_of("seq-folder", test_share=0.0)
+    images, labels = dataset.load(Places(data, tmp_path / "cache", SIZE), True)
+    assert told(images) == ([0, 0, 0, 1, 1], [0, 1, 2, 0, 1]) and labels.tolist() == [0, 0, 0, 1, 1]
+    shutil.rmtree(data / ".git")
+    assert [str(path) for path in decoding.class_folders(data)[0]] == [path for path, _ in ImageFolder(data).samples]
+
+
+def test_mepo_on_own_images(tmp_path, glyph_weights):
+    """The command of the README, with a stand-in covariance and without the meta stage."""
+    data = tmp_path / "own"
+    random = np.random.default_rng(0)
+    for label, name in enumerate(("cat", "dog", "emu")):
+        for index in range(20):
+            size = tuple(random.integers(20, 50, 2).tolist())
+            write(data / name / f"{index}.png", picture(label * 45, index % 4, "PNG", size))
+    np.save(tmp_path / "covariance.npy", random_covariance(128))
+    words = ["--model", "mepo", "--dataset", "seq-folder", "--data_dir", data, "--host", "dualprompt"]
+    words += ["--meta_path", "none", "--cor_path", tmp_path / "covariance.npy", "--cache_dir", tmp_path / "cache"]
+    words += ["--results", tmp_path / "runs", "--device", "cpu", "--backbone_path", glyph_weights, "--n_tasks", 2]
+    words += ["--eval_period", -1, "--checkpoint_dir", tmp_path / "products"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "main.py", *map(str, words)], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((Path(done.stdout.splitlines()[-1]) / "summary.json").read_text())
+    assert summary["label"] == "mepo (dualprompt)" and summary["samples"] == 48
+    assert len(list((tmp_path / "cache" / "decoded").glob("*.npy"))) == 2
+    assert sorted(path.name for path in data.iterdir()) == ["cat", "dog", "emu"]  # nothing is written there
