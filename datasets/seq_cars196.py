@@ -10,7 +10,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from datasets.base import PublicDataset, authors_split
-from utils.errors import UsageError
+from utils.errors import UsageError, reason
+from utils.files import refuse_pipe
+from utils.mat import read_structs
 
 DEVKIT = ("devkit/cars_train_annos.mat", "cars_test_annos_withlabels.mat")
 
@@ -39,14 +41,11 @@ class SeqCars196(PublicDataset):
 
 
 def _official(folder: Path, train: bool) -> tuple[list[Path], list[int]]:
-    from scipy.io import loadmat
-
     file = folder / DEVKIT[0 if train else 1]
     try:
-        with open(file, "rb") as content:
-            rows = loadmat(content, squeeze_me=True)["annotations"]
-        names, labels = rows["fname"].tolist(), (rows["class"].astype(int) - 1).tolist()
+        refuse_pipe(file)
+        names, labels = read_structs(file, "annotations", ["fname", "class"])
+        part = folder / ("cars_train" if train else "cars_test")
+        return [part / str(name) for name in names], [int(label) - 1 for label in labels]
     except Exception as error:  # the reader raises many types; whichever it is, the file is unusable
-        raise UsageError(f"{file}: cannot be read as annotations ({type(error).__name__}: {error})") from None
-    part = folder / ("cars_train" if train else "cars_test")
-    return [part / str(name) for name in names], labels
+        raise UsageError(f"{file}: cannot be read as annotations ({type(error).__name__}: {reason(error)})") from None

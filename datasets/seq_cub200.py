@@ -15,6 +15,7 @@ from datasets.base import PublicArgs, PublicDataset, authors_split
 from utils.args import option
 from utils.download import Download
 from utils.errors import UsageError
+from utils.files import read_text
 
 
 @dataclass(kw_only=True)
@@ -60,10 +61,8 @@ class SeqCub200(PublicDataset):
 def _official(folder: Path) -> dict[str, bool]:
     """Class/file of every image -> whether it is for training, from images.txt and train_test_split.txt."""
     try:
-        names = dict(line.split() for line in (folder / "images.txt").read_text().splitlines() if line.strip())
-        parts = dict(
-            line.split() for line in (folder / "train_test_split.txt").read_text().splitlines() if line.strip()
-        )
+        names = dict(line.split() for line in read_text(folder / "images.txt").splitlines() if line.strip())
+        parts = dict(line.split() for line in read_text(folder / "train_test_split.txt").splitlines() if line.strip())
         return {name: parts[number] == "1" for number, name in names.items()}
     except (OSError, ValueError, KeyError) as error:
         raise UsageError(

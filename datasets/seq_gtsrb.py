@@ -18,6 +18,7 @@ from utils.args import option
 from utils.decode import class_folders
 from utils.download import Download
 from utils.errors import UsageError
+from utils.files import read_text
 
 TRAINING, TEST = "Final_Training/Images", "Final_Test/Images"
 # Where the list of the test images with their classes, an archive of its own, is found.
@@ -78,8 +79,8 @@ def _official_test(folder: Path) -> tuple[list[Path], list[int]]:
     """Test images and their classes."""
     file = next(folder / place for place in LISTS if (folder / place).exists())
     try:
-        with open(file, newline="") as lines:
-            rows = [(row["Filename"], int(row["ClassId"])) for row in csv.DictReader(lines, delimiter=";")]
+        table = csv.DictReader(read_text(file).splitlines(), delimiter=";")
+        rows = [(row["Filename"], int(row["ClassId"])) for row in table]
     except (OSError, ValueError, TypeError, KeyError, csv.Error) as error:
         raise UsageError(
             f"{file}: cannot be read as the list of GTSRB_Final_Test_GT.zip ({type(error).__name__}: {error})"

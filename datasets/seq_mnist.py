@@ -17,6 +17,7 @@ from datasets.base import Places, PublicDataset
 from utils.augment import random_shift
 from utils.download import Download
 from utils.errors import UsageError
+from utils.files import open_file
 
 MIRROR = "https://ossci-datasets.s3.amazonaws.com/mnist/"
 LARGEST = 16 + 60_000 * 28 * 28  # bytes of a file, its header included
@@ -62,7 +63,7 @@ def read_idx(folder: Path, name: str) -> np.ndarray:
     packed = folder / f"{name}.gz"
     file = packed if packed.is_file() else folder / name
     try:
-        with gzip.open(file) if file == packed else open(file, "rb") as stream:
+        with open_file(file) as raw, gzip.open(raw) if file == packed else raw as stream:
             content = stream.read(LARGEST + 1)
         if len(content) > LARGEST:
             raise ValueError(f"it holds more than {LARGEST} bytes")

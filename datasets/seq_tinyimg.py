@@ -11,6 +11,7 @@ from datasets.base import PublicDataset
 from utils.decode import class_folders
 from utils.download import Download
 from utils.errors import UsageError
+from utils.files import read_text
 
 
 class SeqTinyimg(PublicDataset):
@@ -55,6 +56,6 @@ class SeqTinyimg(PublicDataset):
 
 def _lines(file: Path) -> list[str]:
     try:
-        return [line for line in file.read_text().splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
+        return [line for line in read_text(file).splitlines() if line.strip()]
+    except (OSError, ValueError) as error:
         raise UsageError(f"{file}: cannot be read ({error})") from None

@@ -388,7 +388,7 @@ def refused(words, tmp_path, capsys) -> str:
         (["--replay_size", "0"], "--replay_size 0: must be at least 1"),
         (["--n", "102"], "--n 102: must be in 0 ... 101"),
         (["--m", "-1"], "--m -1: must be in 0 ... 100"),
-        (["--n_tasks", "0"], "--n_tasks 0: must be at least 1"),
+        (["--n_tasks", "0"], "--n_tasks 0: must be in 1 ... 10000"),
         (["--seed", "-1"], "--seed -1: must be in 0 ... 2147483647"),
         (["--seeds", "1", "4294967296"], "--seeds 4294967296: must be in"),
         (["--seeds", "1", "2", "1"], "--seeds 1 2 1: a seed stands there twice"),

@@ -595,6 +595,12 @@ def test_a_bomb_is_refused(tmp_path, ending, parts):
     unpack_refused(archive, "more than 100 times its size")
 
 
+@pytest.mark.parametrize("name", ["long" * 30_000, "läng" * 30_000])  # a header of GNU, or of POSIX
+def test_a_header_is_not_taken_into_memory_whatever_its_size(tmp_path, name):
+    archive = pack(tmp_path / "data.tar", {name: b""})
+    unpack_refused(archive, f"a header of more than {downloads.CHUNK} bytes")
+
+
 @pytest.mark.parametrize("ending", [".zip", ".tgz"])
 def test_a_swarm_of_empty_files_is_a_bomb(tmp_path, monkeypatch, ending):
     monkeypatch.setattr(downloads, "ALWAYS_FINE", 10 * downloads.BLOCK)

@@ -10,8 +10,10 @@ import io
 import json
 import os
 import pickle
+import signal
 import struct
 import tarfile
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -84,15 +86,16 @@ def tar(name: str = "a.txt", **changes) -> bytes:
     return in_memory(write)
 
 
-def head(name: str, size: int) -> bytes:
+def head(name: str, size: int, kind: bytes = tarfile.REGTYPE) -> bytes:
     member = tarfile.TarInfo(name)
-    member.size = size
+    member.size, member.type = size, kind
     return member.tobuf()
 
 
 def zipped(*names: str, mode: int = 0o100644) -> bytes:
     def write(file):
-        with zipfile.ZipFile(file, "w") as archive:
+        with zipfile.ZipFile(file, "w") as archive, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a name that is there twice
             for name in names:
                 member = zipfile.ZipInfo(name)
                 member.external_attr = mode << 16
@@ -104,6 +107,27 @@ def zipped(*names: str, mode: int = 0o100644) -> bytes:
 def picture(width: int, height: int) -> bytes:
     body = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + body + struct.pack(">I", zlib.crc32(body))
+
+
+def laughs(levels: int) -> list:
+    """Lists of ten times the same list, a few bytes in a pickle."""
+    content = [1] * 10
+    for _ in range(levels):
+        content = [content] * 10
+    return content
+
+
+def mat(levels: int, zeros: int) -> bytes:
+    """A .mat file of cells in cells, or of zeros, packed."""
+    preamble = struct.pack("<IIII", 6, 8, 6 if zeros else 1, 0) + struct.pack("<IIii", 5, 8, 1, zeros or 1)
+    name = struct.pack("<II", 1, 11) + b"annotations".ljust(16, b"\0")
+    inner = preamble + struct.pack("<II", 1, 0)  # without a name
+    tags = [struct.pack("<II", 14, len(inner) * (levels - k) + 8 * (levels - k - 1)) for k in range(levels)]
+    start = preamble + name + (struct.pack("<II", 9, 8 * zeros) if zeros else b"".join(tag + inner for tag in tags))
+    pack = zlib.compressobj()
+    packed = pack.compress(struct.pack("<II", 14, len(start) + 8 * zeros) + start)
+    packed += b"".join(pack.compress(bytes(2**20)) for _ in range(0, 8 * zeros, 2**20)) + pack.flush()
+    return b"MATLAB 5.0 MAT-file".ljust(124) + b"\0\1IM" + struct.pack("<II", 15, len(packed)) + packed
 
 
 TOUCH, OPEN = Gadget(os.system, f"touch {TRACE}"), Gadget(open, TRACE, "w")
@@ -122,6 +146,8 @@ PICKLES = {
     "attribute of a module": b"cbuiltins\ngetattr\n(cposix\n__dict__\nS'get'\ntR.",
     "nested name": b"\x80\x04\x8c\x05torch\x8c\x14serialization.os.env\x93.",
     "deep lists": b"(l" * DEEP + b"." + b"a" * 9,
+    "deep tuples as a key": b"\x80\x02})" + b"\x85" * 300_000 + b"K\x01s.",
+    "list of one list": pickle.dumps({"data": laughs(9)}, 2),
     "endless index": b"\x80\x02]r\xff\xff\xff\x7f.",
     "class with a state": pickle.dumps(collections.OrderedDict(data=OPEN)),
 }
@@ -183,6 +209,8 @@ ARCHIVES = {
         "size below zero": tar()[:124] + b"\xff" * 12 + tar()[136:],
     },
     "tar.gz": {
+        "name of 100 MB": gzip.compress(head("long", 10**8, tarfile.GNUTYPE_LONGNAME) + bytes(10**8)),
+        "header of 100 MB": gzip.compress(head("pax", 10**8, tarfile.XHDTYPE) + bytes(10**8)),
         "bomb": gzip.compress(tar()[:1024] + head("zeros", 2**27) + bytes(2**27 + 1024)),
         "bomb after its end": gzip.compress(tar() + bytes(2**27)),
     },
@@ -195,6 +223,7 @@ ARCHIVES = {
         "bomb": in_memory(lambda file: zipfile.ZipFile(file, "w", 8).writestr("zeros", bytes(2**27))),
     },
 }
+MATS = {"deep": mat(200_000, 0), "bomb": mat(0, 2**26)}
 PICTURES = {
     "60,000 pixels a side": picture(60_000, 60_000),
     "program": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(" + TRACE.encode() + b") (w) file closefile\n",
@@ -203,9 +232,16 @@ PICTURES = {
 }
 
 
+PIPE = b"a pipe"  # as a content: the file is one
+
+
 def put(file: Path, content: bytes) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(content)
+    file.unlink(missing_ok=True)
+    if content == PIPE:
+        os.mkfifo(file)
+    else:
+        file.write_bytes(content)
     return file
 
 
@@ -246,7 +282,7 @@ def state_with(place: Path, part: str, content: bytes) -> Path:
     """A checkpoint whose digests are right."""
     made = checkpoint.save(put(place / "checkpoints" / "x", b"").parent, {"value": torch.zeros(2)})
     put(made / part, content)
-    if part != checkpoint.MANIFEST:
+    if part != checkpoint.MANIFEST and content != PIPE:
         digests = {name: sha256(made / name) for name in (checkpoint.TENSORS, checkpoint.TREE)}
         put(made / checkpoint.MANIFEST, json.dumps({"format": checkpoint.FORMAT} | digests).encode())
     return made.parent
@@ -333,7 +369,7 @@ CORPUS: dict[str, tuple[dict[str, bytes], Callable[[Path, bytes], list[Callable]
         )
     },
     "pickle of CIFAR": (PICKLES | WEIGHTS, cifar),
-    "annotations of cars": (PICKLES | ARRAYS, cars),
+    "annotations of cars": ({name: PICKLES[name] for name in ("call", "deep lists")} | MATS, cars),
     "digits": ({"bomb": gzip.compress(bytes(2**27)), **PICKLES}, digits),
     "picture": (PICTURES, image),
     "cache of glyphs": (ARRAYS, glyph_cache),
@@ -390,6 +426,33 @@ def test_hostile_file_is_refused(kind, name, tmp_path, monkeypatch):
     assert everything(tmp_path) - everything(place) == {place}, "something was written outside of its folder"
     assert not [path for path in place.rglob("*") if TRACE in path.name or path.name.startswith("evil")]
     assert not Path("/evil-at-the-root.txt").exists()
+
+
+@pytest.fixture
+def patience(tmp_path):
+    """Ten seconds, for what could wait forever."""
+
+    def impatient(*_):
+        for pipe in tmp_path.rglob("*"):
+            with contextlib.suppress(OSError):  # that nobody waits for it
+                if pipe.is_fifo():  # lets go a thread that does
+                    os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+        pytest.fail("it waits for a pipe")
+
+    before = signal.signal(signal.SIGALRM, impatient)
+    signal.alarm(10)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in CORPUS if not kind.startswith(("archive", "cache of glyphs"))])
+def test_nothing_waits_for_a_pipe(kind, tmp_path, patience):
+    """In place of the file. An archive is one that we fetched, and a cache one that we made."""
+    for read in CORPUS[kind][1](tmp_path, PIPE):
+        with pytest.raises(UsageError):
+            read()
+    assert [file for file in everything(tmp_path) if file.is_fifo()]
 
 
 def test_the_corpus_is_large_and_armed(tmp_path, monkeypatch):

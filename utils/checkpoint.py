@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from utils.errors import reason
-from utils.files import MANIFEST, parse_json, sha256
+from utils.files import MANIFEST, parse_json, read_text, sha256
 from utils.tensors import save_whole
 
 TENSORS, TREE = "state.safetensors", "state.json"
@@ -69,7 +69,7 @@ def load(folder: Path, device: torch.device) -> dict[str, Any] | None:
         fault = verify(path)
         if fault is None:
             try:
-                tree = parse_json((path / TREE).read_text(encoding="utf-8"))
+                tree = parse_json(read_text(path / TREE))
                 state = _unpack(tree, load_file(path / TENSORS), device)
                 if isinstance(state, dict):
                     return state
@@ -83,7 +83,7 @@ def load(folder: Path, device: torch.device) -> dict[str, Any] | None:
 def verify(path: Path) -> str | None:
     """What is wrong with a checkpoint, or None if it is what was written."""
     try:
-        manifest = parse_json((path / MANIFEST).read_text(encoding="utf-8"))
+        manifest = parse_json(read_text(path / MANIFEST))
         if manifest["format"] != FORMAT:
             return f"has format {manifest['format']!r:.20}, this version reads {FORMAT}"
         for part in (TENSORS, TREE):

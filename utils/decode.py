@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from utils.download import lock
 from utils.errors import UsageError, reason
-from utils.files import parse_json, parse_yaml, written_whole
+from utils.files import parse_json, parse_yaml, read_text, refuse_pipe, written_whole
 
 VERSION = 1  # of what decoding does; a new one makes new caches
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".webp", ".gif")
@@ -99,7 +99,7 @@ def remembered_listing(folder: Path, cache: Path, listing: Callable, *settings) 
         with written_whole(file) as temporary:
             temporary.write_text(json.dumps([[os.path.relpath(path, folder) for path in paths], labels]))
     try:
-        names, labels = parse_json(file.read_text(encoding="utf-8"))
+        names, labels = parse_json(read_text(file))
         found = [folder / name for name in names], [int(label) for label in labels]
         if len(names) != len(labels) or not all(map(_is_name, names)):
             raise ValueError("names and labels do not fit")
@@ -137,8 +137,8 @@ def read_list(file: Path) -> list[str]:
     Given back as class/file: what comes before differs between machines.
     """
     try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_text(file)
+    except (OSError, ValueError) as error:
         raise UsageError(f"{file}: cannot be read as a list of images ({error})") from None
     if file.suffix in (".yaml", ".yml"):
         try:
@@ -197,6 +197,7 @@ def decode(path: Path, size: int, fit: Fit) -> np.ndarray:
 
     Raises OSError, ValueError or one of Pillow's errors for what is no image.
     """
+    refuse_pipe(path)
     with Image.open(path, formats=FORMATS) as image:
         if image.mode.startswith("I"):  # sixteen bits of grey, which convert would cut off at 255
             image = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
@@ -284,7 +285,7 @@ def _read_bad(file: Path, count: int) -> list[tuple[int, str, str]]:
     if not file.exists():
         return []
     try:
-        bad = [(int(row), str(name), str(reason)) for row, name, reason in parse_json(file.read_text(encoding="utf-8"))]
+        bad = [(int(row), str(name), str(reason)) for row, name, reason in parse_json(read_text(file))]
         if not all(0 <= row < count for row, _, _ in bad):
             raise ValueError("it names images that are not there")
         return bad

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
 import contextlib
 import errno
 import fcntl
+import gzip
 import hashlib
 import http.client
 import os
@@ -30,7 +32,7 @@ CHUNK = 1 << 16  # bytes
 PLAIN_EVERY = 30.0  # seconds between lines where there is no terminal
 LOCK = ".lock"  # in every folder that something is fetched or unpacked to
 DRIVE = "https://drive.google.com/"
-ENDINGS = {".zip": "", ".tar": "r:", ".tar.gz": "r:gz", ".tgz": "r:gz", ".tar.bz2": "r:bz2"}  # how tarfile opens it
+ENDINGS = {".zip": open, ".tar": open, ".tar.gz": gzip.open, ".tgz": gzip.open, ".tar.bz2": bz2.open}
 # An archive that unpacks to more than both of these is a bomb. Images hardly shrink, text to a tenth.
 MAX_GROWTH = 100  # times the size of the archive
 ALWAYS_FINE = 64 * 2**20  # bytes
@@ -313,24 +315,48 @@ def _extract_tar(archive: Path, folder: Path, show: Show) -> None:
         raise UsageError(f"{archive}: this Python cannot unpack it safely; use 3.10.12, 3.11.4 or any newer one")
     _check_space(folder, archive.stat().st_size, archive.name)  # the least it can be; only reading all tells the rest
     done, names = 0, set()
-    with tarfile.open(archive, ENDINGS[_ending(archive.name)]) as file:
+    with _Unpacked(archive) as content, tarfile.TarFile(fileobj=content) as file:
         for member in file:
             # No links at all: data sets have none, and they are how the filter of tarfile has been got round.
             _check_member(archive, member.name, member.isfile() or member.isdir(), names)
             if member.size < 0:
                 raise tarfile.ReadError("a size below zero")
             done += member.size + BLOCK
-            _check_growth(archive, done)
+            _check_growth(archive, done)  # of what it will be, before it is
             _check_space(folder, member.size + BLOCK, archive.name)
             file.extract(member, folder, filter="data")
             show(done, None)
         # tarfile takes a damaged header for the end. The true end is a block of zeros.
-        file.fileobj.seek(file.offset)
-        if file.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        content.seek(file.offset)
+        if content.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
             raise tarfile.ReadError("unexpected end of data")
-        while rest := file.fileobj.read(CHUNK):  # the compression has its checksum at the end
-            done += len(rest)
-            _check_growth(archive, done)
+        while content.read(CHUNK):  # the compression has its checksum at the end
+            pass
+
+
+class _Unpacked:
+    """What is in a tar archive, its compression undone, for tarfile: read a little at a time, and not without end.
+
+    tarfile reads a header whole, whatever size it says it has.
+    """
+
+    def __init__(self, archive: Path):
+        self.archive, self.size = archive, 0  # bytes read so far
+        self.file = ENDINGS[_ending(archive.name)](archive, "rb")
+        self.seek, self.tell = self.file.seek, self.file.tell
+
+    def read(self, size: int) -> bytes:
+        if not 0 <= size <= CHUNK:
+            raise tarfile.ReadError(f"a header of more than {CHUNK} bytes")
+        self.size += size
+        _check_growth(self.archive, self.size)
+        return self.file.read(size)
+
+    def __enter__(self) -> _Unpacked:
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.file.close()
 
 
 def _check_member(archive: Path, name: str, plain: bool, names: set[str]) -> None:

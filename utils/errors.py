@@ -8,5 +8,5 @@ class UsageError(Exception):
 
 
 def reason(error: Exception) -> str:
-    """What an error of a library says, in a line: its first, or its kind if it says nothing; at most 200 characters."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
+    """What an error of a library says, as one line of at most 200 characters; its kind if it says nothing."""
+    return " ".join(str(error).split())[:200] or type(error).__name__

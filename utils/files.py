@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from utils.errors import UsageError
 
@@ -45,6 +46,24 @@ def writable_folder(path: Path, option: str) -> Path:
         raise UsageError(f"{option} {path}: cannot be made ({error.strerror}: {error.filename})") from None
     check_writable(path, option)
     return path
+
+
+def refuse_pipe(path: Path) -> None:
+    """Raises OSError for a pipe or a device, which might never answer or end."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise OSError(errno.EINVAL, "a pipe or a device, not a file", str(path))
+
+
+def open_file(path: Path) -> BinaryIO:
+    """A file to be read as bytes. Raises OSError, as `refuse_pipe` does too."""
+    refuse_pipe(path)
+    return open(path, "rb")
+
+
+def read_text(path: Path) -> str:
+    """Text of a file, its line ends as they are. Raises OSError, or ValueError for what is not UTF-8."""
+    with open_file(path) as file:
+        return file.read().decode("utf-8")
 
 
 def parse_json(text: str) -> Any:
@@ -89,10 +108,7 @@ def write_manifest(folder: Path) -> None:
 def read_manifest(folder: Path) -> dict[str, str]:
     """Name -> SHA-256 of a folder's manifest; empty if there is none. Raises UsageError if it is damaged."""
     try:
-        return {
-            str(name): str(digest)
-            for name, digest in parse_json((folder / MANIFEST).read_text(encoding="utf-8")).items()
-        }
+        return {str(name): str(digest) for name, digest in parse_json(read_text(folder / MANIFEST)).items()}
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, AttributeError) as error:
@@ -116,9 +132,9 @@ def check_writable(path: Path, option: str) -> Path:
 
 
 def sha256(path: Path) -> str:
-    """Digest of a file of any size."""
+    """Digest of a file of any size. Raises OSError as `open_file` does."""
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
+    with open_file(path) as file:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()

@@ -1,13 +1,18 @@
-"""Pickles of arrays, read without the power to run anything: CIFAR's batches are the reason."""
+"""Pickles, read without the power to run anything: those of arrays here (CIFAR's batches), others by torch."""
 
 from __future__ import annotations
 
 import pickle
+import pickletools
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from utils.errors import UsageError, reason
+from utils.files import open_file
+
+MOST_TUPLES = 50_000  # a chain of 200,000, each in the next, needs more stack than there is where it is a key
 
 
 class _Kind:
@@ -59,12 +64,11 @@ def read_arrays(file: Path, wanted: dict[str, tuple[int, ...]]) -> dict[str, np.
     Raises UsageError for a file that is missing, damaged, holds anything but arrays and plain values, or other shapes.
     """
     try:
-        with open(file, "rb") as stream:
+        with open_file(file) as stream:
+            check_tuples(stream)
+            stream.seek(0)
             content = _ArrayUnpickler(stream, encoding="latin1").load()
-        values = {name: content[name] for name in wanted}
-        found = {
-            name: value.value if isinstance(value, _Array) else np.asarray(value) for name, value in values.items()
-        }
+        found = {name: _as_array(content[name]) for name in wanted}
     except Exception as error:  # a damaged pickle raises almost anything
         raise UsageError(f"{file}: cannot be read ({type(error).__name__}: {reason(error)}); fetch it again") from None
     for name, shape in wanted.items():
@@ -73,3 +77,23 @@ def read_arrays(file: Path, wanted: dict[str, tuple[int, ...]]) -> dict[str, np.
         if array.dtype.kind not in "iu" or not fits:
             raise UsageError(f"{file}: {name} is {array.dtype} {list(array.shape)}, expected integers {list(shape)}")
     return found
+
+
+def _as_array(value: object) -> np.ndarray:
+    if isinstance(value, _Array):
+        return value.value
+    if not isinstance(value, list) or not all(type(number) is int for number in value):
+        raise TypeError("neither an array nor a list of integers")  # lists of one list are small only in a pickle
+    return np.array(value, np.int64)
+
+
+def check_tuples(stream: BinaryIO) -> None:
+    """Reads one pickle without carrying it out. UnpicklingError for more tuples than arrays ever need."""
+    count = 0
+    try:
+        for opcode, _, _ in pickletools.genops(stream):
+            count += opcode.name.startswith("TUPLE")
+            if count > MOST_TUPLES:
+                raise pickle.UnpicklingError(f"it makes more than {MOST_TUPLES} tuples")
+    except ValueError:
+        raise pickle.UnpicklingError("it is damaged or of another format") from None

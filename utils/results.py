@@ -22,7 +22,7 @@ import yaml
 from utils import checkpoint
 from utils.args import INCIDENTAL, SEEDS
 from utils.errors import UsageError
-from utils.files import parse_yaml, sha256, writable_folder, written_whole
+from utils.files import parse_yaml, read_text, sha256, writable_folder, written_whole
 from utils.history import History
 from utils.streams import SiBlurry, TaskList
 from utils.tensors import export_pth, write_tensors
@@ -129,7 +129,7 @@ def find_run(results: str, settings: dict[str, Any], complete: bool) -> Path | N
         if ended != complete or not (ended or (config.parent / "checkpoints").is_dir()):
             continue
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-            if _deciding(parse_yaml(config.read_text(encoding="utf-8"))) == wanted:
+            if _deciding(parse_yaml(read_text(config))) == wanted:
                 return config.parent
     return None
 
@@ -137,7 +137,7 @@ def find_run(results: str, settings: dict[str, Any], complete: bool) -> Path | N
 def differences(folder: Path, settings: dict[str, Any]) -> list[str]:
     """What a run in `folder` has other than `settings`, an entry each. Raises UsageError if it holds no run."""
     try:
-        there = parse_yaml((folder / "config.yaml").read_text(encoding="utf-8"))
+        there = parse_yaml(read_text(folder / "config.yaml"))
         pairs = [(_flat(_deciding(own)) | {name: own.get(name) for name in ORIGIN}) for own in (there, settings)]
     except (OSError, ValueError, TypeError, AttributeError):
         raise UsageError(f"--resume {folder}: no run, or one whose config.yaml is damaged") from None

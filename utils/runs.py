@@ -13,7 +13,7 @@ import pandas as pd
 
 from utils.args import INCIDENTAL, SEEDS
 from utils.errors import UsageError, reason
-from utils.files import changed_files, parse_json, parse_yaml
+from utils.files import changed_files, parse_json, parse_yaml, read_text
 
 METRICS = ("A_auc", "A_avg", "A_last", "F_last", "BWT")  # fractions or None
 NUMBERS = ("samples", "seconds", "trainable_parameters")
@@ -125,7 +125,7 @@ def _read(path: Path, parse: Callable[[str], Any]) -> Any:
     """What `parse` makes of a file's text; anything wrong with either becomes a UsageError of one line."""
     try:
         # Newlines as they are: a line cut between \r and \n is not a whole line.
-        return parse(path.read_bytes().decode("utf-8"))
+        return parse(read_text(path))
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}; make it readable, or remove the run folder") from None
     except ValueError as error:

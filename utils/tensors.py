@@ -20,6 +20,9 @@ from torch import Tensor
 
 from utils.errors import UsageError
 from utils.files import written_whole
+from utils.pickles import check_tuples
+
+LEGACY_PICKLES = 5  # in a row, before the numbers: magic number, protocol, system, content, names of the storages
 
 
 class _Inert:
@@ -61,6 +64,7 @@ def read_tensors(path: Path) -> Any:
         # torch warns about pickles that it then refuses.
         with warnings.catch_warnings(), torch.serialization.safe_globals(_INERT):
             warnings.simplefilter("ignore")
+            _check_pickles(path)
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the readers raise many types; whichever it is, the file is unusable
         needed = _code_needed(str(error))
@@ -83,6 +87,21 @@ def _check_growth(path: Path) -> None:
             unpacked = sum(member.file_size for member in archive.infolist())
         if unpacked > max(64 * 2**20, 100 * path.stat().st_size):
             raise ValueError("it unpacks to more than 100 times its size")
+
+
+def _check_pickles(path: Path) -> None:
+    """Refuses what torch.save wrote, or seems to have written, if reading it would end the process."""
+    with open(path, "rb") as file:
+        if file.read(4) == b"PK\3\4":  # by which torch tells its two formats apart
+            with zipfile.ZipFile(file) as archive:
+                for member in archive.namelist():
+                    if member.endswith("data.pkl"):
+                        with archive.open(member) as content:
+                            check_tuples(content)
+        else:
+            file.seek(0)
+            for _ in range(LEGACY_PICKLES):
+                check_tuples(file)
 
 
 def _read_npz(path: Path) -> dict[str, Tensor]:
