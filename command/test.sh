@@ -6,4 +6,5 @@ repo="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 . "$repo/command/setup.sh"
 
 cd "$repo"  # so that tests/... in the arguments means the same from every folder
-exec "$VENV/bin/python" -m pytest "$@"
+# A process per core; each test takes one thread. With -n 0 all in this one, for a debugger.
+exec "$VENV/bin/python" -m pytest -n auto --maxprocesses 8 --dist worksteal "$@"

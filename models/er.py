@@ -26,7 +26,7 @@ from utils.contracts import Batch, StreamInfo
 class ErArgs(FinetuneArgs):
     lr: float = option(0.005, "learning rate, constant", "Si-Blurry and MISA scripts", low=0, high=100)
     memory_size: int = option(2000, "images kept", "Si-Blurry ER scripts; MISA's default: 500", low=0)
-    replay_size: int = option(32, "images replayed per update", "half of the scripts' batch of 64", low=1)
+    replay_size: int = option(32, "images replayed per update", "half of the scripts' batch of 64", low=1, high=10_000)
     trainable: Literal["head", "all"] = option(
         "head", "what trains: the linear head or the whole network", "Si-Blurry and MISA"
     )

@@ -32,12 +32,12 @@ SCRIPTS = "MePo scripts"
 @dataclass(kw_only=True)
 class MepoMetaArgs(ModelArgs):
     meta_epochs: int = option(
-        5, "passes over all groups of classes", "scripts: 50, of which 5 (Sup-21K) are used", low=1
+        5, "passes over all groups of classes", "scripts: 50, of which 5 (Sup-21K) are used", low=1, high=1000
     )
     group_size: int = option(100, "classes of a group, the unit of one meta update", SCRIPTS, low=2)
     num_tasks: int = option(50, "pseudo tasks that share the classes of a group", SCRIPTS, low=1)
     samples: int = option(200, "images per class in a pseudo task and in the joint pass", SCRIPTS, low=1)
-    num_inner_steps: int = option(1, "repetitions of a group whose ends are averaged (R)", SCRIPTS, low=1)
+    num_inner_steps: int = option(1, "repetitions of a group whose ends are averaged (R)", SCRIPTS, low=1, high=100)
     inner_lr: float = option(0.1, "Reptile rate alpha of the meta update", SCRIPTS, low=0, high=1)
     lr: float = option(1e-4, "learning rate of the backbone, SGD with momentum 0.9", SCRIPTS, low=0, high=100)
     lr_head: float = option(0.01, "learning rate of the head", SCRIPTS, low=0, high=100)

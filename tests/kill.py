@@ -2,6 +2,7 @@
 
     python -m tests.kill --model er --dataset seq-digits --kills 20 [options of main.py]
     python -m tests.kill --model all --kills 60
+    python -m tests.kill --model all --kills 60 --signal TERM
 
 Prints how many kills were survived, and how many of the killed runs have metrics.csv (without the clock), per_class.csv
 and model.safetensors as the unbroken run has them, byte for byte. Exit code 0 if all have. `all` is a short run of
@@ -25,6 +26,7 @@ import numpy as np
 import pandas as pd
 
 IMPORTED = ["main", "timm", "sklearn.datasets", "backbone", "datasets.base", "models.base", "utils.plots"]
+SIGNALS = {"KILL": -9, "TERM": 75, "INT": 130, "USR1": 75}  # and the exit codes of runs that they end
 SHORT = ["--dataset", "seq-digits", "--online_iter", "1", "--batch_size", "128", "--device", "cpu"]
 STREAM = ["--n_tasks", "2", "--eval_period", "500"]
 STAGES = {
@@ -92,22 +94,25 @@ def run_once(words: list[str], results: Path, log: Path) -> float:
     return time.monotonic() - began
 
 
-def run_killed(words: list[str], results: Path, log: Path, kills: int, seconds: float, draw: random.Random) -> int:
+def run_killed(
+    words: list[str], results: Path, log: Path, kills: int, seconds: float, draw: random.Random, name: str
+) -> int:
     """Starts a run again and again until it comes to its end, killing it up to `kills` times; gives how often it was.
 
-    seconds: of an unbroken run. A run that fails by itself ends the program.
+    seconds: of an unbroken run. name: of the signal. A run that fails by itself ends the program.
     """
-    made = 0
+    number, made = signal.Signals[f"SIG{name}"], 0
+    expected = (-number, SIGNALS[name])  # the first is that of a process which has yet to begin, too
     while True:
         process = start(words, results, log)
         process.join(draw.uniform(0.2, 1.0) * seconds if made < kills else None)
         if process.is_alive():
-            process.kill()
+            os.kill(process.pid, number)
             process.join()
-            made += process.exitcode == -signal.SIGKILL
+            made += process.exitcode in expected
         if process.exitcode == 0:
             return made
-        if process.exitcode != -signal.SIGKILL:
+        if process.exitcode not in expected or "Traceback" in log.read_text():
             raise SystemExit(f"after {made} kills the run failed:\n{log.read_text()}")
 
 
@@ -119,7 +124,9 @@ def same(one: Path, other: Path) -> bool:
     return tables[0] == tables[1] and all((first / f).read_bytes() == (second / f).read_bytes() for f in files)
 
 
-def compare(words: list[str], kills: int, folder: Path, draw: random.Random) -> tuple[int, int, int]:
+def compare(
+    words: list[str], kills: int, folder: Path, draw: random.Random, name: str = "KILL"
+) -> tuple[int, int, int]:
     """Kills survived, runs that were killed, and how many of these came out as the unbroken one."""
     words = [*words, "--save_every", "0", "--device", "cpu"]
     folder.mkdir(exist_ok=True)
@@ -128,7 +135,7 @@ def compare(words: list[str], kills: int, folder: Path, draw: random.Random) -> 
     made, runs, identical = 0, 0, 0
     while made < kills:  # a run may be through before it was killed often enough
         results = folder / "broken" / str(runs)
-        made += run_killed(words, results, log, kills - made, seconds, draw)
+        made += run_killed(words, results, log, kills - made, seconds, draw, name)
         runs, identical = runs + 1, identical + same(whole, results)
     return made, runs, identical
 
@@ -140,6 +147,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--model", required=True)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--kill_seed", type=int, default=0)
+    parser.add_argument("--signal", choices=SIGNALS, default="KILL")
     options, words = parser.parse_known_args(argv)
     methods = list(METHODS.files()) if options.model == "all" else [options.model]
     draw, total = random.Random(options.kill_seed), np.zeros(3, dtype=int)
@@ -147,7 +155,7 @@ def main(argv: list[str]) -> int:
         kills = options.kills // len(methods) + (k < options.kills % len(methods))
         with tempfile.TemporaryDirectory() as folder:
             run = short_run(method, Path(folder)) if options.model == "all" else ["--model", method, *words]
-            made, runs, identical = compare(run, kills, Path(folder), draw)
+            made, runs, identical = compare(run, kills, Path(folder), draw, options.signal)
         print(f"{method}: survived {made} of {made} kills, {identical} of {runs} runs identical", flush=True)
         total += made, runs, identical
     made, runs, identical = total

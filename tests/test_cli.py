@@ -385,7 +385,7 @@ def refused(words, tmp_path, capsys) -> str:
         (["--lr", "-0.1"], "--lr -0.1: must be in 0 ... 100"),
         (["--batch_size", "0"], "--batch_size 0: must be at least 1"),
         (["--batch_size", "2.5"], "--batch_size: invalid int value: '2.5'"),
-        (["--replay_size", "0"], "--replay_size 0: must be at least 1"),
+        (["--replay_size", "0"], "--replay_size 0: must be in 1 ... 10000"),
         (["--n", "102"], "--n 102: must be in 0 ... 101"),
         (["--m", "-1"], "--m -1: must be in 0 ... 100"),
         (["--n_tasks", "0"], "--n_tasks 0: must be in 1 ... 10000"),

@@ -73,7 +73,7 @@ class RunArgs:
     )
     m: int = option(10, "percent of the blurry classes' images that are scattered", SCRIPTS, low=0, high=100)
     varying: bool = option(True, "task sizes and shares are random (flag rnd_NM of the authors)", SCRIPTS)
-    n_epochs: int = option(1, "passes over each task", SCRIPTS, low=1)
+    n_epochs: int = option(1, "passes over each task", SCRIPTS, low=1, high=10_000)
     batch_size: int = option(64, "images of a stream batch", "FlyGCL; MISA and MePo halve it", low=1)
     online_iter: int = option(3, "updates per arriving batch, each freshly augmented", SCRIPTS, low=1)
     eval_period: int = option(1000, "images between anytime evaluations; negative: none", SCRIPTS)

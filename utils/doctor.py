@@ -74,7 +74,7 @@ def installation(requirements: Path) -> Iterator[Finding]:
 
     level = OK if sys.version_info >= (3, 10) else FAULT
     yield level, f"Python {platform.python_version()}" + ("" if level == OK else "; 3.10 or newer is needed")
-    modules = {"pyyaml": "yaml", "scikit-learn": "sklearn"}
+    modules = {"pyyaml": "yaml", "scikit-learn": "sklearn", "pytest-xdist": "xdist"}
     for line in requirements.read_text(encoding="utf-8").splitlines():
         if not line.strip() or line.startswith("#"):
             continue
