@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +48,13 @@ def save(folder: Path, state: dict[str, Any]) -> Path:
         tree = _pack(state, tensors)
         save_whole(dict(tensors.values()), work / TENSORS)
         (work / TREE).write_text(json.dumps(tree), encoding="utf-8")
-        manifest = {"format": FORMAT} | {part: sha256(work / part) for part in (TENSORS, TREE)}
+        with ThreadPoolExecutor() as pool:  # digests while the disk is at work
+            digests = pool.map(lambda part: (part, sha256(work / part)), (TENSORS, TREE))
+            for part in (TENSORS, TREE):
+                _sync(work / part)
+            manifest = {"format": FORMAT} | dict(digests)
         (work / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
-        for part in (TENSORS, TREE, MANIFEST, "."):
+        for part in (MANIFEST, "."):
             _sync(work / part)
         os.rename(work, final)
         _sync(folder)
