@@ -44,7 +44,7 @@ def main(argv: list[str]) -> int:
         print(f"error: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
         return 1 if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else 2
     except Stopped as stop:
-        print("stopped, and saved; the same command with --resume auto goes on", file=sys.stderr)
+        print("stopped; the same command with --resume auto goes on from its last checkpoint", file=sys.stderr)
         return stop.code
     except KeyboardInterrupt:
         print("interrupted; what was measured so far is in the run folder", file=sys.stderr)
