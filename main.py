@@ -8,13 +8,14 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import signal
 import sys
 from pathlib import Path
 
 from utils import plan as plans
+from utils import signals
 from utils.errors import UsageError, reason
 from utils.files import changed_files, check_writable, read_manifest, writable_folder, write_manifest
-from utils.signals import Stopped
 
 
 def main(argv: list[str]) -> int:
@@ -30,8 +31,9 @@ def main(argv: list[str]) -> int:
         if plan.run.args.dry_run:
             print(dry_run(plan))
             return 0
-        for seed in plan.seeds():
-            print(run(plan.with_seed(seed)), flush=True)
+        with signals.handled(signals.stop, (signal.SIGTERM, signal.SIGUSR1)):
+            for seed in plan.seeds():
+                print(run(plan.with_seed(seed)), flush=True)
         return 0
     except (UsageError, FloatingPointError, MemoryError) as error:
         if "--debug" in argv:
@@ -43,7 +45,7 @@ def main(argv: list[str]) -> int:
             raise
         print(f"error: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
         return 1 if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else 2
-    except Stopped as stop:
+    except signals.Stopped as stop:
         print("stopped; the same command with --resume auto goes on from its last checkpoint", file=sys.stderr)
         return stop.code
     except KeyboardInterrupt:

@@ -22,6 +22,7 @@ import main
 from utils import checkpoint
 from utils.errors import UsageError
 from utils.progress import Progress
+from utils.registry import DATASETS
 from utils.results import RunFolder
 from utils.tensors import write_tensors
 
@@ -109,6 +110,20 @@ def test_signals_at_any_moment_change_nothing(number, code, words, unbroken, tmp
         assert "Traceback" not in error
     assert main.main(broken) == 0
     assert_same_results(whole, run_folder(tmp_path / "broken"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_before_training_stops_at_once(number, words, monkeypatch, tmp_path, capsys):
+    before = signal.getsignal(number)
+
+    def load(self, places, train):
+        os.kill(os.getpid(), number)
+        raise AssertionError("it goes on")
+
+    monkeypatch.setattr(DATASETS.load("seq-digits"), "load", load)
+    assert main.main(["--model", "er", *words, "--results", str(tmp_path)]) == 75
+    assert "stopped; the same command" in capsys.readouterr().err
+    assert signal.getsignal(number) is before and not list(tmp_path.iterdir())
 
 
 def test_damaged_checkpoint_is_passed_over(words, unbroken, stop_after, monkeypatch, tmp_path, capsys):
