@@ -25,6 +25,7 @@ import pytest
 from miniatures import nobody
 
 from utils import download as downloads
+from utils import files
 from utils.download import Download, fetch, lock, obtain, unpack
 from utils.errors import UsageError
 
@@ -589,9 +590,9 @@ def test_changed_content_is_noticed_where_there_is_a_checksum(tmp_path, ending):
 @pytest.mark.parametrize("ending", [".zip", ".tgz"])
 @pytest.mark.parametrize("parts", [1, 3])
 def test_a_bomb_is_refused(tmp_path, ending, parts):
-    zeros = bytes(downloads.ALWAYS_FINE // parts + 1)
+    zeros = bytes(files.ALWAYS_FINE // parts + 1)
     archive = pack(tmp_path / f"data{ending}", {f"{i}.bin": zeros for i in range(parts)})
-    assert archive.stat().st_size < len(zeros) * parts / downloads.MAX_GROWTH
+    assert archive.stat().st_size < len(zeros) * parts / files.MAX_GROWTH
     unpack_refused(archive, "more than 100 times its size")
 
 
@@ -603,8 +604,8 @@ def test_a_header_is_not_taken_into_memory_whatever_its_size(tmp_path, name):
 
 @pytest.mark.parametrize("ending", [".zip", ".tgz"])
 def test_a_swarm_of_empty_files_is_a_bomb(tmp_path, monkeypatch, ending):
-    monkeypatch.setattr(downloads, "ALWAYS_FINE", 10 * downloads.BLOCK)
-    monkeypatch.setattr(downloads, "MAX_GROWTH", 1)
+    monkeypatch.setattr(files, "ALWAYS_FINE", 10 * downloads.BLOCK)
+    monkeypatch.setattr(files, "MAX_GROWTH", 1)
     unpack_refused(pack(tmp_path / f"data{ending}", {str(i): b"" for i in range(100)}), "times its size")
 
 

@@ -26,6 +26,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from utils.errors import UsageError, reason
+from utils.files import MAX_GROWTH, growth_limit
 
 TIMEOUT = 60  # seconds without an answer or a byte
 CHUNK = 1 << 16  # bytes
@@ -33,9 +34,6 @@ PLAIN_EVERY = 30.0  # seconds between lines where there is no terminal
 LOCK = ".lock"  # in every folder that something is fetched or unpacked to
 DRIVE = "https://drive.google.com/"
 ENDINGS = {".zip": open, ".tar": open, ".tar.gz": gzip.open, ".tgz": gzip.open, ".tar.bz2": bz2.open}
-# An archive that unpacks to more than both of these is a bomb. Images hardly shrink, text to a tenth.
-MAX_GROWTH = 100  # times the size of the archive
-ALWAYS_FINE = 64 * 2**20  # bytes
 BLOCK = 4096  # bytes of the disk that an entry takes beside its content, at most
 
 Show = Callable[[int, int | None], None]  # of bytes done and bytes in all
@@ -301,7 +299,8 @@ def _extract_zip(archive: Path, folder: Path, show: Show) -> None:
             kind = stat.S_IFMT(member.external_attr >> 16)  # 0 where it was made without Unix
             _check_member(archive, member.filename, kind in (0, stat.S_IFREG, stat.S_IFDIR), names)
         total = sum(member.file_size + BLOCK for member in members)
-        _check_growth(archive, total)
+        if total > growth_limit(archive):
+            raise _bomb(archive)
         _check_space(folder, total, archive.name)
         done = 0
         for member in members:
@@ -322,7 +321,8 @@ def _extract_tar(archive: Path, folder: Path, show: Show) -> None:
             if member.size < 0:
                 raise tarfile.ReadError("a size below zero")
             done += member.size + BLOCK
-            _check_growth(archive, done)  # of what it will be, before it is
+            if done > content.most:  # once it is unpacked
+                raise _bomb(archive)
             _check_space(folder, member.size + BLOCK, archive.name)
             file.extract(member, folder, filter="data")
             show(done, None)
@@ -341,7 +341,7 @@ class _Unpacked:
     """
 
     def __init__(self, archive: Path):
-        self.archive, self.size = archive, 0  # bytes read so far
+        self.archive, self.most, self.size = archive, growth_limit(archive), 0  # size: bytes read so far
         self.file = ENDINGS[_ending(archive.name)](archive, "rb")
         self.seek, self.tell = self.file.seek, self.file.tell
 
@@ -349,7 +349,8 @@ class _Unpacked:
         if not 0 <= size <= CHUNK:
             raise tarfile.ReadError(f"a header of more than {CHUNK} bytes")
         self.size += size
-        _check_growth(self.archive, self.size)
+        if self.size > self.most:
+            raise _bomb(self.archive)
         return self.file.read(size)
 
     def __enter__(self) -> _Unpacked:
@@ -370,12 +371,11 @@ def _check_member(archive: Path, name: str, plain: bool, names: set[str]) -> Non
     names.add(name)
 
 
-def _check_growth(archive: Path, size: int) -> None:
-    if size > max(ALWAYS_FINE, MAX_GROWTH * archive.stat().st_size):
-        raise UsageError(
-            f"{archive}: unpacks to more than {MAX_GROWTH} times its size, as no data set does; "
-            "delete it and get it from a source that you trust"
-        )
+def _bomb(archive: Path) -> UsageError:
+    return UsageError(
+        f"{archive}: unpacks to more than {MAX_GROWTH} times its size, as no data set does; "
+        "delete it and get it from a source that you trust"
+    )
 
 
 @contextlib.contextmanager

@@ -11,9 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from utils.errors import UsageError
+from utils.errors import UsageError, reason
 
 MANIFEST = "manifest.json"
+# An archive that unpacks to more than both of these is a bomb. Images and weights hardly shrink, text to a tenth.
+MAX_GROWTH = 100  # times the size of the archive
+ALWAYS_FINE = 64 * 2**20  # bytes
 
 
 @contextlib.contextmanager
@@ -66,6 +69,11 @@ def read_text(path: Path) -> str:
         return file.read().decode("utf-8")
 
 
+def growth_limit(archive: Path) -> int:
+    """Bytes that an archive of this size may unpack to."""
+    return max(ALWAYS_FINE, MAX_GROWTH * archive.stat().st_size)
+
+
 def parse_json(text: str) -> Any:
     """The value of a JSON text. Raises ValueError for whatever is wrong with it."""
     try:
@@ -95,7 +103,7 @@ def parse_yaml(text: str) -> Any:
     try:
         return Plain(text).get_single_data()
     except Exception as error:  # of odd numbers, dates and depths it makes errors of all kinds
-        raise ValueError(" ".join(str(error).split()) or type(error).__name__) from None
+        raise ValueError(reason(error)) from None
 
 
 def write_manifest(folder: Path) -> None:

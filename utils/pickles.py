@@ -49,6 +49,7 @@ ALLOWED = {
 
 
 class _ArrayUnpickler(pickle._Unpickler):  # the one in Python: the other one fills the memory at a damaged index
+    # BYTEARRAY8 makes room for as many bytes as it says will come.
     dispatch = {key: load for key, load in pickle._Unpickler.dispatch.items() if key != pickle.BYTEARRAY8[0]}
 
     def find_class(self, module: str, name: str):

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from utils.errors import UsageError
-from utils.files import written_whole
+from utils.files import MAX_GROWTH, growth_limit, written_whole
 from utils.pickles import check_tuples
 
 LEGACY_PICKLES = 5  # in a row, before the numbers: magic number, protocol, system, content, names of the storages
@@ -85,8 +85,8 @@ def _check_growth(path: Path) -> None:
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(member.file_size for member in archive.infolist())
-        if unpacked > max(64 * 2**20, 100 * path.stat().st_size):
-            raise ValueError("it unpacks to more than 100 times its size")
+        if unpacked > growth_limit(path):
+            raise ValueError(f"it unpacks to more than {MAX_GROWTH} times its size")
 
 
 def _check_pickles(path: Path) -> None:
