@@ -10,10 +10,13 @@ import os
 import shutil
 import signal
 import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from utils import identity, locks, signals
 from utils import plan as plans
-from utils import signals
 from utils.errors import UsageError, reason
 from utils.files import changed_files, check_writable, read_manifest, writable_folder, write_manifest
 
@@ -32,8 +35,8 @@ def main(argv: list[str]) -> int:
             print(dry_run(plan))
             return 0
         with signals.handled(signals.stop, (signal.SIGTERM, signal.SIGUSR1)):
-            for seed in plan.seeds():
-                print(run(plan.with_seed(seed)), flush=True)
+            for folder in run_all(plan):
+                print(folder, flush=True)
         return 0
     except (UsageError, FloatingPointError, MemoryError) as error:
         if "--debug" in argv:
@@ -53,29 +56,139 @@ def main(argv: list[str]) -> int:
         return 130
 
 
-def run(plan: plans.Plan, again: bool = False) -> Path:
-    """One run, after the stages whose products it needs; gives its folder. again: even if it is complete."""
+@dataclass
+class Job:
+    """A run that has been checked. dataset: of the whole program, so that its files are listed once. found: what it
+    found. stages: whose products the run reads."""
+
+    plan: plans.Plan
+    dataset: Any
+    places: Any
+    found: Any
+    stages: list
+
+
+def run_all(plan: plans.Plan) -> Iterator[Path]:
+    """The folders of the runs of a plan, one per seed. All that can be wrong is found before anything is trained."""
+    job = check(plan.with_seed(plan.seeds()[0]))
+    for stage in job.stages:
+        make_product(stage, plan)
+    for seed in plan.seeds():
+        yield run(replace(job, plan=plan.with_seed(seed)))
+
+
+def check(plan: plans.Plan, to_come: Sequence = ()) -> Job:
+    """Looks at all that a run and its stages need: options, data, weights, places. Reads no image, trains nothing.
+
+    to_come: stages before this one, whose products need not be there yet. Raises UsageError.
+    """
+    import backbone
+    from models.base import open_dataset
+    from utils import device as devices
+    from utils.dry_run import expected_stream, without_products
+
+    options = plan.run.args
+    devices.pick(options.device)
+    check_writable(Path(options.results), "--results")
+    if options.resume not in ("auto", "never"):
+        refuse_other_options(plan)
+    if save_to := getattr(plan.args.args, "save_to", None):
+        check_writable(Path(save_to), "--save_to")
+    dataset, places = open_dataset(plan)
+    weights = None
+    if options.backbone_path != backbone.RANDOM and not is_to_come(options.backbone_path, to_come):
+        weights = backbone.weights_file(options.backbone, options.backbone_path, options.checkpoint_dir)
+    found = dataset.survey(places, test=plan.method.evaluated and not options.validation)
+    check_writable(Path(options.checkpoint_dir), "--checkpoint_dir")
+    stages = plan.method.prepare(options, plan.args.args)
+    for k, stage in enumerate(stages):
+        if not is_made(stage):
+            check_stage(stage, plan, stages[:k])
+    if found.counts is not None:
+        missing = [stage for stage in (*to_come, *stages) if not stage.output.exists()]
+        sketch(without_products(plan, missing), expected_stream(plan, dataset, found.counts, places.size), weights)
+    return Job(plan, dataset, places, found, stages)
+
+
+def check_stage(stage, plan: plans.Plan, before: Sequence) -> None:
+    """`check` of a stage that is to be run. Its complaints name options that the caller may not have."""
+    try:
+        check(stage_plan(stage, plan), before)
+    except UsageError as error:
+        raise UsageError(
+            f"{plan.run.args.model} needs a run of {stage.model} on {stage.dataset}, which is not possible: {error}; "
+            f"run main.py --model {stage.model} with other options and --save_to DIR, and name its product by "
+            f"--{stage.option}"
+        ) from None
+
+
+def refuse_other_options(plan: plans.Plan) -> None:
+    """Raises UsageError if `--resume FOLDER` names a run of other options."""
+    from utils import identity
+
+    folder = Path(plan.run.args.resume)
+    here = plan.settings() | identity.record(plan, {})
+    if different := identity.differences(identity.config_of(folder), here):
+        raise UsageError(f"--resume {folder}: that run has other settings: {'; '.join(different)}")
+
+
+def is_to_come(path: str | None, stages: Sequence) -> bool:
+    return any(path == str(stage.output) and not stage.output.exists() for stage in stages)
+
+
+def is_made(stage) -> bool:
+    """Whether the product of a stage is there, whole. Raises UsageError if it is not what the stage left."""
+    folder = stage.output.parent
+    digests = read_manifest(folder)
+    if stage.output.name not in digests:  # the stage was stopped before it had written all of its files
+        return False
+    if changed := changed_files(folder, digests):
+        raise UsageError(
+            f"{folder}: {', '.join(changed)}: not as {stage.model} left it; remove the folder, the stage is repeated"
+        )
+    return True
+
+
+def make_product(stage, plan: plans.Plan) -> None:
+    """Runs a stage, unless another process does; then waits for it. plan: of the run that needs it."""
+    folder = stage.output.parent
+    if is_made(stage):
+        if identity.data_of(folder) is None:
+            print(f"note: {folder} does not say which data it was made from; taken as it is", file=sys.stderr)
+        return
+    writable_folder(folder, "--checkpoint_dir")
+    with locks.waiting(folder / ".lock", f"makes {stage.output}", keep=False):
+        if is_made(stage):
+            return
+        why = "is there without its manifest, so it may be unfinished" if stage.output.exists() else "is not there yet"
+        print(f"{stage.output} {why}; making it with {stage.model} on {stage.dataset}", file=sys.stderr)
+        run(check(stage_plan(stage, plan)), again=True)
+
+
+def stage_plan(stage, plan: plans.Plan) -> plans.Plan:
+    """The run of a stage that the run of `plan` needs."""
+    options = plan.run.args
+    carried = ("device", "checkpoint_dir", "results", "plugins", "save_every", "on_nan")
+    given = {name: getattr(options, name) for name in carried}
+    given["resume"] = "never" if options.resume == "never" else "auto"
+    given |= {name: getattr(plan.data.args, name, False) for name in ("download", "skip_bad")} | stage.options
+    return plans.make(given | {"model": stage.model, "dataset": stage.dataset}).with_seed(1)
+
+
+def run(job: Job, again: bool = False) -> Path:
+    """One run, whose stages have been made; gives its folder. again: even if it is complete."""
     from setproctitle import setproctitle
 
     from utils.device import out_of_memory
 
-    options = plan.run.args
-    check_writable(Path(options.results), "--results")
-    for stage in plan.method.prepare(options, plan.args.args):
-        if not stage.output.exists():
-            make_product(stage, plan)
-        elif changed := changed_files(stage.output.parent, read_manifest(stage.output.parent)):
-            raise UsageError(
-                f"{stage.output.parent}: {', '.join(changed)}: not as {stage.model} left it; remove the folder, the "
-                "stage is repeated"
-            )
-    done = None if again else complete_run(plan)
+    options = job.plan.run.args
+    done = None if again else complete_run(job)
     if done is not None:
         print(f"{done} is this run, complete; not repeated", file=sys.stderr)
         return done
     setproctitle(f"{options.model} {options.dataset} seed{options.seed}")
     try:
-        return train(plan)
+        return train(job)
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
@@ -85,27 +198,55 @@ def run(plan: plans.Plan, again: bool = False) -> Path:
         ) from error
 
 
-def complete_run(plan: plans.Plan) -> Path | None:
-    """The folder of this run if `--resume` asks for one that has ended. Raises UsageError if it names another run."""
-    from utils.results import differences, find_run
+def what_is_read(job: Job) -> dict[str, str | None]:
+    """SHA-256 of all that decides what a run computes: data, weights, products."""
+    import backbone
 
-    options = plan.run.args
-    if options.resume == "never":
+    plan, options = job.plan, job.plan.run.args
+    tested = plan.method.evaluated and not options.validation
+    found = {"data.train": content_of(job, train=True)} | (
+        {"data.test": content_of(job, train=False)} if tested else {}
+    )
+    found["run.backbone_path"] = backbone.fingerprint(options.backbone, options.backbone_path, options.checkpoint_dir)
+    return found | identity.option_digests(plan)
+
+
+def content_of(job: Job, train: bool) -> str | None:
+    """SHA-256 of a part of the data; what is drawn on first use is drawn for it."""
+    if (digest := job.dataset.digest(job.places, train)) is None:
+        job.dataset.load(job.places, train)
+        digest = job.dataset.digest(job.places, train)
+    return digest
+
+
+def complete_run(job: Job) -> Path | None:
+    """The folder of this run if `--resume` asks for one that has ended. Raises UsageError if it names another run."""
+    plan, resume = job.plan, job.plan.run.args.resume
+    if resume == "never":
         return None
-    if options.resume == "auto":
-        return find_run(options.results, plan.settings(), complete=True)
-    different = differences(Path(options.resume), plan.settings())
-    if different:
-        raise UsageError(f"--resume {options.resume}: that run has other settings: {'; '.join(different)}")
-    return Path(options.resume) if (Path(options.resume) / "summary.json").exists() else None
+    settings = plan.settings() | identity.record(plan, {})
+    if resume != "auto":
+        settings |= identity.record(plan, what_is_read(job))
+        identity.refuse_another(Path(resume), settings)
+        return Path(resume) if (Path(resume) / "summary.json").exists() else None
+    runs = identity.candidates(plan.run.args.results, settings)
+    ended = [(folder, config) for folder, config in runs if (folder / "summary.json").exists()]
+    if not ended:  # so that nothing has to be read for it
+        return None
+    settings |= identity.record(plan, what_is_read(job))
+    if (same := identity.same_run(ended, settings)) is None:
+        folder, config = ended[0]
+        print(f"{folder} is not this run: {identity.why_another(config, settings)}", file=sys.stderr)
+    return same
 
 
 def dry_run(plan: plans.Plan) -> str:
     """What a run would do, by the options alone; weights and the products of stages may be missing."""
     import backbone
-    from utils.dry_run import describe
+    from models.base import open_dataset
+    from utils.dry_run import describe, without_products
 
-    options, args = plan.run.args, plan.args.args
+    options = plan.run.args
     dataset, places = open_dataset(plan)
     dataset.inspect(places)
     if dataset.counts is None:
@@ -116,12 +257,16 @@ def dry_run(plan: plans.Plan) -> str:
         weights = str(backbone.weights_file(options.backbone, options.backbone_path, options.checkpoint_dir))
     except UsageError as error:
         weights, options.backbone_path = f"missing; {error}", backbone.RANDOM
-    stages = plan.method.prepare(options, args)
-    return describe(plan, dataset, places.size, lambda info: sketch(plan, info), weights, stages)
+    stages = plan.method.prepare(options, plan.args.args)
+    bare = without_products(plan, stages)
+    return describe(bare, dataset, places.size, lambda info: sketch(bare, info), weights, stages)
 
 
-def sketch(plan: plans.Plan, info):
-    """The method on the meta device: shapes without numbers. It refuses what the method itself would refuse."""
+def sketch(plan: plans.Plan, info, weights: Path | None = None):
+    """The method on the meta device: shapes without numbers. It refuses what the method itself would refuse.
+
+    weights: file that is to fit the network, if it is there.
+    """
     import warnings
 
     import torch
@@ -132,37 +277,13 @@ def sketch(plan: plans.Plan, info):
     with torch.device("meta"), warnings.catch_warnings(), sizes_that_fit():
         warnings.simplefilter("ignore")  # weights that are loaded into it go nowhere
         network = backbone.build(plan.run.args.backbone, info.image_size).requires_grad_(False)
+        if weights is not None:
+            backbone.load_weights(network, weights)
         return plan.method(network, info, plan.args.args)
 
 
-def open_dataset(plan: plans.Plan):
-    """The dataset of a run, not loaded yet, and its places."""
-    import backbone
-    from datasets.base import Places
-    from utils.registry import DATASETS
-
-    options = plan.run.args
-    dataset = DATASETS.load(options.dataset)(plan.data.args)
-    size = dataset.image_size or backbone.input_size(options.backbone)
-    return dataset, Places(Path(options.data_dir), Path(options.cache_dir), size)
-
-
-def make_product(stage, plan: plans.Plan) -> None:
-    """Runs a stage and keeps its settings beside its product. plan: of the run that needs it."""
-    options = plan.run.args
-    writable_folder(stage.output.parent, "--checkpoint_dir")
-    print(f"{stage.output} is not there yet; making it with {stage.model} on {stage.dataset}", file=sys.stderr)
-    carried = ("device", "data_dir", "cache_dir", "checkpoint_dir", "results", "plugins", "save_every", "on_nan")
-    given = {name: getattr(options, name) for name in carried}
-    given["resume"] = "never" if options.resume == "never" else "auto"
-    given |= {name: getattr(plan.data.args, name, False) for name in ("download", "skip_bad")} | stage.options
-    folder = run(plans.make(given | {"model": stage.model, "dataset": stage.dataset}).with_seed(1), again=True)
-    shutil.copy(folder / "config.yaml", stage.output.parent / "config.yaml")
-    write_manifest(stage.output.parent)
-
-
-def train(plan: plans.Plan) -> Path:
-    """Builds everything a plan names, trains, and writes the run folder."""
+def train(job: Job) -> Path:
+    """Builds everything a run needs, trains, and writes the run folder."""
     # Imported here so that --help and wrong names are answered without waiting for torch.
     import torch
 
@@ -170,7 +291,6 @@ def train(plan: plans.Plan) -> Path:
     from utils import checkpoint, loggers
     from utils import device as devices
     from utils.contracts import StreamInfo
-    from utils.dry_run import expected_stream
     from utils.evaluation import Evaluator
     from utils.images import Transform, hold_out, image_set
     from utils.progress import Progress
@@ -179,17 +299,13 @@ def train(plan: plans.Plan) -> Path:
     from utils.tensors import tensors_sha256
     from utils.training import Trainer
 
+    plan, dataset, places = job.plan, job.dataset, job.places
     options, args = plan.run.args, plan.args.args
     device = devices.pick(options.device)
     devices.reset_peak_memory(device)
-    # First whatever can be wrong with options and files, as decoding a large dataset takes its time.
     weights = None
     if options.backbone_path != backbone.RANDOM:
         weights = backbone.weights_file(options.backbone, options.backbone_path, options.checkpoint_dir)
-    dataset, places = open_dataset(plan)
-    dataset.inspect(places)
-    if dataset.counts is not None:
-        sketch(plan, expected_stream(plan, dataset, places.size))
     torch.manual_seed(options.init_seed)
     network = backbone.build(options.backbone, places.size).requires_grad_(False)
     if weights is not None:
@@ -227,7 +343,7 @@ def train(plan: plans.Plan) -> Path:
 
     if weights is not None and weights.parent != backbone.SHIPPED:
         print(f"{weights}: {report}", file=sys.stderr)
-    settings = plan.settings() | origin
+    settings = plan.settings() | origin | identity.record(plan, what_is_read(job))
     folder, state = open_run(options, settings, device)
     if state is None and isinstance(stream, TaskList):
         labels = images.labels % dataset.num_classes
@@ -262,6 +378,9 @@ def train(plan: plans.Plan) -> Path:
             "stream_sha256": origin["stream_sha256"],
             "peak_memory_mb": devices.peak_memory_mb(device),
         }
+        if plan.method.product(args) and args.save_to:  # before the run counts as complete
+            shutil.copy(folder.path / "config.yaml", Path(args.save_to) / "config.yaml")
+            write_manifest(Path(args.save_to))
         folder.write_end(summary, history, model, options.export)
     except FloatingPointError as error:
         kept = next(iter(checkpoint.found(folder.checkpoints)), None)
@@ -278,20 +397,40 @@ def train(plan: plans.Plan) -> Path:
 def open_run(options, settings: dict, device):
     """The folder of a run, and the state of the one that it goes on with; None for a new one."""
     from utils import checkpoint
-    from utils.results import RunFolder, differences, find_run
+    from utils.results import RunFolder
 
-    old = find_run(options.results, settings, complete=False) if options.resume == "auto" else None
-    if options.resume not in ("auto", "never"):
-        old = Path(options.resume)
+    old = run_to_go_on_with(options, settings)
     if old is None:
         folder = RunFolder.new(options.results, options.dataset, options.model, options.seed)
-        folder.write_config(settings)
+        folder.write_config(settings | identity.code())
         return folder, None
-    different = differences(old, settings)
-    if different:
-        raise UsageError(f"{old}: the run to go on with began otherwise: {'; '.join(different)}; use --resume never")
-    folder = RunFolder(old)
+    folder, now = RunFolder(old), identity.code()
+    config = identity.config_of(old)
+    if changed := identity.code_changes(config, now):
+        print(f"{old}: since this run was last at work, there changed: {', '.join(changed)}", file=sys.stderr)
+        folder.write_config(config | {"resumed": now})
     return folder, checkpoint.load(folder.checkpoints, device)
+
+
+def run_to_go_on_with(options, settings: dict) -> Path | None:
+    """The run that has not ended and that `--resume` asks for, if any. Raises UsageError if it read something else."""
+    if options.resume not in ("auto", "never"):
+        identity.refuse_another(Path(options.resume), settings)
+        return Path(options.resume)
+    runs = identity.candidates(options.results, settings) if options.resume == "auto" else []
+    begun = [
+        (folder, config)
+        for folder, config in runs
+        if (folder / "checkpoints").is_dir() and not (folder / "summary.json").exists()
+    ]
+    if not begun or (same := identity.same_run(begun, settings)) is not None:
+        return same if begun else None
+    folder, config = begun[0]
+    raise UsageError(
+        f"{folder}: a run of these options that has not ended is not this run: "
+        f"{identity.why_another(config, settings)}; --resume {folder} goes on with it where nothing else differs, "
+        "--resume never begins a new one"
+    )
 
 
 def go_on(trainer, state: dict, folder: Path) -> None:

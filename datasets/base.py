@@ -14,6 +14,7 @@ from torch import Generator, Tensor
 from utils.args import option
 from utils.augment import crop_and_flip
 from utils.autoaugment import autoaugment
+from utils.contracts import Places
 from utils.decode import Fit, class_folders, class_names, decoded, read_list
 from utils.download import Download, obtain
 from utils.errors import UsageError, reason
@@ -25,13 +26,10 @@ class DatasetArgs:
 
 
 @dataclass(frozen=True)
-class Places:
-    """Where a dataset finds its files (`--data_dir`), where it keeps what it makes of them (`--cache_dir`), and the
-    side in pixels of the network's input."""
-
-    data: Path
-    cache: Path
-    size: int
+class Survey:
+    counts: tuple[int, int] | None
+    class_names: list[str] | None
+    notes: list[str]
 
 
 class Dataset:
@@ -65,6 +63,18 @@ class Dataset:
     def inspect(self, places: Places) -> None:
         """Makes class count and counts known, without reading an image. Default: they are, as the file says them."""
 
+    def survey(self, places: Places, test: bool = True):
+        self.inspect(places)
+        return Survey(self.counts, None, [])
+
+    def digest(self, places: Places, train: bool) -> str | None:
+        import hashlib
+
+        images, labels = self.load(places, train)
+        digest = hashlib.sha256(np.ascontiguousarray(labels))
+        digest.update(np.ascontiguousarray(images))
+        return digest.hexdigest()
+
     def load(self, places: Places, train: bool) -> tuple[np.ndarray, np.ndarray]:
         """The training or the test part: images uint8 [N, 3, H, W] (may be memory-mapped), labels int64 [N].
 
@@ -87,14 +97,14 @@ class Dataset:
 
 @dataclass(kw_only=True)
 class PublicArgs(DatasetArgs):
-    download: bool = option(False, "fetch the data from its official address if it is not there")
+    download: bool = option(False, "fetch the data from its official address if it is not there", decides=False)
     skip_bad: bool = option(False, "leave out images that cannot be read, and list them")
     augment_per: Literal["image", "batch"] = option(
         "image",
         "random draws of the training transform: one per image, or one for a whole batch as released trainers do",
     )
-    train_list: str | None = option(None, "file with the training images, a path below the data per line")
-    test_list: str | None = option(None, "file with the test images; both lists must be given")
+    train_list: str | None = option(None, "file with the training images, a path below the data per line", reads=())
+    test_list: str | None = option(None, "file with the test images; both lists must be given", reads=())
 
 
 class PublicDataset(Dataset):

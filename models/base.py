@@ -14,12 +14,13 @@ from torch import Tensor, nn
 
 import backbone as backbones
 from backbone.vit import embed, encode
+from utils import identity
 from utils import plan as plans
-from utils.args import INCIDENTAL, RunArgs, option
+from utils.args import RunArgs, option
 from utils.classes import mask_for_training
-from utils.contracts import Batch, Session, StreamInfo
+from utils.contracts import Batch, Places, Session, StreamInfo
 from utils.errors import UsageError
-from utils.registry import METHODS
+from utils.registry import DATASETS, METHODS
 
 
 @dataclass(kw_only=True)
@@ -34,20 +35,22 @@ class PretrainArgs(ModelArgs):
     pretrain: str | None = option(
         None, "pretraining dataset of the stages; default: glyphs for the shipped network, imagenet for any other"
     )
-    pretrain_dir: str | None = option(None, "its --data_dir; default: that of the run")
+    pretrain_dir: str | None = option(None, "its --data_dir; default: that of the run", decides=False)
 
 
 @dataclass(frozen=True)
 class Stage:
     """A run that must have happened before a method can start: `model` on `dataset` leaves the file `output`.
 
-    options: of that run, as on the command line; the rest are its defaults, with seed 1.
+    options: of that run, as on the command line; the rest are its defaults, with seed 1. option: of the method that
+    needs it, by which another product can be named.
     """
 
     model: str
     dataset: str
     output: Path
     options: dict[str, Any]
+    option: str
 
 
 class ContinualModel(nn.Module):
@@ -89,9 +92,9 @@ class ContinualModel(nn.Module):
         return []
 
     @classmethod
-    def product(cls, args: ModelArgs) -> str:
-        """Name of the file that a stage leaves in its folder `--save_to`, last of all its files."""
-        raise NotImplementedError
+    def product(cls, args: ModelArgs) -> str | None:
+        """Name of the file that a stage leaves in its folder `--save_to`, last of all its files; None: it is none."""
+        return None
 
     @classmethod
     def stream_options(cls, args) -> dict[str, Any]:
@@ -270,6 +273,7 @@ def check_blocks(backbone: nn.Module, **places: tuple[int, ...]) -> None:
 
 def make_stage(
     model: str,
+    option: str,
     run: RunArgs,
     args: PretrainArgs,
     weights: str | None,
@@ -278,21 +282,32 @@ def make_stage(
 ) -> Stage:
     """The run of a stage method with its defaults, and the place of its product below `--checkpoint_dir`.
 
-    The folder is named by a hash of everything the product depends on. args: of the method that needs it. weights:
-    `--backbone_path` of the stage. after: the stage that makes those weights. own: the stage's options that are not to
-    have their defaults.
+    The folder is named by a hash of everything the product depends on but its data; where it holds a product that was
+    made from other data, another one is named by theirs. option: of the method that names the product. args: of that
+    method. weights: `--backbone_path` of the stage. after: the stage that makes those weights. own: the stage's options
+    that are not to have their defaults.
     """
     dataset = args.pretrain or ("glyphs" if run.backbone == "vit_tiny_glyphs" else "imagenet")
     options = {"backbone": run.backbone, "backbone_path": weights, **(own or {})}
-    if args.pretrain_dir is not None:
-        options["data_dir"] = args.pretrain_dir
+    options["data_dir"], options["cache_dir"] = args.pretrain_dir or run.data_dir, run.cache_dir
     plan = plans.make(options | {"model": model, "dataset": dataset}).with_seed(1)
-    settings = {**plan.settings(), "origin": None}
-    settings["run"] = {name: value for name, value in settings["run"].items() if name not in INCIDENTAL}
+    settings = {**identity.naming(plan), "origin": None}
     origin = after.output.parent.name if after else backbones.fingerprint(run.backbone, weights, run.checkpoint_dir)
     settings["run"]["backbone_path"] = origin
-    if args.pretrain_dir is not None:
-        settings["run"]["data_dir"] = str(Path(args.pretrain_dir).resolve())
     key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:10]
     folder = Path(run.checkpoint_dir) / run.backbone / f"{model}-{plan.run.args.dataset}-{key}"
-    return Stage(model, dataset, folder / plan.method.product(plan.args.args), options | {"save_to": str(folder)})
+    if not run.dry_run and (made_from := identity.data_of(folder)) is not None:
+        data, places = open_dataset(plan)
+        here = data.digest(places, train=True)
+        if here not in (None, made_from):
+            folder = folder.with_name(f"{folder.name}-{here[:8]}")
+    product = folder / plan.method.product(plan.args.args)
+    return Stage(model, dataset, product, options | {"save_to": str(folder)}, option)
+
+
+def open_dataset(plan: plans.Plan) -> tuple[Any, Places]:
+    """The dataset of a run, not loaded yet, and its places."""
+    options = plan.run.args
+    dataset = DATASETS.load(options.dataset)(plan.data.args)
+    size = dataset.image_size or backbones.input_size(options.backbone)
+    return dataset, Places(Path(options.data_dir), Path(options.cache_dir), size)

@@ -37,10 +37,10 @@ NONE = "none"  # of --meta_path and --cor_path: leave that half of MePo out
 class MepoArgs(WrapperArgs, PretrainArgs):
     host: str = option("misa", "prompt method that learns the stream", "paper", method=True)
     meta_path: str | None = option(
-        None, "refined backbone (.safetensors, .pth); 'none': keep the original; default: stage 1"
+        None, "refined backbone (.safetensors, .pth); 'none': keep the original; default: stage 1", reads=()
     )
     cor_path: str | None = option(
-        None, "meta covariance (.npy); 'none': no alignment; default: stage 2 on that backbone"
+        None, "meta covariance (.npy); 'none': no alignment; default: stage 2 on that backbone", reads=()
     )
     cor_coef: float = option(
         0.7, "share c of the aligned features; 0: no alignment", "FlyGCL, DualPrompt and MISA", low=0, high=1
@@ -82,12 +82,12 @@ class Mepo(Wrapper):
         stages = super().prepare(run, args)
         meta = None
         if args.meta_path is None:
-            meta = make_stage("mepo_meta", run, args, run.backbone_path)
+            meta = make_stage("mepo_meta", "meta_path", run, args, run.backbone_path)
             stages.append(meta)
             args.meta_path = str(meta.output)
         if args.cor_path is None and args.cor_coef > 0:
             refined = run.backbone_path if args.meta_path == NONE else args.meta_path
-            stages.append(make_stage("mepo_cov", run, args, refined, after=meta))
+            stages.append(make_stage("mepo_cov", "cor_path", run, args, refined, after=meta))
             args.cor_path = str(stages[-1].output)
         elif args.cor_path is None:
             args.cor_path = NONE

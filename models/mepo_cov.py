@@ -25,7 +25,9 @@ from utils.files import writable_folder, written_whole
 @dataclass(kw_only=True)
 class MepoCovArgs(ModelArgs):
     samples: int = option(200, "images per class", "MePo notebook", low=1)
-    save_to: str | None = option(None, "folder for covariance.npy (float64 [D, D]); none: only the run folder")
+    save_to: str | None = option(
+        None, "folder for covariance.npy (float64 [D, D]); none: only the run folder", decides=False
+    )
 
 
 class MepoCov(ContinualModel):

@@ -41,7 +41,9 @@ class MepoMetaArgs(ModelArgs):
     inner_lr: float = option(0.1, "Reptile rate alpha of the meta update", SCRIPTS, low=0, high=1)
     lr: float = option(1e-4, "learning rate of the backbone, SGD with momentum 0.9", SCRIPTS, low=0, high=100)
     lr_head: float = option(0.01, "learning rate of the head", SCRIPTS, low=0, high=100)
-    save_to: str | None = option(None, "folder for the backbones meta_epoch_<e>.safetensors; none: only the run folder")
+    save_to: str | None = option(
+        None, "folder for the backbones meta_epoch_<e>.safetensors; none: only the run folder", decides=False
+    )
 
 
 class MepoMeta(ContinualModel):

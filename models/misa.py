@@ -33,7 +33,9 @@ class MisaArgs(DualPromptArgs, PretrainArgs):
         "batch", "classes that compete in the training loss; session: met since the task began", "MISA, FlyGCL"
     )
     load_pt: str | None = option(
-        None, "folder with warm prompts g_prompt.pt and e_prompt.pt; 'none': random prompts; default: stage one"
+        None,
+        "folder with warm prompts g_prompt.pt and e_prompt.pt; 'none': random prompts; default: stage one",
+        reads=("g_prompt.pt", "e_prompt.pt"),
     )
 
 
@@ -55,7 +57,7 @@ class Misa(DualPrompt):
         if args.load_pt is not None:
             return []
         shape = {name: getattr(args, name) for name in SHAPE}
-        stage = make_stage("misa_isa", run, args, run.backbone_path, own=shape)
+        stage = make_stage("misa_isa", "load_pt", run, args, run.backbone_path, own=shape)
         args.load_pt = str(stage.output.parent)
         return [stage]
 

@@ -44,7 +44,9 @@ class MisaIsaArgs(DualPromptArgs):
     g_proj: bool = option(False, "residual projector on the G-prompt", SCRIPT)
     e_proj: bool = option(True, "residual projector on the E-prompts", SCRIPT)
     projector_factor: int = option(8, "how much narrower a projector is than the prompts", SCRIPT, low=1)
-    save_to: str | None = option(None, "folder for g_prompt.pt and e_prompt.pt; none: only the run folder")
+    save_to: str | None = option(
+        None, "folder for g_prompt.pt and e_prompt.pt; none: only the run folder", decides=False
+    )
     # No options of this stage: queries are matched over the whole pool, and all classes met compete.
     step_num: int = 1
     step_schedule: str = "samples"

@@ -29,7 +29,9 @@ class SupervisedArgs(ModelArgs):
     weight_decay: float = option(0.05, "decoupled weight decay of matrices", "arXiv:2106.10270: 0.03 to 0.1", low=0)
     warmup: float = option(0.05, "share of the updates in which the rate rises", "ours", low=0, high=1)
     label_smoothing: float = option(0.1, "mass shared among the other classes", "ours", low=0, high=1)
-    save_to: str | None = option(None, "file for the trained backbone (.safetensors); none: only the run folder")
+    save_to: str | None = option(
+        None, "file for the trained backbone (.safetensors); none: only the run folder", decides=False
+    )
 
 
 class Supervised(ContinualModel):

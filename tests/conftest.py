@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 from miniatures import CASES, SIZE, archives_of
+from PIL import Image
 from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
@@ -195,6 +196,27 @@ def made(tmp_path_factory):
 @pytest.fixture
 def places(tmp_path) -> Places:
     return Places(tmp_path / "data", tmp_path / "cache", SIZE)
+
+
+# Pictures of one's own
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    folder = tmp_path / "pictures"
+    draw = np.random.default_rng(0)
+    for name in ("cat", "dog", "emu"):
+        (folder / name).mkdir(parents=True)
+        for k in range(20):
+            Image.fromarray(draw.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(folder / name / f"{k:02}.png")
+    return folder
+
+
+@pytest.fixture
+def own(pictures, glyph_weights, tmp_path):
+    places = ["--data_dir", str(pictures), "--cache_dir", str(tmp_path / "cache"), "--results", str(tmp_path / "runs")]
+    options = ["--n_tasks", "2", "--batch_size", "8", "--device", "cpu", "--backbone_path", str(glyph_weights)]
+    return ["--model", "er", "--dataset", "seq-folder", *places, *options]
 
 
 # Whole runs, from the command line to their folder

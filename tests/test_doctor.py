@@ -205,7 +205,7 @@ def test_runs_that_are_not_as_written(name, gone, place, finished, tmp_path, cap
 
 def test_versions_that_differ_are_told(place, finished, tmp_path, capsys, monkeypatch):
     shutil.copytree(finished, tmp_path / "runs")
-    monkeypatch.setattr("utils.results.PACKAGES", ("torch", "numpy"))
+    monkeypatch.setattr("utils.identity.PACKAGES", ("torch", "numpy"))
     monkeypatch.setattr("importlib.metadata.version", lambda name: "99.9")
     monkeypatch.setattr(doctor, "installation", lambda file: iter([]))
     code, lines = place(capsys=capsys)

@@ -28,7 +28,6 @@ from conftest import (
     tiny_vit,
     weights_of,
 )
-from PIL import Image
 
 import main
 from models.derpp import Derpp
@@ -272,24 +271,6 @@ def test_products_are_whole_or_absent(suffix, tmp_path):
 # Images
 
 
-@pytest.fixture
-def pictures(tmp_path):
-    folder = tmp_path / "pictures"
-    draw = np.random.default_rng(0)
-    for name in ("cat", "dog", "emu"):
-        (folder / name).mkdir(parents=True)
-        for k in range(20):
-            Image.fromarray(draw.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(folder / name / f"{k:02}.png")
-    return folder
-
-
-@pytest.fixture
-def own(pictures, glyph_weights, tmp_path):
-    places = ["--data_dir", str(pictures), "--cache_dir", str(tmp_path / "cache"), "--results", str(tmp_path / "runs")]
-    options = ["--n_tasks", "2", "--batch_size", "8", "--device", "cpu", "--backbone_path", str(glyph_weights)]
-    return ["--model", "er", "--dataset", "seq-folder", *places, *options]
-
-
 def test_an_image_that_goes_away_before_it_is_read_is_named(own, pictures, monkeypatch, tmp_path, capsys):
     def vanish(*given):
         (pictures / "dog" / "07.png").unlink()
@@ -356,7 +337,7 @@ def test_other_data_or_weights_are_refused(name, words, monkeypatch, tmp_path, c
     capsys.readouterr()
     assert main.main(words) == 2
     error = one_line(capsys.readouterr().err)
-    assert f"began otherwise: {name} is {'0' * 64!r} there, {settings[name]!r} here; use --resume never" in error
+    assert f"is not this run: {name} has the content 00000000 there, {settings[name]:.8} here; --resume" in error
 
 
 def test_a_state_of_another_run_is_refused(words, monkeypatch, tmp_path, capsys):

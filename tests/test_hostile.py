@@ -36,9 +36,9 @@ from utils.download import unpack
 from utils.errors import UsageError
 from utils.files import read_manifest, sha256
 from utils.glyphs import cached
+from utils.identity import candidates, config_of
 from utils.pickles import read_arrays
 from utils.registry import DATASETS
-from utils.results import differences, find_run
 from utils.runs import read_class_accuracies, read_metrics, read_run
 from utils.tensors import read_tensors
 
@@ -263,9 +263,10 @@ def run_with(place: Path, name: str, content: bytes) -> Path:
     return folder
 
 
-def found_no_run(place: Path, complete: bool) -> None:
-    """`find_run` passes such a folder over."""
-    assert find_run(str(place / "results"), {"run": RUN, "method": {"lr": 1}}, complete) is None
+def found_no_run(place: Path) -> None:
+    """`candidates` passes such a folder over."""
+    here = {"run": RUN, "method": {"lr": 1}, "identity": {"incidental": [], "read": {}}}
+    assert candidates(str(place / "results"), here) == []
     raise UsageError("passed over")
 
 
@@ -351,7 +352,7 @@ def run_files(place: Path, name: str, content: bytes) -> list[Callable]:
     folder = run_with(place, name, content)
     readers: list[Callable] = [lambda: read_run(folder)]
     if name == "config.yaml":
-        readers += [lambda: differences(folder, {"run": RUN}), lambda: found_no_run(place, complete=False)]
+        readers += [lambda: config_of(folder), lambda: found_no_run(place)]
         put(folder / "checkpoints" / "x", b"")
     return readers
 

@@ -183,8 +183,6 @@ def test_misa_asks_for_prompts_of_its_own_shape(tmp_path):
 def test_pretraining_data_follow_the_network(tmp_path):
     ((stage,), _) = stages_of(tmp_path, backbone="sup21k", pretrain_dir="elsewhere")
     assert (stage.dataset, stage.options["data_dir"]) == ("imagenet", "elsewhere")
-    ((other,), _) = stages_of(tmp_path, backbone="sup21k", pretrain_dir="another")
-    assert stage.output != other.output  # other images, another product
 
 
 @pytest.mark.parametrize("given", ["none", "some/folder"])

@@ -15,9 +15,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from datasets.base import PublicArgs
 from utils import differences, forgetting, markup, metrics, plots, report, runs, tables
-from utils.args import INCIDENTAL, RunArgs, option_names
 from utils.evaluation import Accuracy
 from utils.history import History
 
@@ -191,10 +189,6 @@ def test_seeds_and_places_do_not_split_a_row(tmp_path, capsys):
     make_run(tmp_path, seed=1, run={"train_seed": 1, "device": "cuda", "data_dir": "a", "results": "a"})
     make_run(tmp_path, seed=2, run={"train_seed": 2, "device": "cpu", "data_dir": "b", "plugins": "b"})
     assert table_rows(make_table(tmp_path, capsys=capsys)[0])["misa"][0] == "2"
-
-
-def test_incidental_options_exist():
-    assert option_names(RunArgs) | option_names(PublicArgs) >= INCIDENTAL
 
 
 def test_repeated_seed_counts_once(tmp_path, capsys):

@@ -32,16 +32,22 @@ def option(
     low: float | None = None,
     high: float | None = None,
     method: bool = False,
+    decides: bool = True,
+    reads: tuple[str, ...] | None = None,
+    later: bool = False,
 ) -> Any:
     """A dataclass field that becomes an option. The annotation gives its type: int, float, str, bool, Literal, a tuple
     of one of these (several values), or any of them with None.
 
     help: what it is, with its unit. source: where the default comes from. low, high: inclusive range of numbers.
-    method: the value names another method whose options join the command line.
+    method: the value names another method whose options join the command line. For what makes two runs the same one
+    (`utils.identity`): decides: False where it says where or how a run happens, not what it computes. reads: the value
+    is a path whose content counts, not its name: a file (an empty tuple), or these files of a folder. later: the option
+    came after the first products of stages were made, whose names leave it out at its default.
     """
-    return dataclasses.field(
-        default=default, metadata={"help": help, "source": source, "low": low, "high": high, "method": method}
-    )
+    metadata = {"help": help, "source": source, "low": low, "high": high, "method": method}
+    metadata |= {"decides": decides, "reads": reads, "later": later}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclass(kw_only=True)
@@ -58,6 +64,7 @@ class RunArgs:
     backbone_path: str | None = option(
         None,
         "weight file (.safetensors, .pth, .pt, .npz), or 'random'; default: shipped, or in --checkpoint_dir",
+        reads=(),
     )
     scenario: Literal["si-blurry", "class-il", "domain-il", "shuffled", "episodes", "adaptation"] | None = option(
         None, "stream; default: the first the method allows"
@@ -87,54 +94,42 @@ class RunArgs:
         0.0, "share of each class's training images held out and evaluated instead of the test images", low=0, high=0.9
     )
     seed: int = option(1, "sets the three seeds below", low=0, high=2**31 - 1)
-    seeds: tuple[int, ...] | None = option(None, "several runs, one per seed", low=0, high=2**31 - 1)
+    seeds: tuple[int, ...] | None = option(None, "several runs, one per seed", low=0, high=2**31 - 1, decides=False)
     stream_seed: int | None = option(None, "order of the stream; default: seed", low=0, high=2**31 - 1)
     init_seed: int | None = option(None, "initial weights; default: seed", low=0, high=2**31 - 1)
     train_seed: int | None = option(
         None, "augmentation and the method's own draws; default: seed", low=0, high=2**31 - 1
     )
-    device: str | None = option(None, "cpu, cuda or cuda:<index>; default: cuda if there is one")
+    device: str | None = option(None, "cpu, cuda or cuda:<index>; default: cuda if there is one", decides=False)
     precision: Literal["32", "bf16"] = option("32", "arithmetic of forward passes")
-    data_dir: str = option("data", "folder of the datasets")
-    cache_dir: str = option("data", "folder of what is made of them: decoded images, drawn glyphs")
-    checkpoint_dir: str = option("checkpoints", "folder of products that later runs reuse")
-    results: str = option("runs", "folder of the results")
+    data_dir: str = option("data", "folder of the datasets", decides=False)
+    cache_dir: str = option("data", "folder of what is made of them: decoded images, drawn glyphs", decides=False)
+    checkpoint_dir: str = option("checkpoints", "folder of products that later runs reuse", decides=False)
+    results: str = option("runs", "folder of the results", decides=False)
     resume: str = option(
         "never",
         "auto: a run of the same settings in --results goes on from its last checkpoint, a complete one stays; "
         "never: a new run; or the folder of the run to go on with",
+        decides=False,
     )
-    save_every: float = option(300.0, "seconds between checkpoints; one is written at every task end, too", low=0)
+    save_every: float = option(
+        300.0, "seconds between checkpoints; one is written at every task end, too", low=0, decides=False
+    )
     on_nan: Literal["stop", "skip"] = option(
-        "stop", "an update whose loss or gradient is not finite ends the run, or is left out and counted"
+        "stop", "an update whose loss or gradient is not finite ends the run, or is left out and counted", decides=False
     )
-    export: Literal["pth"] | None = option(None, "also leave the network as backbone.pth, for the authors' scripts")
-    logger: Literal["tensorboard", "wandb"] | None = option(None, "also log there, if the package is installed")
-    plugins: str | None = option(None, "folder with further models/*.py and datasets/*.py")
-    dry_run: bool = option(False, "print what would be done, from the options alone, and stop")
-    debug: bool = option(False, "show tracebacks of errors")
+    export: Literal["pth"] | None = option(
+        None, "also leave the network as backbone.pth, for the authors' scripts", decides=False
+    )
+    logger: Literal["tensorboard", "wandb"] | None = option(
+        None, "also log there, if the package is installed", decides=False
+    )
+    plugins: str | None = option(None, "folder with further models/*.py and datasets/*.py", decides=False)
+    dry_run: bool = option(False, "print what would be done, from the options alone, and stop", decides=False)
+    debug: bool = option(False, "show tracebacks of errors", decides=False)
 
 
-SEEDS = ("seed", "stream_seed", "init_seed", "train_seed")
-# Options that say which repetition a run is, or where it happens, but not what is computed.
-INCIDENTAL = {
-    *SEEDS,
-    "seeds",
-    "device",
-    "data_dir",
-    "cache_dir",
-    "download",
-    "dry_run",
-    "resume",
-    "save_every",
-    "on_nan",
-    "export",
-    "checkpoint_dir",
-    "results",
-    "plugins",
-    "logger",
-    "debug",
-}
+SEEDS = ("seed", "stream_seed", "init_seed", "train_seed")  # which repetition a run is
 
 
 class Parser(argparse.ArgumentParser):
@@ -154,6 +149,15 @@ class Parser(argparse.ArgumentParser):
             near = difflib.get_close_matches(flag, options, n=1)
             raise UsageError(f"unknown option {flag}" + (f"; did you mean {near[0]}?" if near else "; see --help"))
         return known
+
+
+class _Once(argparse.Action):
+    """An option of several values: where it stands twice, none of them is passed over without a word."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        if hasattr(namespace, self.dest):
+            raise UsageError(f"{option_string} stands there twice; give all of its values after one")
+        setattr(namespace, self.dest, values)
 
 
 class _HelpFormatter(argparse.HelpFormatter):
@@ -181,7 +185,7 @@ def add_options(parser: argparse.ArgumentParser, title: str, cls: type, shown: R
             if choices:
                 settings |= {"choices": choices, "metavar": "{" + ",".join(choices) + "}"}
             if several:
-                settings["nargs"] = "+"
+                settings |= {"nargs": "+", "action": _Once}
         group.add_argument(f"--{field.name}", **settings)
 
 
@@ -215,6 +219,11 @@ def resolve(cls: type, published: list[tuple[str, dict[str, Any]]], given: dict[
 
 def option_names(cls: type) -> set[str]:
     return {field.name for field in _options(cls)}
+
+
+def option_metadata(cls: type) -> dict[str, Any]:
+    """Name of every option -> what `option` was told of it, and its default."""
+    return {field.name: {**field.metadata, "default": field.default} for field in _options(cls)}
 
 
 def method_options(cls: type) -> list[str]:

@@ -1,9 +1,10 @@
-"""What the loop hands to a method: a batch, and what a method may know of the stream."""
+"""What the parts of a run hand to each other: a batch, what a method may know of the stream, a dataset's places."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from torch import Tensor
 
@@ -48,3 +49,13 @@ class StreamInfo:
     seed: int
     augment: Callable[[Tensor], Tensor]
     plain: Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a dataset finds its files (`--data_dir`), where it keeps what it makes of them (`--cache_dir`), and the
+    side in pixels of the network's input."""
+
+    data: Path
+    cache: Path
+    size: int

@@ -74,7 +74,7 @@ def _compare(name: str, runs: list[Run], baseline: str, baseline_runs: list[Run]
 
 def _repetition(run: Run) -> tuple:
     """What two runs share if they differ in nothing but method and options: all seeds, and the stream."""
-    return run.seeds, run.summary.get("stream_sha256")
+    return run.seeds, run.stream
 
 
 def _with_hosts(rows: dict[str, list[Run]]) -> tuple[dict[str, str], list[str]]:

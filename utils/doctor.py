@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from utils import identity
 from utils.args import Parser
 from utils.errors import UsageError, reason
 from utils.files import MANIFEST, changed_files, check_writable, read_manifest
@@ -27,6 +28,7 @@ from utils.registry import DATASETS
 OK, NOTE, FAULT = "ok", "note", "FAULT"
 ROOT = Path(__file__).resolve().parent.parent
 ROOM = 2**30  # bytes that a folder for results should have left
+PRODUCTS = ("meta_epoch_*.safetensors", "covariance.npy", "e_prompt.pt")  # of stages
 Finding = tuple[str, str]  # how bad it is, and what it is
 
 
@@ -216,19 +218,22 @@ def products(checkpoints: Path) -> Iterator[Finding]:
             continue
         if changed:
             yield FAULT, f"{folder}: {', '.join(changed)}: not as made; remove the folder, the stage is repeated"
+        elif identity.data_of(folder) is None:
+            yield NOTE, f"{folder}: as made, but it does not say which data it was made from"
         else:
             yield OK, f"{folder}"
+    for folder in sorted({file.parent for kind in PRODUCTS for file in checkpoints.glob(f"*/*/{kind}")} - {*made}):
+        yield NOTE, f"{folder}: without a manifest, so it may be unfinished; a run that needs it makes it again"
     if not made:
         yield NOTE, f"none in {checkpoints}"
 
 
 def runs(results: Path) -> Iterator[Finding]:
     """Run folders: files against their digests, versions, and whether unfinished ones can go on."""
-    from utils.results import versions
     from utils.runs import read_metrics, read_run
 
-    whole, here = 0, versions()
-    others = Counter()
+    whole, here = 0, identity.versions()
+    others, older = Counter(), 0
     found = sorted(config.parent for config in results.rglob("config.yaml"))
     for folder in found:
         try:
@@ -246,9 +251,12 @@ def runs(results: Path) -> Iterator[Finding]:
             yield FAULT, f"{folder}: {', '.join(changed)}: not as written; repeat the run"
             continue
         whole += 1
+        older += identity.read(run.config) is None
         for package, version in here.items():
             if there.get(package) != version:
                 others[f"made with {package} {there.get(package)}, here is {version}"] += 1
+    if older:
+        yield NOTE, f"{older} runs do not say which data and weights they read; a version before this made them"
     yield (OK, f"{whole} complete runs in {results}") if whole else (NOTE, f"no complete run in {results}")
     for text, count in others.items():
         yield NOTE, f"{count} runs {text}; numbers may differ in the last digits"

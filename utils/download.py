@@ -5,7 +5,6 @@ from __future__ import annotations
 import bz2
 import contextlib
 import errno
-import fcntl
 import gzip
 import hashlib
 import http.client
@@ -25,6 +24,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from utils import locks
 from utils.errors import UsageError, reason
 from utils.files import MAX_GROWTH, growth_limit
 
@@ -107,13 +107,7 @@ def lock(path: Path) -> Iterator[None]:
     """
     with contextlib.ExitStack() as stack:
         with _disk_errors(path.parent):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            file = stack.enter_context(open(path, "a"))
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                print(f"waits for another process that fills {path.parent}", file=sys.stderr, flush=True)
-                fcntl.flock(file, fcntl.LOCK_EX)
+            stack.enter_context(locks.waiting(path, f"fills {path.parent}"))
         yield
 
 

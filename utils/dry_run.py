@@ -6,6 +6,7 @@ The network and the method are built on the meta device, which has shapes and no
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 from collections.abc import Callable, Iterator
 
@@ -28,12 +29,10 @@ def describe(
 
     build: makes the method on the meta device. weights: where they are. stages: that the run needs.
     """
-    options, args = plan.run.args, plan.args.args
-    info = expected_stream(plan, dataset, size)
+    options = plan.run.args
+    info = expected_stream(plan, dataset, dataset.counts, size)
     images, tests = info.num_images, int(options.validation * dataset.counts[0]) or dataset.counts[1]
     streamed = options.scenario in ("si-blurry", "class-il", "domain-il")
-    for product_args in (args, getattr(args, "host_args", None)):
-        _leave_out_products(product_args, stages)
     model = build(info).eval()
     forward = flops(model, size)
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -63,14 +62,14 @@ def describe(
     return "\n".join(lines)
 
 
-def expected_stream(plan: Plan, dataset, size: int) -> StreamInfo:
-    """What a method will be told of its stream, by the published numbers of the dataset.
+def expected_stream(plan: Plan, dataset, counts: tuple[int, int], size: int) -> StreamInfo:
+    """What a method will be told of its stream, by the number of images. counts: of the two parts of the dataset.
 
     Raises UsageError for settings that have no stream.
     """
     options, domains = plan.with_seed(plan.seeds()[0]).run.args, plan.run.args.n_tasks if dataset.max_domains else 1
-    held_out = int(options.validation * dataset.counts[0])
-    images = (dataset.counts[0] - held_out) * domains
+    held_out = int(options.validation * counts[0])
+    images = (counts[0] - held_out) * domains
     labels = torch.arange(images) % (domains * dataset.num_classes)
     make_stream(options, plan.method.stream_options(plan.args.args), labels, dataset.num_classes)
     return StreamInfo(
@@ -103,14 +102,17 @@ def flops(model, size: int) -> int | None:
     return counter.get_total_flops()
 
 
-def _leave_out_products(args, stages) -> None:
-    """Options that name a product of a stage get the value `none`, with which nothing is loaded."""
+def without_products(plan: Plan, stages) -> Plan:
+    """The plan whose options name no product of these stages, so that nothing is loaded, and no folder to fill."""
+    resolved = copy.deepcopy(plan.args)
     products = [str(place) for stage in stages for place in (stage.output, stage.output.parent)]
-    for field in dataclasses.fields(args) if args is not None else ():
-        if getattr(args, field.name) in products:
-            setattr(args, field.name, "none")
-        elif field.name == "save_to":
-            args.save_to = None  # the folder is not to be made
+    for args in (resolved.args, getattr(resolved.args, "host_args", None)):
+        for field in dataclasses.fields(args) if args is not None else ():
+            if getattr(args, field.name) in products:
+                setattr(args, field.name, "none")
+            elif field.name == "save_to":
+                args.save_to = None
+    return dataclasses.replace(plan, args=resolved)
 
 
 def _nothing(images):

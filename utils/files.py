@@ -107,8 +107,8 @@ def parse_yaml(text: str) -> Any:
 
 
 def write_manifest(folder: Path) -> None:
-    """`manifest.json` with the SHA-256 of every other file of a folder."""
-    files = sorted(path for path in folder.iterdir() if path.is_file() and path.name != MANIFEST)
+    """`manifest.json` with the SHA-256 of every other file of a folder, hidden ones left out."""
+    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith((".", MANIFEST)))
     with written_whole(folder / MANIFEST) as temporary:
         temporary.write_text(json.dumps({path.name: sha256(path) for path in files}, indent=1) + "\n")
 

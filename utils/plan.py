@@ -26,6 +26,11 @@ class Plan:
     data: Resolved | None = None
     host: Resolved | None = None
 
+    def part(self, name: str) -> Any:
+        """Options of the run, method, host or data; None where there are none."""
+        resolved = {"run": self.run, "method": self.args, "host": self.host, "data": self.data}[name]
+        return resolved and resolved.args
+
     def seeds(self) -> tuple[int, ...]:
         return self.run.args.seeds or (self.run.args.seed,)
 
@@ -165,6 +170,8 @@ def _check(method: type, run: RunArgs) -> None:
         raise UsageError(f"--seeds {' '.join(map(str, run.seeds))}: a seed stands there twice")
     if run.resume not in ("auto", "never") and not os.path.isfile(Path(run.resume, "config.yaml")):
         raise UsageError(f"--resume {run.resume}: neither auto, never, nor the folder of a run (with a config.yaml)")
+    if run.resume not in ("auto", "never") and len(run.seeds or ()) > 1:
+        raise UsageError(f"--resume {run.resume}: is one run; --seeds {' '.join(map(str, run.seeds))} asks for several")
     if run.eval_period == 0:
         raise UsageError("--eval_period 0: give a number of images, or a negative number for none")
 

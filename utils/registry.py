@@ -98,6 +98,11 @@ METHODS = Registry("models", "ContinualModel", "_")
 DATASETS = Registry("datasets", "Dataset", "-", aliases={"seq-imagenet-r": "seq-imr"})
 
 
+def plugin_folders() -> list[Path]:
+    """The folders that `add_plugins` added."""
+    return list(METHODS.plugins)
+
+
 def add_plugins(folder: str) -> None:
     """Adds the methods and datasets of a plugin folder to the registries."""
     path = Path(os.path.realpath(folder))  # like isdir, it never raises

@@ -21,7 +21,7 @@ from utils.errors import UsageError
 from utils.files import written_whole
 from utils.markup import latex_table, markdown_table
 from utils.plots import draw_comparison, draw_forgetting
-from utils.rows import name_rows, newest_per_seed, stage_notes, stream_notes, unfinished_notes
+from utils.rows import name_rows, newest_per_seed, stage_notes, stream_notes, unfinished_notes, unknown_notes
 from utils.runs import Run, find_runs, read_class_accuracies, read_metrics, read_runs, shared_folder
 
 LATEX_HEAD = "% Tables for a document with \\usepackage{booktabs}; one tabular per dataset and scenario."
@@ -110,7 +110,7 @@ def rows_and_notes(runs: list[Run]) -> tuple[Rows, list[str]]:
     finished = [run for run in runs if run.summary]
     kept, notes = newest_per_seed([run for run in finished if run.measured])
     rows = name_rows(kept)
-    return rows, [*notes, *stream_notes(rows), *stage_notes(finished), *unfinished_notes(runs)]
+    return rows, [*notes, *stream_notes(rows), *unknown_notes(kept), *stage_notes(finished), *unfinished_notes(runs)]
 
 
 def section(scene: tuple[str, str], rows: Rows, notes: list[str]) -> str:

@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
-import importlib.metadata
 import itertools
 import json
 import math
-import os
-import platform
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -19,16 +14,12 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from utils import checkpoint
-from utils.args import INCIDENTAL, SEEDS
+from utils import checkpoint, locks
 from utils.errors import UsageError
-from utils.files import parse_yaml, read_text, sha256, writable_folder, written_whole
+from utils.files import sha256, writable_folder, written_whole
 from utils.history import History
 from utils.streams import SiBlurry, TaskList
 from utils.tensors import export_pth, write_tensors
-
-ORIGIN = ("stream_sha256", "backbone_sha256")  # settings that come from data and weights
-PACKAGES = ("torch", "torchvision", "timm", "numpy", "pandas")
 
 
 class RunFolder:
@@ -36,13 +27,10 @@ class RunFolder:
 
     def __init__(self, path: Path):
         self.path, self.checkpoints = path, path / "checkpoints"
-        # Freed by the end of the process at the latest.
-        self._lock = os.open(path / ".lock", os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(self._lock)
-            raise UsageError(f"{path}: another process is on this run; wait for it, or use other --results") from None
+        lock = locks.claim(path / ".lock")
+        if lock is None:
+            raise UsageError(f"{path}: another process is on this run; wait for it, or use other --results")
+        self._lock = lock
         for old in path.glob(".*.part"):  # of a process that was killed
             old.unlink(missing_ok=True)
 
@@ -58,12 +46,11 @@ class RunFolder:
 
     def close(self) -> None:
         """Lets another process have the run."""
-        os.close(self._lock)
+        self._lock.release()
 
     def write_config(self, config: dict[str, Any]) -> None:
-        """`config.yaml`: every setting with its origin, package versions and the code's commit."""
-        text = yaml.safe_dump(config | {"versions": versions(), "git_commit": git_commit()}, sort_keys=False)
-        self._write_text("config.yaml", text)
+        """`config.yaml`: every setting with its origin, what was read, package versions and the code's commit."""
+        self._write_text("config.yaml", yaml.safe_dump(config, sort_keys=False))
 
     def write_stream(self, stream: TaskList, labels: list[list[int]]) -> None:
         """`stream.csv` (task, index, label in order of arrival) and `stream.png`. labels: per task, in stream order."""
@@ -115,64 +102,3 @@ class RunFolder:
     def _write_table(self, name: str, table: pd.DataFrame) -> None:
         with written_whole(self.path / name) as temporary:
             table.to_csv(temporary, index=False)
-
-
-def find_run(results: str, settings: dict[str, Any], complete: bool) -> Path | None:
-    """The newest folder of a run of the same settings and seeds, whatever machine and folders it used.
-
-    complete: one that ended; otherwise one that did not and left a checkpoint.
-    """
-    wanted = _deciding(settings)
-    parent = Path(results) / settings["run"]["dataset"] / settings["run"]["model"]
-    for config in sorted(parent.glob("*/config.yaml"), reverse=True):
-        ended = (config.parent / "summary.json").exists()
-        if ended != complete or not (ended or (config.parent / "checkpoints").is_dir()):
-            continue
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-            if _deciding(parse_yaml(read_text(config))) == wanted:
-                return config.parent
-    return None
-
-
-def differences(folder: Path, settings: dict[str, Any]) -> list[str]:
-    """What a run in `folder` has other than `settings`, an entry each. Raises UsageError if it holds no run."""
-    try:
-        there = parse_yaml(read_text(folder / "config.yaml"))
-        pairs = [(_flat(_deciding(own)) | {name: own.get(name) for name in ORIGIN}) for own in (there, settings)]
-    except (OSError, ValueError, TypeError, AttributeError):
-        raise UsageError(f"--resume {folder}: no run, or one whose config.yaml is damaged") from None
-    old, new = pairs
-    return [
-        f"{name} is {old.get(name)!r:.80} there, {new[name]!r:.80} here"
-        for name in new
-        if old.get(name) != new[name] and not (name in ORIGIN and settings.get(name) is None)
-    ]
-
-
-def _flat(parts: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    return {f"{part}.{name}": value for part, values in parts.items() for name, value in values.items()}
-
-
-def _deciding(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings without those that say where a run happens."""
-    parts = {part: dict(settings.get(part) or {}) for part in ("run", "method", "host", "data")}
-    kept = INCIDENTAL - {*SEEDS}
-    return {part: {name: v for name, v in values.items() if name not in kept} for part, values in parts.items()}
-
-
-def versions() -> dict[str, str]:
-    """Python and the packages that numbers depend on."""
-    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES}
-
-
-def git_commit() -> str | None:
-    """Commit of the code, with '+' if files differ from it; None outside a git checkout."""
-    folder = Path(__file__).resolve().parent
-    try:
-        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, timeout=10)
-        changed = subprocess.run(
-            ["git", "status", "--porcelain", "-uno"], cwd=folder, capture_output=True, text=True, timeout=10
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return head.stdout.strip() + ("+" if changed.stdout.strip() else "") if head.returncode == 0 else None

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 
+from utils import identity
 from utils.errors import UsageError
-from utils.runs import Run, read_metrics
+from utils.runs import CONTENT, UNKNOWN, Run, read_metrics
 
 
 def newest_per_seed(runs: list[Run]) -> tuple[list[Run], list[str]]:
@@ -50,7 +51,8 @@ def name_rows(runs: list[Run]) -> dict[str, list[Run]]:
 
 
 def _name(label: str, options: dict[str, str], shown: list[str]) -> str:
-    return " ".join([label, *(f"{_short(key)}={options.get(key, 'unset')}" for key in shown)])
+    absent = {True: UNKNOWN, False: "unset"}
+    return " ".join([label, *(f"{_short(key)}={options.get(key, absent[key.endswith(CONTENT)])}" for key in shown)])
 
 
 def _typed(key: str, group: list[Run]) -> bool:
@@ -71,7 +73,7 @@ def host_of(label: str) -> str:
 
 def _short(key: str) -> str:
     """An option's name as on the command line; a host's options keep their prefix."""
-    return key.removeprefix("run.").removeprefix("method.")
+    return key.removeprefix("run.").removeprefix("method.").removesuffix(CONTENT)
 
 
 # Notes under a table
@@ -83,9 +85,16 @@ def stream_notes(rows: dict[str, list[Run]]) -> list[str]:
     for run in (run for runs in rows.values() for run in runs):
         options = run.config["run"]
         seed = options["seed"] if options.get("stream_seed") is None else options["stream_seed"]
-        streams[seed].add(run.summary.get("stream_sha256"))
+        streams[seed].add(run.stream)
     unequal = sorted(str(seed) for seed, hashes in streams.items() if len(hashes) > 1)
     return [f"Rows did not all see the same stream for seed {', '.join(unequal)}."] if unequal else []
+
+
+def unknown_notes(runs: list[Run]) -> list[str]:
+    """One line on runs that are grouped by their options alone."""
+    counts = Counter(run.label for run in runs if identity.read(run.config) is None)
+    listed = ", ".join(f"{label} ({count})" for label, count in sorted(counts.items()))
+    return [f"Of older versions, which did not record what data and weights a run read: {listed}."] if counts else []
 
 
 def stage_notes(finished: list[Run]) -> list[str]:

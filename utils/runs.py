@@ -11,7 +11,8 @@ from typing import Any
 
 import pandas as pd
 
-from utils.args import INCIDENTAL, SEEDS
+from utils import identity
+from utils.args import SEEDS
 from utils.errors import UsageError, reason
 from utils.files import changed_files, parse_json, parse_yaml, read_text
 
@@ -20,6 +21,9 @@ NUMBERS = ("samples", "seconds", "trainable_parameters")
 TABLES = ("config.yaml", "metrics.csv", "per_class.csv")
 MOST_CELLS = 10**7  # tasks times classes of a table of accuracies
 OPTIONAL = ("peak_memory_mb",)  # a number, None or absent
+REPETITION = tuple(f"run.{name}" for name in SEEDS)
+CONTENT = ":"  # ends the name of what was read, which may be that of an option of older runs
+READ, UNKNOWN = ("data.train",), "unknown"  # of runs that do not say what they read
 
 
 @dataclass(frozen=True)
@@ -49,14 +53,17 @@ class Run:
         return any(defined(self.summary[metric]) for metric in METRICS)
 
     def settings(self) -> dict[str, str]:
-        """Option -> value as text, for all options that decide what was computed. Keys: run.x, method.x, host.x,
-        data.x."""
-        return {
-            f"{part}.{name}": str(value)
-            for part in ("run", "method", "host", "data")
-            for name, value in (self.config.get(part) or {}).items()
-            if not (part == "run" and name in INCIDENTAL)
-        }
+        """Option -> value as text, for all options that decide what was computed but the seeds, and what was read ->
+        the first digits of its digest. Keys: run.x, method.x, host.x, data.x."""
+        options = {name: str(value) for name, value in identity.deciding(self.config).items()}
+        read = identity.read(self.config) or dict.fromkeys(READ, UNKNOWN)
+        read = {f"{name}{CONTENT}": str(digest)[: identity.SHORT] for name, digest in read.items()}
+        return {name: text for name, text in options.items() if name not in REPETITION} | read
+
+    @property
+    def stream(self) -> tuple[str | None, str | None]:
+        """What came in which order: digests of the stream and of the training data, None where they are not known."""
+        return self.summary.get("stream_sha256"), (identity.read(self.config) or {}).get("data.train")
 
 
 def find_runs(given: list[Path]) -> list[Path]:

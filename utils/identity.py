@@ -1,0 +1,255 @@
+"""Which runs are the same run: those that compute the same from the same, wherever it lies.
+
+A run is known by the options that decide what is computed and by the content of what it reads: its data with their
+labels, weights, products of stages. It writes both into `config.yaml` when it begins: the options, of which
+`identity.incidental` names those that do not decide, and `identity.read`, SHA-256 by name. Runs of older versions have
+no such section; what they read is not known, and nobody guesses.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from utils.args import SEEDS, RunArgs, option_metadata
+from utils.errors import UsageError
+from utils.files import parse_yaml, read_text, sha256
+from utils.plan import Plan
+from utils.registry import ROOT, plugin_folders
+
+PARTS = ("run", "method", "host", "data")
+NOTHING = (None, "none", "random")  # values of options that read nothing
+STATED = ("stream_sha256", "backbone_sha256")  # beside the section; what follows from all that was read
+PACKAGES = ("torch", "torchvision", "timm", "numpy", "pandas")
+SHORT = 8  # digits of a digest that are shown
+
+
+# What a run is
+
+
+def record(plan: Plan, read: dict[str, str | None]) -> dict[str, Any]:
+    """The section of `config.yaml`. read: digests by name, `option_digests` among them."""
+    incidental = [
+        f"{part}.{name}"
+        for part, cls in _classes(plan)
+        for name, told in option_metadata(cls).items()
+        if not told["decides"] or told["reads"] is not None
+    ]
+    return {"identity": {"incidental": incidental, "read": read}}
+
+
+def option_digests(plan: Plan) -> dict[str, str]:
+    """Option (method.x ...) -> SHA-256 of the file or files that it names, or the word that stands there instead.
+
+    Raises UsageError for one that is not there.
+    """
+    found = {}
+    for part, cls in _classes(plan):
+        for name, told in option_metadata(cls).items():
+            value = getattr(plan.part(part), name)
+            if told["reads"] is not None and part != "run":
+                found[f"{part}.{name}"] = value if value in NOTHING else _digest(name, Path(value), told["reads"])
+    return found
+
+
+def _classes(plan: Plan) -> Iterator[tuple[str, type]]:
+    """Parts of the options that a plan has, and their dataclasses."""
+    return ((part, type(plan.part(part))) for part in PARTS if plan.part(part) is not None)
+
+
+def _digest(option: str, path: Path, files: tuple[str, ...]) -> str:
+    try:
+        if not files:
+            return sha256(path)
+        return hashlib.sha256("".join(sha256(path / file) for file in files).encode()).hexdigest()
+    except OSError as error:
+        raise UsageError(f"--{option} {path}: cannot be read ({error.strerror})") from None
+
+
+def deciding(config: dict[str, Any]) -> dict[str, Any]:
+    """Option (run.x, method.x, host.x, data.x) -> value, of those that decide what is computed; seeds among them."""
+    flat = {
+        f"{part}.{name}": value for part in PARTS for name, value in (config.get(part) or {}).items()
+    }  # fmt: skip
+    section = config.get("identity")
+    incidental = _always_incidental() if section is None else section["incidental"]
+    return {name: value for name, value in flat.items() if name not in incidental}
+
+
+def _always_incidental() -> set[str]:
+    """For runs that do not say it: the options of every run and dataset that do not decide."""
+    return {"data.download", *(f"run.{name}" for name, told in option_metadata(RunArgs).items() if not told["decides"])}
+
+
+def read(config: dict[str, Any]) -> dict[str, str | None] | None:
+    """Name -> SHA-256 of what a run read; None for a run that does not say it."""
+    section = config.get("identity")
+    return None if section is None else section["read"]
+
+
+# Products of stages
+
+
+def naming(plan: Plan) -> dict[str, Any]:
+    """The options that the name of a stage's product stands for, by part."""
+    settings = plan.settings()
+    for part, cls in _classes(plan):
+        if part not in settings:
+            continue
+        for name, told in option_metadata(cls).items():
+            # Seeds have one value in all stages.
+            beside = part == "run" and (not told["decides"] or name in SEEDS)
+            if beside or (told["later"] and settings[part][name] == told["default"]):
+                del settings[part][name]
+    return settings
+
+
+def data_of(folder: Path) -> str | None:
+    """SHA-256 of the training data that a stage's product in this folder was made from; None where nobody knows."""
+    try:
+        return (read(parse_yaml(read_text(folder / "config.yaml"))) or {}).get("data.train")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return None
+
+
+# Which runs are the same
+
+
+def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
+    """What the run with the config `there` has other than the one that is to begin with `here`, an entry each.
+
+    What only one of them says is passed over, but for options: one that `there` does not know counts as its default.
+    """
+    old, new, origin = deciding(there), deciding(here), here.get("origin") or {}
+    incidental = here["identity"]["incidental"]
+    found = [f"{name} is {old[name]!r:.80} there, {new[name]!r:.80} here" for name in new if _differs(name, old, new)]
+    found += [
+        f"{name} is {value!r:.80} here and unknown there"
+        for name, value in new.items()
+        if name not in old and name.partition(".")[2] in origin
+    ]
+    found += [f"{name} is {old[name]!r:.80} there and unknown here" for name in old if name not in {*new, *incidental}]
+    contents = (
+        (read(there) or {}, read(here) or {}),
+        ({k: there.get(k) for k in STATED}, {k: here.get(k) for k in STATED}),
+    )
+    for before, now in contents:
+        both = [name for name in now if before.get(name) is not None and now[name] is not None]
+        found += [
+            f"{name} has the content {before[name]:.{SHORT}} there, {now[name]:.{SHORT}} here"
+            for name in both
+            if before[name] != now[name]
+        ]
+    return found
+
+
+def _differs(name: str, old: dict[str, Any], new: dict[str, Any]) -> bool:
+    return name in old and old[name] != new[name]
+
+
+def config_of(folder: Path) -> dict[str, Any]:
+    """`config.yaml` of a run. Raises UsageError if it is none."""
+    try:
+        config = parse_yaml(read_text(folder / "config.yaml"))
+        deciding(config), read(config)
+        return config
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        raise UsageError(f"--resume {folder}: no run, or one whose config.yaml is damaged") from None
+
+
+def candidates(results: str, here: dict[str, Any]) -> list[tuple[Path, dict[str, Any]]]:
+    """Runs below `results` that have the options and seeds of `here`, whatever they read; newest first."""
+    parent, found = Path(results) / here["run"]["dataset"] / here["run"]["model"], []
+    here = here | {"identity": here["identity"] | {"read": {}}} | dict.fromkeys(STATED)
+    for file in sorted(parent.glob("*/config.yaml"), reverse=True):
+        try:
+            config = config_of(file.parent)
+        except UsageError:  # somebody else's, or cut off
+            continue
+        if not differences(config, here):
+            found.append((file.parent, config))
+    return found
+
+
+def same_run(runs: list[tuple[Path, dict[str, Any]]], here: dict[str, Any]) -> Path | None:
+    """The first of these folders with their configs whose run also read what `here` reads."""
+    return next((f for f, config in runs if read(config) is not None and not differences(config, here)), None)
+
+
+def why_another(there: dict[str, Any], here: dict[str, Any]) -> str:
+    """Why a run with the config `there` cannot be taken for the one of `here`."""
+    return "; ".join(differences(there, here)) or "a version that did not record what a run reads has begun it"
+
+
+def refuse_another(folder: Path, here: dict[str, Any]) -> None:
+    """Raises UsageError if the run in `folder`, named by somebody, is not the one of `here`; says what is unknown."""
+    config = config_of(folder)
+    if different := differences(config, here):
+        raise UsageError(f"--resume {folder}: that run is another one: {'; '.join(different)}")
+    if read(config) is None:
+        print(f"note: {folder} does not say which data and weights it read; nobody can compare them", file=sys.stderr)
+
+
+# The code
+
+
+def code() -> dict[str, Any]:
+    """What computes: versions of Python and packages, commit of the code, and the SHA-256 of its files."""
+    return {"versions": versions(), "git_commit": git_commit(), "code_sha256": code_sha256()}
+
+
+def code_changes(config: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What changed in the code since a run with this config was last begun or gone on with, an entry each."""
+    before = config.get("resumed") or config
+    found = []
+    name = "git_commit" if before.get("code_sha256") is None else "code_sha256"  # older versions knew the commit only
+    if before.get(name) != now[name]:
+        found.append(f"the code (commit {before.get('git_commit')}, now {now['git_commit']})")
+    old = before.get("versions") or {}
+    found += [
+        f"{name} {old[name]}, now {new}" for name, new in now["versions"].items() if old.get(name) not in (None, new)
+    ]
+    return found
+
+
+def versions() -> dict[str, str]:
+    """Python and the packages that numbers depend on."""
+    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES}
+
+
+def git_commit() -> str | None:
+    """Commit of the code, with '+' if files differ from it or are new; None outside a git checkout of the code."""
+    top, head = _git("rev-parse", "--show-toplevel"), _git("rev-parse", "HEAD")
+    if not top or not head or Path(top).resolve() != ROOT:  # a copy of the code inside another repository
+        return None
+    changed = _git("status", "--porcelain", "--untracked-files=all", "--", *_CODE)
+    return head + ("+" if changed else "")
+
+
+_CODE = ("main.py", "backbone", "command", "datasets", "models", "utils", "requirements.txt")
+
+
+def _git(*words: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, timeout=10)
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def code_sha256() -> str:
+    """Digest of all Python files that a run may import from here and from plugin folders: names and content."""
+    digest = hashlib.sha256()
+    for root in (ROOT, *plugin_folders()):
+        files = [root / "main.py"] if root == ROOT else []
+        for folder in ("backbone", "datasets", "models", "utils"):
+            files += sorted((root / folder).rglob("*.py"))
+        for file in files:
+            digest.update(f"{file.relative_to(root).as_posix()} {sha256(file)}\n".encode())
+    return digest.hexdigest()
