@@ -293,6 +293,7 @@ def train(job: Job) -> Path:
     from utils.contracts import StreamInfo
     from utils.evaluation import Evaluator
     from utils.images import Transform, hold_out, image_set
+    from utils.listing import read_class_order
     from utils.progress import Progress
     from utils.signals import StopRequest
     from utils.streams import TaskList, make_stream
@@ -306,6 +307,8 @@ def train(job: Job) -> Path:
     weights = None
     if options.backbone_path != backbone.RANDOM:
         weights = backbone.weights_file(options.backbone, options.backbone_path, options.checkpoint_dir)
+    class_order = read_class_order(options.class_order, dataset.num_classes, job.found.class_names)
+    print(*job.found.lines(options.dataset, dataset.num_classes), sep="\n", file=sys.stderr)
     torch.manual_seed(options.init_seed)
     network = backbone.build(options.backbone, places.size).requires_grad_(False)
     if weights is not None:
@@ -314,7 +317,7 @@ def train(job: Job) -> Path:
     train_part = dataset.load(places, train=True)
     rows, held = hold_out(train_part[1], options.validation) if options.validation > 0 else (None, None)
     images = image_set(dataset, options, train_part, device, rows)
-    stream = make_stream(options, plan.method.stream_options(args), images.labels, dataset.num_classes)
+    stream = make_stream(options, plan.method.stream_options(args), images.labels, dataset.num_classes, class_order)
     transform = Transform(dataset, device, options.train_seed, places.size)
     evaluator = None
     if plan.method.evaluated:
@@ -354,6 +357,7 @@ def train(job: Job) -> Path:
     progress = Progress(folder, title, stream.num_images() * stream.num_epochs, log, options.save_every, request)
     periods = options.online_iter, options.eval_period
     trainer = Trainer(model, stream, images, transform, evaluator, *periods, progress, options.on_nan == "skip")
+    trainer.history.names = survey.class_names
     try:
         if state is not None:
             go_on(trainer, state, folder.path)

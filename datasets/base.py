@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import os
 import sys
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -15,9 +20,20 @@ from utils.args import option
 from utils.augment import crop_and_flip
 from utils.autoaugment import autoaugment
 from utils.contracts import Places
-from utils.decode import Fit, class_folders, class_names, decoded, read_list
+from utils.decode import MAX_PIXELS, Fit, bad_message, content_sha256, decoded
 from utils.download import Download, obtain
 from utils.errors import UsageError, reason
+from utils.listing import (
+    TESTING,
+    TRAINING,
+    Listed,
+    class_folders,
+    class_names,
+    labels_of,
+    not_looked_at,
+    part_folder,
+    read_list,
+)
 
 
 @dataclass(kw_only=True)
@@ -27,9 +43,28 @@ class DatasetArgs:
 
 @dataclass(frozen=True)
 class Survey:
+    """What was found before anything is read. counts: images of the training and the test part (0 where it was not
+    asked for), None if nobody knows. class_names: by label, None where only the labels are known. notes: lines worth
+    saying."""
+
     counts: tuple[int, int] | None
-    class_names: list[str] | None
-    notes: list[str]
+    class_names: list[str] | None = None
+    notes: list[str] = field(default_factory=list)
+
+    def lines(self, name: str, num_classes: int) -> list[str]:
+        """What to say of the dataset at the start of a run."""
+        text = f"{name}: {num_classes:,} classes"
+        if self.counts is not None:
+            text += f", {self.counts[0]:,} training and {self.counts[1]:,} test images"
+        if self.class_names:
+            first = ", ".join(one_line(name) for name in self.class_names[:5])
+            text += f"; classes {first}" + (", ..." if len(self.class_names) > 5 else "")
+        return [text, *(f"{name}: {note}" for note in self.notes)]
+
+
+def one_line(name: str) -> str:
+    """A name of a file as text of one line."""
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in name)
 
 
 class Dataset:
@@ -63,16 +98,26 @@ class Dataset:
     def inspect(self, places: Places) -> None:
         """Makes class count and counts known, without reading an image. Default: they are, as the file says them."""
 
-    def survey(self, places: Places, test: bool = True):
+    def survey(self, places: Places, test: bool = True) -> Survey:
+        """Finds the data of both parts, with everything that `load` needs beside the images; test: of the test part,
+        too. Raises UsageError for what is missing. Default: what the file says."""
         self.inspect(places)
-        return Survey(self.counts, None, [])
+        return Survey(self.counts)
+
+    def is_there(self, places: Places, train: bool) -> bool:
+        """Whether `load` would neither fetch nor make the images of a part. Default: it does not."""
+        return True
 
     def digest(self, places: Places, train: bool) -> str | None:
-        import hashlib
-
+        """SHA-256 of a part: names, labels and content of its images in their order, never where they lie. None where
+        the data are not there; nothing is fetched, made or decoded. Default: of the arrays that `load` gives."""
+        if not self.is_there(places, train):
+            return None
         images, labels = self.load(places, train)
-        digest = hashlib.sha256(np.ascontiguousarray(labels))
-        digest.update(np.ascontiguousarray(images))
+        digest = hashlib.sha256(repr((images.dtype.str, images.shape)).encode())
+        for start in range(0, len(images), 4096):
+            digest.update(np.ascontiguousarray(images[start : start + 4096]).data)
+        digest.update(np.asarray(labels, dtype="<i8").tobytes())
         return digest.hexdigest()
 
     def load(self, places: Places, train: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -103,8 +148,11 @@ class PublicArgs(DatasetArgs):
         "image",
         "random draws of the training transform: one per image, or one for a whole batch as released trainers do",
     )
-    train_list: str | None = option(None, "file with the training images, a path below the data per line", reads=())
+    train_list: str | None = option(
+        None, "file with the training images, a path below the data per line, with or without a label after it", reads=()
+    )
     test_list: str | None = option(None, "file with the test images; both lists must be given", reads=())
+    max_pixels: int = option(MAX_PIXELS, "pixels of an image that is still read", "Pillow's limit", low=1, later=True)
 
 
 class PublicDataset(Dataset):
@@ -120,6 +168,8 @@ class PublicDataset(Dataset):
         kept at this size and enlarged batch by batch.
     fit: how images of any shape become squares, see `utils.decode`.
     policy: AutoAugment policy of the published training transform, or None.
+    names: of the classes by label, where no folder says them.
+    known_bad: images that are damaged in the published archive, as class/file; they are no part of it.
     """
 
     Args = PublicArgs
@@ -131,9 +181,21 @@ class PublicDataset(Dataset):
     stored_size: ClassVar[int | None] = None
     fit: ClassVar[Fit] = "squash"
     policy: ClassVar[str | None] = None
+    names: ClassVar[Sequence[str] | None] = None
+    known_bad: ClassVar[tuple[str, ...]] = ()
     mean = (0.485, 0.456, 0.406)
     std = (0.229, 0.224, 0.225)
     settings = {"backbone": "sup21k"}
+
+    def __init__(self, args: DatasetArgs | None = None):
+        super().__init__(args)
+        # One listing of each folder for both parts, so that an image that arrives meanwhile is in one of them at most.
+        self._listings: dict[Path, Listed] = {}
+        self._parts: dict[tuple[Path, bool], tuple[list[Path], list[int]]] = {}
+        self._arrays: dict[tuple[Path, bool], tuple[np.ndarray, np.ndarray]] = {}
+        self.places: Places | None = None  # of the listing
+        self._class_names: list[str] | None = None
+        self._notes: list[str] = []
 
     @property
     def name(self) -> str:
@@ -144,42 +206,111 @@ class PublicDataset(Dataset):
         raise NotImplementedError
 
     def read(self, folder: Path, places: Places, train: bool) -> tuple[np.ndarray, np.ndarray]:
-        """Images and labels of a part, as `load` gives them."""
-        return self.decode(folder, *self._parts(folder, train), places, train)
+        """Images and labels of a part, as `load` gives them. Given by datasets that are no files of one image each."""
+        return self.decode(folder, *self.part(folder, places, train), places, train)
 
     def decode(
         self, folder: Path, paths: list[Path], labels: list[int], places: Places, train: bool
     ) -> tuple[np.ndarray, np.ndarray]:
         """Images of files below `folder` with their labels, read from the cache or decoded into it."""
         size = min(places.size, self.stored_size or places.size)
-        title = f"{self.name} {'train' if train else 'test'}"
-        images, kept = decoded(folder, paths, size, self.fit, places.cache, title, self.args.skip_bad)
+        given = self.title(train), self.args.skip_bad, self.args.max_pixels
+        images, kept = decoded(folder, paths, size, self.fit, places.cache, *given)
         return images, np.asarray(labels, dtype=np.int64)[kept]
 
+    def title(self, train: bool) -> str:
+        return f"{self.name} {'train' if train else 'test'}"
+
+    def survey(self, places: Places, test: bool = True) -> Survey:
+        folder = self._found(places)
+        counts = []
+        for train in (True, False) if test else (True,):
+            if self._is_listed():
+                counts.append(len(self.part(folder, places, train)[0]))
+            else:
+                counts.append(len(self._loaded(folder, places, train)[1]))
+            if not counts[-1]:
+                raise UsageError(f"{self.title(train)}: no image in {folder}")
+        others = sum((Counter(listed.others) for listed in self._listings.values()), Counter())
+        notes = [note for listed in self._listings.values() for note in listed.notes]
+        names = self._class_names or self.names
+        return Survey(
+            (counts[0], counts[1] if test else 0),
+            None if names is None else list(names),
+            [*dict.fromkeys([*self._notes, *notes]), *not_looked_at(others)],
+        )
+
+    def digest(self, places: Places, train: bool) -> str | None:
+        try:
+            folder = self.find(places.data)
+            if folder is None:
+                return None
+            if not self._is_listed():
+                return super().digest(places, train)
+            paths, labels = self.part(folder, places, train)
+        except UsageError:
+            return None
+        content = content_sha256(folder, paths, places.cache, self.title(train))
+        return hashlib.sha256(content.encode() + np.asarray(labels, dtype="<i8").tobytes()).hexdigest()
+
     def load(self, places: Places, train: bool) -> tuple[np.ndarray, np.ndarray]:
+        return self._loaded(self._found(places), places, train)
+
+    def _found(self, places: Places) -> Path:
+        """The folder that holds the data, fetched if that is wanted."""
         folder = self.find(places.data)
         if folder is None and self.args.download and self.downloads:
             obtain(self.downloads, places.data / self.download_to, lambda: self.find(places.data) is not None)
             folder = self.find(places.data)
         if folder is None:
             raise UsageError(self._missing(places.data))
-        lists = (self.args.train_list, self.args.test_list)
-        if lists != (None, None) and type(self).files is PublicDataset.files:
+        if self._lists() != (None, None) and not self._is_listed():
             raise UsageError(f"--train_list and --test_list: {self.name} takes none")
-        try:
+        return folder
+
+    def _is_listed(self) -> bool:
+        """Whether its images are files of their own."""
+        return type(self).files is not PublicDataset.files
+
+    def _loaded(self, folder: Path, places: Places, train: bool) -> tuple[np.ndarray, np.ndarray]:
+        """As `load`. What is no list of images is kept, as the survey has to read it."""
+        if (folder, train) in self._arrays:
+            return self._arrays[folder, train]
+        with self._readable(folder):
             images, labels = self.read(folder, places, train)
+        labels = np.asarray(labels, dtype=np.int64)
+        if not self._is_listed():
+            self.check_part(folder, labels.tolist(), train)
+            self._arrays[folder, train] = images, labels
+        return images, labels
+
+    def part(self, folder: Path, places: Places, train: bool) -> tuple[list[Path], list[int]]:
+        """Files and labels of a part, by the dataset's own split or by the lists that were given; listed once."""
+        if (folder, train) not in self._parts:
+            self.places = places
+            with self._readable(folder):
+                paths, labels = self._listed(folder, train)
+            self.check_part(folder, labels, train)
+            self._parts[folder, train] = paths, labels
+        return self._parts[folder, train]
+
+    @contextlib.contextmanager
+    def _readable(self, folder: Path) -> Iterator[None]:
+        try:
+            yield
         except (UsageError, OSError, MemoryError):
             raise
         except Exception as error:  # files that somebody else wrote make their readers raise anything
             raise UsageError(f"{folder}: cannot be read as {self.name} ({reason(error)}); fetch it again") from error
-        if lists == (None, None):
+
+    def check_part(self, folder: Path, labels: list[int], train: bool) -> None:
+        """Compares a part that was just listed or read with what is published."""
+        if self._lists() == (None, None):
             self.check_count(folder, len(labels), train)
-        labels = np.asarray(labels, dtype=np.int64)
-        if len(labels) and not 0 <= labels.min() <= labels.max() < self.num_classes:
+        if labels and not 0 <= min(labels) <= max(labels) < self.num_classes:
             raise UsageError(
-                f"{folder}: holds labels {labels.min()} ... {labels.max()}, {self.name} has {self.num_classes} classes"
+                f"{folder}: holds labels {min(labels)} ... {max(labels)}, {self.name} has {self.num_classes} classes"
             )
-        return images, labels
 
     def find(self, data: Path) -> Path | None:
         """The folder that holds the data."""
@@ -188,26 +319,51 @@ class PublicDataset(Dataset):
                 return folder
         return None
 
-    def class_names(self, folder: Path) -> list[str]:
-        """Names of the class folders, sorted.
+    def part_folder(self, folder: Path, train: bool) -> Path | None:
+        """The folder of a part by its usual names, in any case; None if there is none."""
+        found, others = part_folder(folder, TRAINING if train else TESTING)
+        self._notes += [f"{folder / name} is not looked at, {found.name} is taken" for name in others]
+        return found
 
-        Warns of a number of classes below the published one, and raises UsageError for one above it.
+    def class_folders(
+        self,
+        folder: Path,
+        names_in: Path | None = None,
+        known: Sequence[str] | None = None,
+        nested: bool = False,
+        without: tuple[Path, ...] = (),
+    ) -> tuple[list[Path], list[int]]:
+        """Images below `folder/<class>/` and their labels, by the order of the class names; listed once.
+
+        names_in: the folder that has the classes, where another part of the dataset may lack some. known: their names by
+        label. nested: as in `utils.listing.class_folders`. without: folders that hold no data. Warns of a number of
+        classes below the published one, and raises UsageError for one above it.
         """
-        names = class_names(folder)
-        if len(names) > self.num_classes:
-            raise UsageError(f"{folder}: holds {len(names)} folders, {self.name} has {self.num_classes} classes")
-        self.compare_count(len(names), self.num_classes, f"class folders in {folder}")
-        return names
+        own = (*self.places.own, *without)
+        if folder not in self._listings:
+            names = class_names(folder, own)
+            if len(names) > self.num_classes:
+                raise UsageError(f"{folder}: holds {len(names)} folders, {self.name} has {self.num_classes} classes")
+            self.compare_count(len(names), self.num_classes, f"class folders in {folder}")
+            if known is None:
+                known = names if names_in in (None, folder) else class_names(names_in, own)
+            self._listings[folder] = self.list_classes(folder, known, nested, own)
+            self._class_names = self._class_names or self._listings[folder].names
+        listed = self._listings[folder]
+        rows = [k for k, path in enumerate(listed.paths) if "/".join(path.parts[-2:]) not in self.known_bad]
+        return [listed.paths[k] for k in rows], [listed.labels[k] for k in rows]
 
-    def class_folders(self, folder: Path, names_in: Path | None = None) -> tuple[list[Path], list[int]]:
-        """Images below `folder/<class>/` and their labels, by the order of the class names.
+    def list_classes(self, folder: Path, known: Sequence[str], nested: bool, own: Sequence[Path]) -> Listed:
+        return class_folders(folder, self.args.skip_bad, known, nested, own)
 
-        names_in: the folder that has the classes, where another part of the dataset may lack some. Counts as
-        `class_names` does.
-        """
-        own = self.class_names(folder)
-        known = own if names_in in (None, folder) else class_names(names_in)
-        return class_folders(folder, self.args.skip_bad, known)
+    def named(self, folder: Path, names: Sequence[str], train: bool) -> list[Path]:
+        """Files that annotations or a list name, below `folder`. Raises UsageError if some are missing, before others
+        are decoded, unless bad ones are left out."""
+        paths = [folder / name for name in names]
+        missing = [(k, str(names[k]), "No such file") for k, path in enumerate(paths) if not os.path.lexists(path)]
+        if missing and not self.args.skip_bad:
+            raise UsageError(bad_message(self.title(train), missing, "leave them out with --skip_bad"))
+        return paths
 
     def check_count(self, folder: Path, found: int, train: bool) -> None:
         """Compares the images of a part with the published number."""
@@ -224,21 +380,24 @@ class PublicDataset(Dataset):
         images = crop_and_flip(images, 4, generator, self.args.augment_per)
         return autoaugment(images, self.policy, generator, self.args.augment_per) if self.policy else images
 
-    def _parts(self, folder: Path, train: bool) -> tuple[list[Path], list[int]]:
-        """Files and labels by the dataset's own split, or by the lists that were given."""
-        lists = (self.args.train_list, self.args.test_list)
+    def _lists(self) -> tuple[str | None, str | None]:
+        return self.args.train_list, self.args.test_list
+
+    def _listed(self, folder: Path, train: bool) -> tuple[list[Path], list[int]]:
+        lists = self._lists()
         if lists == (None, None):
             return self.files(folder, train)
         if None in lists:
             raise UsageError("--train_list and --test_list: give both or none")
-        names = [read_list(Path(file)) for file in lists]
-        classes = sorted({name.split("/")[0] for name in names[0] + names[1]})
-        self.check_classes(len(classes), f"{lists[0]} and {lists[1]}")
-        if both := sorted({*names[0]} & {*names[1]}):
+        entries = [read_list(Path(file)) for file in lists]
+        self.check_classes(len({entry.folder for entry in entries[0] + entries[1]}), f"{lists[0]} and {lists[1]}")
+        names = [{entry.name for entry in part} for part in entries]
+        if both := sorted(names[0] & names[1]):
             raise UsageError(f"{lists[0]} and {lists[1]}: both name {both[0]} ({len(both)} images in all)")
-        label_of = {name: label for label, name in enumerate(classes)}
-        own = names[0 if train else 1]
-        return [folder / name for name in own], [label_of[name.split("/")[0]] for name in own]
+        label_of = labels_of(entries[0] + entries[1])
+        self._class_names = sorted(label_of, key=label_of.get)
+        own = [entry for entry in entries[0 if train else 1] if entry.name not in self.known_bad]
+        return self.named(folder, [entry.name for entry in own], train), [label_of[entry.folder] for entry in own]
 
     def check_classes(self, found: int, where: str) -> None:
         """Compares the classes that lists name with the published number."""

@@ -32,18 +32,14 @@ class Glyphs(Dataset):
     counts = (50_000, 5_000)
 
     def load(self, places: Places, train: bool) -> tuple[np.ndarray, np.ndarray]:
-        faces, samples, seed = (
-            (TRAIN_FACES, TRAIN_SAMPLES, TRAIN_SEED) if train else (TEST_FACES, TEST_SAMPLES, TEST_SEED)
-        )
-        images = glyphs.cached(
-            places.cache / "glyphs",
-            "train" if train else "test",
-            (faces, samples, seed),
-            lambda: _synthesise(places.cache, faces, samples, seed),
-        )
-        labels = np.arange(self.num_classes, dtype=np.int64).repeat(samples)
+        part, settings = _drawing(train)
+        images = glyphs.cached(places.cache / "glyphs", part, settings, lambda: _synthesise(places.cache, *settings))
+        labels = np.arange(self.num_classes, dtype=np.int64).repeat(settings[1])
         # The three channels of a grey image are one stored channel seen three times.
         return np.broadcast_to(images, (len(images), 3, *images.shape[2:])), labels
+
+    def is_there(self, places: Places, train: bool) -> bool:
+        return glyphs.is_cached(places.cache / "glyphs", *_drawing(train))
 
     def augment(self, images: Tensor, generator: Generator) -> Tensor:
         images = random_affine(images, degrees=5, translate=2.5, scale=(0.95, 1.05), generator=generator)
@@ -52,6 +48,13 @@ class Glyphs(Dataset):
         brightness = uniform(shape, -0.05, 0.05, generator).to(images.device, non_blocking=True)
         images = ((images - 0.5) * contrast + 0.5 + brightness).clamp(0, 1)
         return glyphs.add_noise(images, generator)
+
+
+def _drawing(train: bool) -> tuple[str, tuple]:
+    """What the file of a part is called, and the settings it depends on: faces, images per class, seed."""
+    if train:
+        return "train", (TRAIN_FACES, TRAIN_SAMPLES, TRAIN_SEED)
+    return "test", (TEST_FACES, TEST_SAMPLES, TEST_SEED)
 
 
 def _synthesise(root: Path, faces: tuple[str, ...], samples: int, seed: int) -> np.ndarray:

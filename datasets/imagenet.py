@@ -1,23 +1,26 @@
 """ImageNet-1K (ILSVRC 2012), 1,000 classes, 1,281,167 / 50,000 images; pretraining data of MePo's and MISA's stages.
 
 Russakovsky et al., IJCV 2015, arXiv:1409.0575; 145 GB; terms of access on image-net.org, so it is not fetched.
-Layout: `train/<wnid>/` and, for a test accuracy only, `val/<wnid>/`. `--samples` images per class, drawn once with
+Layout: `train/<wnid>/` and, for a test accuracy only, `val/<wnid>/` (or `valid`, `validation`). `--samples` images per class, drawn once with
 `--subset_seed`, are decoded and used. Training transform of MePo's script: random resized crop, flip, brightness by
 up to 63/255, here on the centre square that is kept of each image.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from torch import Generator, Tensor
 
-from datasets.base import Places, PublicArgs, PublicDataset
+from datasets.base import PublicArgs, PublicDataset
 from utils.args import option
 from utils.augment import random_flip, random_resized_crop, uniform
-from utils.decode import class_folders, remembered_listing, sample_classes
+from utils.errors import UsageError
+from utils.listing import Listed, class_folders, part_folder, remembered_listing, sample_classes
+
+TESTING = ("val", "valid", "validation")  # not test, whose labels nobody has
 
 
 @dataclass(kw_only=True)
@@ -35,16 +38,23 @@ class Imagenet(PublicDataset):
     address = "https://image-net.org/challenges/LSVRC/2012/"
     fit = "crop"
 
-    def read(self, folder: Path, places: Places, train: bool) -> tuple[np.ndarray, np.ndarray]:
-        part = folder / ("train" if train else "val")
-        classes, skip_bad = self.class_names(folder / "train"), self.args.skip_bad
-        paths, labels = remembered_listing(
-            part, places.cache, lambda part: class_folders(part, skip_bad, classes), classes, skip_bad
-        )
+    def files(self, folder: Path, train: bool) -> tuple[list[Path], list[int]]:
+        part = folder / "train"
+        if not train:
+            part, _ = part_folder(folder, TESTING)
+            if part is None:
+                raise UsageError(f"{folder}: holds no val; the validation images are needed for a test accuracy")
+        paths, labels = self.class_folders(part, names_in=folder / "train")
         super().check_count(part, len(paths), train)
         if train and self.args.samples is not None:
             paths, labels = sample_classes(paths, labels, self.args.samples, self.args.subset_seed)
-        return self.decode(part, paths, labels, places, train)
+        return paths, labels
+
+    def list_classes(self, folder: Path, known: Sequence[str], nested: bool, own: Sequence[Path]) -> Listed:
+        def listing(part: Path) -> Listed:
+            return class_folders(part, self.args.skip_bad, known, nested, own)
+
+        return remembered_listing(folder, self.places.cache, listing, known, self.args.skip_bad)
 
     def check_count(self, folder: Path, found: int, train: bool) -> None:
         """Done before the images of each class are chosen."""

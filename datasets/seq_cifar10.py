@@ -34,6 +34,7 @@ class SeqCifar10(PublicDataset):
     download_to = "CIFAR"
     counts = (50_000, 10_000)
     policy = "cifar10"
+    names = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
     def read(self, folder: Path, places: Places, train: bool) -> tuple[np.ndarray, np.ndarray]:
         names = [f"data_batch_{k}" for k in range(1, 6)] if train else ["test_batch"]

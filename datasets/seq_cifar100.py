@@ -13,6 +13,16 @@ from datasets.base import Places, PublicDataset
 from datasets.seq_cifar10 import read_batches
 from utils.download import Download
 
+NAMES = """
+    apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle
+    caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant
+    flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree
+    motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree plain plate
+    poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper snail snake spider
+    squirrel streetcar sunflower sweet_pepper table tank telephone television tiger tractor train trout tulip turtle
+    wardrobe whale willow_tree wolf woman worm
+""".split()  # noqa: SIM905
+
 
 class SeqCifar100(PublicDataset):
     num_classes = 100
@@ -32,6 +42,7 @@ class SeqCifar100(PublicDataset):
     download_to = "CIFAR"
     counts = (50_000, 10_000)
     policy = "cifar10"
+    names = NAMES
 
     def read(self, folder: Path, places: Places, train: bool) -> tuple[np.ndarray, np.ndarray]:
         return read_batches([folder / ("train" if train else "test")], "fine_labels", self.num_classes)

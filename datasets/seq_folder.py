@@ -1,20 +1,24 @@
 """Your own images: a folder per class, below `train` and `test`, or one tree that is split; any number of classes.
 
-`--data_dir` is the folder itself. With `train/<class>/` and `test/<class>/` these are the parts (`val` serves as test);
-with `<class>/` alone `--test_share` of each class's images, drawn with `--split_seed`, are for testing.
+`--data_dir` is the folder itself. With `train/<class>/` and `test/<class>/` these are the parts (train or training; test,
+testing, val, valid or validation; in any case; of several test parts the first of these); with `<class>/` alone
+`--test_share` of each class's images, drawn with `--split_seed`, are for testing. Hidden files and folders, what systems
+leave behind (`__MACOSX`, `Thumbs.db`, `System Volume Information` ...), folders that runs made, and links that lead back
+are no data.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from datasets.base import Places, PublicArgs, PublicDataset
+from datasets.base import Places, PublicArgs, PublicDataset, Survey
 from utils.args import option
-from utils.decode import class_folders, class_names, split_classes
 from utils.errors import UsageError
+from utils.listing import Listed, class_folders, class_names, own_parts, split_classes
 
 
 @dataclass(kw_only=True)
@@ -37,12 +41,20 @@ class SeqFolder(PublicDataset):
 
     def inspect(self, places: Places) -> None:
         folder = self.find(places.data)
-        self.counts = len(self._parts(folder, True)[0]), len(self._parts(folder, False)[0])
+        self.counts = tuple(len(self.part(folder, places, train)[0]) for train in (True, False))
 
-    def read(self, folder: Path, places: Places, train: bool) -> tuple[np.ndarray, np.ndarray]:
-        if places.cache.resolve() == folder.resolve() and not (folder / "train").is_dir():
-            raise UsageError(f"--cache_dir {places.cache}: holds the class folders; name another folder")
-        return super().read(folder, places, train)
+    def survey(self, places: Places, test: bool = True) -> Survey:
+        survey = super().survey(places, test)
+        self.counts = survey.counts
+        return survey
+
+    def load(self, places: Places, train: bool) -> tuple[np.ndarray, np.ndarray]:
+        images, labels = super().load(places, train)
+        lost = {*self.part(places.data, places, train)[1]} - {*labels.tolist()}
+        if train and lost:
+            name = self._class_names[min(lost)]
+            raise UsageError(f"{places.data}: no training image of class {name} can be read; remove the class")
+        return images, labels
 
     def check_count(self, folder: Path, found: int, train: bool) -> None:
         """No number is published."""
@@ -51,13 +63,30 @@ class SeqFolder(PublicDataset):
         self.num_classes = found
 
     def files(self, folder: Path, train: bool) -> tuple[list[Path], list[int]]:
-        if not (folder / "train").is_dir():
-            self.num_classes = len(class_names(folder))
-            paths, labels = class_folders(folder, self.args.skip_bad)
-            return split_classes(paths, labels, 1 - self.args.test_share, self.args.split_seed, train)
-        held = next((folder / name for name in ("test", "val") if (folder / name).is_dir()), None)
-        if held is None:
-            raise UsageError(f"{folder}: holds train, but neither test nor val")
-        known = class_names(folder / "train")
-        self.num_classes = len(known)
-        return class_folders(folder / "train" if train else held, self.args.skip_bad, known)
+        parts = own_parts(folder, self.places.own)
+        if parts is None:
+            listed = self._classes(folder)
+            return split_classes(listed.paths, listed.labels, 1 - self.args.test_share, self.args.split_seed, train)
+        training, testing, notes = parts
+        self._notes += notes
+        listed = self._classes(training)
+        if train:
+            return listed.paths, listed.labels
+        # Classes without a training image are none; nothing is to be tested on them.
+        empty = [name for name in class_names(training, self.places.own) if name not in listed.names]
+        held = self._listed_once(testing, [*listed.names, *empty])
+        rows = [row for row, label in enumerate(held.labels) if label < self.num_classes]
+        return [held.paths[row] for row in rows], [held.labels[row] for row in rows]
+
+    def _classes(self, folder: Path) -> Listed:
+        """The images that make the classes."""
+        listed = self._listed_once(folder)
+        self.num_classes, self._class_names = len(listed.names), listed.names
+        return listed
+
+    def _listed_once(self, folder: Path, known: Sequence[str] | None = None) -> Listed:
+        if self.places.cache.resolve() == folder.resolve():
+            raise UsageError(f"--cache_dir {self.places.cache}: holds the class folders; name another folder")
+        if folder not in self._listings:
+            self._listings[folder] = class_folders(folder, self.args.skip_bad, known, own=self.places.own)
+        return self._listings[folder]

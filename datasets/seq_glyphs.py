@@ -27,5 +27,8 @@ class SeqGlyphs(Dataset):
         first = glyphs.DOWNSTREAM.start
         return renditions.load(places.cache, "seq-glyphs", slice(first, first + self.num_classes), train)
 
+    def is_there(self, places: Places, train: bool) -> bool:
+        return renditions.is_drawn(places.cache, "seq-glyphs", train)
+
     def augment(self, images: Tensor, generator: Generator) -> Tensor:
         return random_shift(images, 2, generator)

@@ -25,5 +25,8 @@ class SeqGlyphsDev(Dataset):
         first = glyphs.PRETRAINING.start
         return renditions.load(places.cache, "seq-glyphs-dev", slice(first, first + self.num_classes), train)
 
+    def is_there(self, places: Places, train: bool) -> bool:
+        return renditions.is_drawn(places.cache, "seq-glyphs-dev", train)
+
     def augment(self, images: Tensor, generator: Generator) -> Tensor:
         return random_shift(images, 2, generator)

@@ -1,6 +1,7 @@
 """Tiny ImageNet, 200 classes, 100,000 / 10,000 images of 64x64 pixels.
 
-Stanford CS231n; 237 MB; a subset of ImageNet, for non-commercial research. The validation part is the test part.
+Stanford CS231n; 237 MB; a subset of ImageNet, for non-commercial research. The validation part is the test part,
+as it comes, or sorted into class folders, `val/<wnid>/` or `val/<wnid>/images/`.
 """
 
 from __future__ import annotations
@@ -8,10 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from datasets.base import PublicDataset
-from utils.decode import class_folders
 from utils.download import Download
 from utils.errors import UsageError
 from utils.files import read_text
+from utils.listing import class_names
 
 
 class SeqTinyimg(PublicDataset):
@@ -38,11 +39,14 @@ class SeqTinyimg(PublicDataset):
         wnids = _lines(folder / "wnids.txt")
         if len(set(wnids)) != self.num_classes or len(wnids) != self.num_classes:
             raise UsageError(f"{folder / 'wnids.txt'}: lists {len(set(wnids))} classes instead of {self.num_classes}")
-        annotations = folder / "val" / "val_annotations.txt"
-        if train or not annotations.is_file():  # some rearrange the test part into class folders
-            part = folder / ("train" if train else "val")
-            self.class_names(part)
-            return class_folders(part, self.args.skip_bad, wnids)
+        annotations, images = folder / "val" / "val_annotations.txt", folder / "val" / "images"
+        if train:
+            return self.class_folders(folder / "train", known=wnids, nested=True)
+        # Some rearrange the test part into class folders, and leave the list or the empty folder behind.
+        if not images.is_dir() or not any(images.iterdir()):
+            return self.class_folders(folder / "val", known=wnids, nested=True, without=(images,))
+        if any(name in wnids for name in class_names(folder / "val")):
+            raise UsageError(f"{folder / 'val'}: holds class folders beside images; move one of them out of there")
         label_of = {wnid: label for label, wnid in enumerate(wnids)}
         class_of = {}
         for line in _lines(annotations):
@@ -51,7 +55,8 @@ class SeqTinyimg(PublicDataset):
             if class_of[name] not in label_of:
                 raise UsageError(f"{annotations}: {line!r} names no class of wnids.txt")
         names = sorted(class_of)
-        return [folder / "val" / "images" / name for name in names], [label_of[class_of[name]] for name in names]
+        self._class_names = wnids
+        return self.named(images, names, train), [label_of[class_of[name]] for name in names]
 
 
 def _lines(file: Path) -> list[str]:

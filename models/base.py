@@ -310,4 +310,5 @@ def open_dataset(plan: plans.Plan) -> tuple[Any, Places]:
     options = plan.run.args
     dataset = DATASETS.load(options.dataset)(plan.data.args)
     size = dataset.image_size or backbones.input_size(options.backbone)
-    return dataset, Places(Path(options.data_dir), Path(options.cache_dir), size)
+    own = tuple(Path(folder) for folder in (options.results, options.cache_dir, options.checkpoint_dir))
+    return dataset, Places(Path(options.data_dir), Path(options.cache_dir), size, own)

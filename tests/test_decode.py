@@ -26,9 +26,10 @@ from torchvision.transforms import functional as vision
 
 from utils import decode as decoding
 from utils.augment import crop_and_flip, random_flip, random_resized_crop
-from utils.decode import class_folders, decode, decoded, sample_classes, split_classes
+from utils.decode import decode, decoded
 from utils.errors import UsageError
 from utils.images import ImageSet, Transform
+from utils.listing import class_folders, sample_classes, split_classes
 
 ROOT = Path(__file__).resolve().parent.parent
 RAMP = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4

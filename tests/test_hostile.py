@@ -31,12 +31,13 @@ from datasets.base import Places
 from models.mepo import load_covariance
 from models.misa import load_prompts
 from utils import checkpoint
-from utils.decode import decoded, read_list, remembered_listing
+from utils.decode import decoded
 from utils.download import unpack
 from utils.errors import UsageError
 from utils.files import read_manifest, sha256
 from utils.glyphs import cached
 from utils.identity import candidates, config_of
+from utils.listing import read_list, remembered_listing
 from utils.pickles import read_arrays
 from utils.registry import DATASETS
 from utils.runs import read_class_accuracies, read_metrics, read_run

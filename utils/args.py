@@ -69,6 +69,11 @@ class RunArgs:
     scenario: Literal["si-blurry", "class-il", "domain-il", "shuffled", "episodes", "adaptation"] | None = option(
         None, "stream; default: the first the method allows"
     )
+    class_order: str = option(
+        "random",
+        "order of the classes in class-incremental streams: random, natural (by label), or a file with the name or the "
+        "label of a class per line",
+    )
     n_tasks: int = option(5, "tasks (sessions) of the stream", SCRIPTS, low=1, high=10_000)
     n: int = option(
         50,

@@ -53,9 +53,10 @@ class StreamInfo:
 
 @dataclass(frozen=True)
 class Places:
-    """Where a dataset finds its files (`--data_dir`), where it keeps what it makes of them (`--cache_dir`), and the
-    side in pixels of the network's input."""
+    """Where a dataset finds its files (`--data_dir`), where it keeps what it makes of them (`--cache_dir`), the side in
+    pixels of the network's input, and the folders that the run itself writes to, which hold no data."""
 
     data: Path
     cache: Path
     size: int
+    own: tuple[Path, ...] = ()

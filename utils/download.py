@@ -43,7 +43,7 @@ Show = Callable[[int, int | None], None]  # of bytes done and bytes in all
 class Download:
     """A public file. name: what it is saved as. digest: "md5:..." or "sha256:...". size: in bytes.
 
-    name_inside: the folder of an archive that is wanted; None: all of it.
+    name_inside: the folder of an archive that is wanted; None: all of it. damaged: members known to be, left out.
     """
 
     url: str
@@ -51,6 +51,7 @@ class Download:
     digest: str | None = None
     size: int | None = None
     name_inside: str | None = None
+    damaged: tuple[str, ...] = ()
 
 
 def obtain(downloads: Sequence[Download], folder: Path, ready: Callable[[], bool]) -> None:
@@ -71,7 +72,7 @@ def obtain(downloads: Sequence[Download], folder: Path, ready: Callable[[], bool
             if not ending:
                 _fetch(download, folder)
             elif not target.exists():
-                _unpack(_fetch(download, folder), target, download.name_inside)
+                _unpack(_fetch(download, folder), target, download.name_inside, download.damaged)
         if not ready():
             names = ", ".join(download.name.removesuffix(_ending(download.name)) for download in downloads)
             raise UsageError(f"{folder}: {names} there is not what was expected; delete it and run again")
@@ -263,7 +264,7 @@ def _ending(name: str) -> str:
     return next((ending for ending in ENDINGS if name.endswith(ending)), "")
 
 
-def _unpack(archive: Path, target: Path, name_inside: str | None) -> None:
+def _unpack(archive: Path, target: Path, name_inside: str | None, damaged: Sequence[str] = ()) -> None:
     """As `unpack`, for whoever holds the lock."""
     if target.exists():
         return
@@ -276,7 +277,7 @@ def _unpack(archive: Path, target: Path, name_inside: str | None) -> None:
         try:
             work.mkdir()
             with _progress(f"unpacking {archive.name}") as show, _damage(archive):
-                extract(archive, work, show)
+                extract(archive, work, show, damaged)
             whole = work / (name_inside or "")
             if not whole.exists():
                 raise UsageError(f"{archive}: holds no {name_inside}; delete it and run again")
@@ -285,9 +286,9 @@ def _unpack(archive: Path, target: Path, name_inside: str | None) -> None:
             shutil.rmtree(work, ignore_errors=True)
 
 
-def _extract_zip(archive: Path, folder: Path, show: Show) -> None:
+def _extract_zip(archive: Path, folder: Path, show: Show, damaged: Sequence[str]) -> None:
     with zipfile.ZipFile(archive) as file:
-        members = file.infolist()
+        members = [member for member in file.infolist() if member.filename not in damaged]
         names: set[str] = set()
         for member in members:
             kind = stat.S_IFMT(member.external_attr >> 16)  # 0 where it was made without Unix
@@ -303,7 +304,7 @@ def _extract_zip(archive: Path, folder: Path, show: Show) -> None:
             show(done, total)
 
 
-def _extract_tar(archive: Path, folder: Path, show: Show) -> None:
+def _extract_tar(archive: Path, folder: Path, show: Show, damaged: Sequence[str]) -> None:
     if not hasattr(tarfile, "data_filter"):
         raise UsageError(f"{archive}: this Python cannot unpack it safely; use 3.10.12, 3.11.4 or any newer one")
     _check_space(folder, archive.stat().st_size, archive.name)  # the least it can be; only reading all tells the rest
@@ -318,7 +319,8 @@ def _extract_tar(archive: Path, folder: Path, show: Show) -> None:
             if done > content.most:  # once it is unpacked
                 raise _bomb(archive)
             _check_space(folder, member.size + BLOCK, archive.name)
-            file.extract(member, folder, filter="data")
+            if member.name not in damaged:
+                file.extract(member, folder, filter="data")
             show(done, None)
         # tarfile takes a damaged header for the end. The true end is a block of zeros.
         content.seek(file.offset)

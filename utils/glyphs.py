@@ -8,9 +8,7 @@ shuffled once: `PRETRAINING` and `DOWNSTREAM` cut two disjoint sets of classes o
 from __future__ import annotations
 
 import hashlib
-import os
 import unicodedata
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,8 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from utils import kept
 from utils.augment import affine_matrices, uniform
-from utils.errors import UsageError, reason
+from utils.errors import UsageError
 
 SANS = ("DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-Oblique", "DejaVuSans-BoldOblique")
 MONO = ("DejaVuSansMono", "DejaVuSansMono-Bold", "DejaVuSansMono-Oblique", "DejaVuSansMono-BoldOblique")
@@ -42,29 +41,35 @@ VERSION = 1  # raise it when the code below draws differently, so that cached fi
 
 
 def cached(folder: Path, name: str, settings: tuple, make: Callable[[], np.ndarray]) -> np.ndarray:
-    """The array that `make` returns, memory-mapped from `folder`; made and written on the first call.
+    """The array that `make` returns, memory-mapped from `folder`; made and written on the first call, and again where
+    its bytes are no longer those that were written.
 
     settings: everything the array depends on beside this file's constants; it is hashed into the file name.
     """
+    path = _cache_file(folder, name, settings)
+    array, fault = kept.open_array(path)
+    if array is None:
+        if fault:
+            kept.warn_of(path, fault)
+        made = make()
+        # Two runs that start together both draw, the same; one that dies leaves nothing under the final name.
+        with kept.sealed(path, {}) as temporary, open(temporary, "wb") as file:
+            np.save(file, made, allow_pickle=False)
+        array, fault = kept.open_array(path)
+    if array is None:
+        raise UsageError(f"{path}: cannot be used, {fault or 'it is gone'}; name another --cache_dir")
+    return array
+
+
+def is_cached(folder: Path, name: str, settings: tuple) -> bool:
+    """Whether `cached` would find the array, without making it."""
+    return kept.open_array(_cache_file(folder, name, settings))[0] is not None
+
+
+def _cache_file(folder: Path, name: str, settings: tuple) -> Path:
     constants = (VERSION, MASK_SIZE, IMAGE_SIZE, FILL, MAX_SIMILARITY, MAX_DIGIT_SIMILARITY, SHUFFLE_SEED)
     key = hashlib.sha256(repr((constants, settings)).encode()).hexdigest()[:12]
-    path = folder / f"{name}-{key}.npy"
-    if not path.exists():
-        array = make()
-        folder.mkdir(parents=True, exist_ok=True)
-        # Renaming is atomic: a run that dies or two that start together never leave half a file under the final name.
-        temporary = folder / f"{path.stem}.{uuid.uuid4().hex}.tmp.npy"
-        try:
-            np.save(temporary, array, allow_pickle=False)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    try:
-        return np.lib.format.open_memmap(path, mode="r")
-    except Exception as error:  # a damaged header raises almost anything
-        raise UsageError(
-            f"{path}: this cache cannot be read ({reason(error)}); delete it, it will be made again"
-        ) from None
+    return folder / f"{name}-{key}.npy"
 
 
 # Which characters, and their masks.

@@ -12,9 +12,13 @@ METRIC_COLUMNS = ["kind", "samples_seen", "nominal", "task", "accuracy", "loss",
 
 
 class History:
-    """Rows of `metrics.csv` and `per_class.csv`, and the summary made from them."""
+    """Rows of `metrics.csv` and `per_class.csv`, and the summary made from them.
+
+    names: of the classes by label, if anybody knows them.
+    """
 
     def __init__(self):
+        self.names: list[str] | None = None
         self.rows: list[dict] = []
         self.class_rows: list[dict] = []  # one per evaluation at a task end: samples_seen, task, labels, accuracies
 
@@ -49,14 +53,18 @@ class History:
         return frame.astype({"nominal": "Int64", "task": "Int64"})
 
     def per_class(self) -> pd.DataFrame:
-        """`per_class.csv`: one row per task end and class met."""
-        columns = ["samples_seen", "task", "label", "slot", "accuracy"]
+        """`per_class.csv`: one row per task end and class met. A class without a name is called by its label."""
+        columns = ["samples_seen", "task", "label", "name", "slot", "accuracy"]
         rows = [
-            (row["samples_seen"], row["task"], label, slot, row["accuracy"][slot])
+            (row["samples_seen"], row["task"], label, self._name(label), slot, row["accuracy"][slot])
             for row in self.class_rows
             for slot, label in enumerate(row["labels"])
         ]
         return pd.DataFrame(rows, columns=columns)
+
+    def _name(self, label: int) -> str:
+        # A folder may be called by bytes that are no text.
+        return str(label) if self.names is None else self.names[label].encode("utf-8", "backslashreplace").decode()
 
     def state_dict(self) -> dict:
         return {"rows": list(self.rows), "class_rows": list(self.class_rows)}

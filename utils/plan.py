@@ -160,6 +160,8 @@ def _check(method: type, run: RunArgs) -> None:
         run.scenario = method.scenarios[0]
     if run.scenario not in method.scenarios:
         raise UsageError(f"--scenario {run.scenario}: {run.model} runs on {' or '.join(method.scenarios)}")
+    if run.class_order != "random" and run.scenario != "class-il":
+        raise UsageError(f"--class_order {run.class_order}: only --scenario class-il takes an order of classes")
     domains = DATASETS.load(run.dataset).max_domains if run.dataset else 0
     if run.dataset and (run.scenario == "domain-il") != (domains > 0):
         kind = "comes in domains, --scenario domain-il" if domains else "has no domains"

@@ -31,14 +31,27 @@ CLASSES_PER_CHUNK = 20  # synthesised together, which bounds the memory
 
 def load(root: Path, name: str, chosen: slice, train: bool) -> tuple[np.ndarray, np.ndarray]:
     """Images uint8 [N, 3, 32, 32] and labels of the chosen `glyphs.characters`, kept in the folder `name` of `root`."""
-    faces, samples, seed = (TRAIN_FACES, TRAIN_SAMPLES, TRAIN_SEED) if train else (TEST_FACES, TEST_SAMPLES, TEST_SEED)
+    part, settings = _drawing(train)
+    faces, samples, seed, *_ = settings
     images = glyphs.cached(
         root / name,
-        "train" if train else "test",
-        (faces, samples, seed, SHARE, STRENGTH),
+        part,
+        settings,
         lambda: synthesise(root, glyphs.characters(root)[chosen], faces, samples, seed),
     )
     return images, np.arange(len(images) // samples, dtype=np.int64).repeat(samples)
+
+
+def is_drawn(root: Path, name: str, train: bool) -> bool:
+    """Whether `load` would find the images."""
+    return glyphs.is_cached(root / name, *_drawing(train))
+
+
+def _drawing(train: bool) -> tuple[str, tuple]:
+    """What the file of a part is called, and the settings it depends on."""
+    if train:
+        return "train", (TRAIN_FACES, TRAIN_SAMPLES, TRAIN_SEED, SHARE, STRENGTH)
+    return "test", (TEST_FACES, TEST_SAMPLES, TEST_SEED, SHARE, STRENGTH)
 
 
 def synthesise(root: Path, characters: str, faces: tuple[str, ...], samples: int, seed: int) -> np.ndarray:

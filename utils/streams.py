@@ -21,8 +21,10 @@ from torch import Generator, Tensor
 from utils.errors import UsageError
 
 
-def make_stream(options, own: dict, targets: Tensor, num_classes: int) -> Stream:
-    """The stream of a run. options: `RunArgs` with scenario and stream seed set. own: the method's stream options."""
+def make_stream(options, own: dict, targets: Tensor, num_classes: int, class_order: list[int] | None = None) -> Stream:
+    """The stream of a run. options: `RunArgs` with scenario and stream seed set. own: the method's stream options.
+    class_order: in which a class-incremental stream brings the classes; None: at random.
+    """
     if not len(targets):
         raise UsageError(f"--dataset {options.dataset}: its training part holds no image")
     seed, batch_size, num_epochs = options.stream_seed, options.batch_size, options.n_epochs
@@ -30,7 +32,7 @@ def make_stream(options, own: dict, targets: Tensor, num_classes: int) -> Stream
         rule = (options.n_tasks, options.n, options.m, options.varying)
         return SiBlurry(targets, num_classes, *rule, seed, batch_size, num_epochs)
     if options.scenario == "class-il":
-        return ClassIncremental(targets, num_classes, options.n_tasks, seed, batch_size, num_epochs)
+        return ClassIncremental(targets, num_classes, options.n_tasks, seed, batch_size, num_epochs, class_order)
     if options.scenario == "domain-il":
         return DomainIncremental(targets, num_classes, options.n_tasks, seed, batch_size, num_epochs)
     if options.scenario == "shuffled":
@@ -254,15 +256,27 @@ class Reshuffled(TaskList):
 class ClassIncremental(Reshuffled):
     """Classic class-incremental split: classes in random order, in tasks as equal as possible, reshuffled per pass.
 
-    num_tasks = 1 is joint training.
+    num_tasks = 1 is joint training. class_order: all labels, in the order to take instead.
     """
 
-    def __init__(self, targets: Tensor, num_classes: int, num_tasks: int, seed: int, batch_size: int, num_epochs: int):
+    def __init__(
+        self,
+        targets: Tensor,
+        num_classes: int,
+        num_tasks: int,
+        seed: int,
+        batch_size: int,
+        num_epochs: int,
+        class_order: list[int] | None = None,
+    ):
         if not 1 <= num_tasks <= num_classes:
             raise UsageError(
                 f"--n_tasks {num_tasks}: a class-incremental split of {num_classes} classes has 1 ... {num_classes}"
             )
-        order = torch.randperm(num_classes, generator=Generator().manual_seed(seed))
+        if class_order is None:
+            order = torch.randperm(num_classes, generator=Generator().manual_seed(seed))
+        else:
+            order = torch.tensor(class_order)
         parts = [part.tolist() for part in torch.tensor_split(order, num_tasks)]
         tasks = [torch.where(torch.isin(targets, torch.tensor(part)))[0] for part in parts]
         super().__init__(tasks, parts, num_classes, seed, batch_size, num_epochs)
