@@ -335,8 +335,8 @@ class PublicDataset(Dataset):
     ) -> tuple[list[Path], list[int]]:
         """Images below `folder/<class>/` and their labels, by the order of the class names; listed once.
 
-        names_in: the folder that has the classes, where another part of the dataset may lack some. known: their names by
-        label. nested: as in `utils.listing.class_folders`. without: folders that hold no data. Warns of a number of
+        names_in: the folder that has the classes, where another part of the dataset may lack some. known: their names
+        by label. nested: as in `utils.listing.class_folders`. without: folders that hold no data. Warns of a number of
         classes below the published one, and raises UsageError for one above it.
         """
         own = (*self.places.own, *without)

@@ -1,9 +1,9 @@
 """ImageNet-1K (ILSVRC 2012), 1,000 classes, 1,281,167 / 50,000 images; pretraining data of MePo's and MISA's stages.
 
 Russakovsky et al., IJCV 2015, arXiv:1409.0575; 145 GB; terms of access on image-net.org, so it is not fetched.
-Layout: `train/<wnid>/` and, for a test accuracy only, `val/<wnid>/` (or `valid`, `validation`). `--samples` images per class, drawn once with
-`--subset_seed`, are decoded and used. Training transform of MePo's script: random resized crop, flip, brightness by
-up to 63/255, here on the centre square that is kept of each image.
+Layout: `train/<wnid>/` and, for a test accuracy only, `val/<wnid>/` (or `valid`, `validation`). `--samples` images per
+class, drawn once with `--subset_seed`, are decoded and used. Training transform of MePo's script: random resized crop,
+flip, brightness by up to 63/255, here on the centre square that is kept of each image.
 """
 
 from __future__ import annotations

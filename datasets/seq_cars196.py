@@ -1,10 +1,11 @@
 """Stanford Cars, 196 models of cars, 16,185 images.
 
 Krause et al., 3dRR 2013; 1.9 GB; for non-commercial research. Its address is gone, so it is not fetched. Layouts: a
-folder per class (FlyGCL), with a random split of all images, 80/20, seed 42, as released; or, with the official split of
-8,144 / 8,041 images, `cars_train` and `cars_test` with their annotations (torchvision; Kaggle's, where the images lie in
-`cars_train/cars_train`), `car_ims` with `cars_annos.mat`, or `train` and `test` with a folder per class (Kaggle's
-"by classes"). Labels are those of the annotations, or places among the sorted class names. No AutoAugment, as released.
+folder per class (FlyGCL), with a random split of all images, 80/20, seed 42, as released; or, with the official split
+of 8,144 / 8,041 images, `cars_train` and `cars_test` with their annotations (torchvision; Kaggle's, where the images
+lie in `cars_train/cars_train`), `car_ims` with `cars_annos.mat`, or `train` and `test` with a folder per class
+(Kaggle's "by classes"). Labels are those of the annotations, or places among the sorted class names. No AutoAugment, as
+released.
 """
 
 from __future__ import annotations

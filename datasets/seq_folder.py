@@ -1,10 +1,10 @@
 """Your own images: a folder per class, below `train` and `test`, or one tree that is split; any number of classes.
 
-`--data_dir` is the folder itself. With `train/<class>/` and `test/<class>/` these are the parts (train or training; test,
-testing, val, valid or validation; in any case; of several test parts the first of these); with `<class>/` alone
-`--test_share` of each class's images, drawn with `--split_seed`, are for testing. Hidden files and folders, what systems
-leave behind (`__MACOSX`, `Thumbs.db`, `System Volume Information` ...), folders that runs made, and links that lead back
-are no data.
+`--data_dir` is the folder itself. With `train/<class>/` and `test/<class>/` these are the parts (train or training;
+test, testing, val, valid or validation; in any case; of several test parts the first of these); with `<class>/` alone
+`--test_share` of each class's images, drawn with `--split_seed`, are for testing. No data are hidden files and folders,
+what systems leave behind (`__MACOSX`, `Thumbs.db`, `System Volume Information` ...), folders that runs made, and links
+that lead back.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
 Stallkamp et al., Neural Networks 32, 2012; 0.3 GB; for research. The numbers of the field rest on a random split of
 the training images, 80/20, seed 0 (MISA, MePo and FlyGCL): the default. `--split official` tests on the 12,630 test
-images. Layouts: that of the archives; torchvision's (whose training images are other ones, 26,640); Kaggle's, with
-`Train/0` ... `Train/42`. Labels are the numbers that the folders are named by. The shorter side becomes 8/7 of the network's input and the centre is taken, where the release crops at
-random, in testing too. No AutoAugment, as released.
+images. Layouts: that of the archives; torchvision's, whose training images are others (26,640); Kaggle's, with
+`Train/0` ... `Train/42`. Labels are the numbers that the folders are named by. The shorter side becomes 8/7 of the
+network's input and the centre is taken, where the release crops at random, in testing too. No AutoAugment, as released.
 """
 
 from __future__ import annotations
@@ -108,7 +108,9 @@ class SeqGtsrb(PublicDataset):
         """Test images and their classes."""
         file = _list_of(folder, layout)
         if file is None:
-            raise UsageError(f"{folder}: holds no {layout.lists[0]}, the list of test images for --split official")
+            raise UsageError(
+                f"{folder}: holds no {layout.lists[0]}, which --split official tests on; add --download to fetch it"
+            )
         try:
             text = read_text(file)
             table = csv.DictReader(text.splitlines(), delimiter=";" if ";" in text.partition("\n")[0] else ",")

@@ -1,9 +1,9 @@
 """ImageNet-R, 200 classes, 30,000 renditions of ImageNet objects (art, cartoons, graffiti, toys ...).
 
 Hendrycks et al., ICCV 2021, arXiv:2006.16241; 2.0 GB; images are for research, their rights rest with their owners.
-With folders `train` and `test` (FlyGCL's layout, any author's split, other usual names) these are the parts; `--train_list` and
-`--test_list` give a split as lists. The official archive has none: then 80 % of each class's images, drawn once with
-seed 0 from the sorted file names, are for training.
+With folders `train` and `test` (FlyGCL's layout, any author's split, other usual names) these are the parts;
+`--train_list` and `--test_list` give a split as lists. The official archive has none: then 80 % of each class's images,
+drawn once with seed 0 from the sorted file names, are for training.
 """
 
 from __future__ import annotations

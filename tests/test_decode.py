@@ -27,7 +27,6 @@ from torchvision.transforms import functional as vision
 from utils import decode as decoding
 from utils.augment import crop_and_flip, random_flip, random_resized_crop
 from utils.decode import decode, decoded
-from utils.errors import UsageError
 from utils.images import ImageSet, Transform
 from utils.listing import class_folders, sample_classes, split_classes
 
@@ -58,9 +57,23 @@ def test_grey_of_eight_and_one_and_sixteen_bits(tmp_path):
     assert (read(saved(tmp_path, with_alpha, "PNG")) == RAMP).all()  # transparency is dropped
 
 
-def test_thirty_two_bits_are_cut_off_and_nothing_wraps(tmp_path):
-    numbers = np.array([[-5, 0, 65535, 70000]], dtype=np.int32).repeat(4, axis=0)
-    assert decode(saved(tmp_path, Image.fromarray(numbers), "TIFF"), 4, "squash")[0, 0].tolist() == [0, 0, 255, 255]
+@pytest.mark.parametrize("kind", [np.int32, np.float32])
+def test_thirty_two_bits_of_grey_are_scaled_by_their_range(tmp_path, kind):
+    """Zero, or the lowest below it, is black and the highest white; nothing wraps, and nothing becomes all black."""
+
+    def grey(*values):
+        image = Image.fromarray(np.array([values], dtype=kind).repeat(len(values), axis=0))
+        return decode(saved(tmp_path, image, "TIFF"), len(values), "squash")[0, 0].tolist()
+
+    assert grey(-100, 0, 300, 900) == [0, 26, 102, 255]
+    assert grey(0, 70_000, 140_000) == [0, 128, 255]
+    assert grey(100, 200) == [128, 255]
+    assert grey(7, 7) == [255, 255] and grey(0, 0) == [0, 0]
+    if kind is np.float32:
+        assert grey(0.0, 0.25, 0.5) == [0, 128, 255]
+        for odd in (np.nan, np.inf):
+            with pytest.raises(ValueError, match="no finite numbers"):
+                grey(0.0, odd)
 
 
 COLOURS = np.stack([RAMP, 255 - RAMP, RAMP // 2], axis=2)
@@ -281,9 +294,9 @@ def count_decodings(monkeypatch):
     calls = []
     original = decoding.decode
 
-    def count(path, size, fit):
-        calls.append(path)
-        return original(path, size, fit)
+    def count(*given):
+        calls.append(given)
+        return original(*given)
 
     monkeypatch.setattr(decoding, "decode", count)
     return calls
@@ -326,54 +339,130 @@ def test_what_makes_a_new_cache(plain, tmp_path, count_decodings):
     assert len(count_decodings) == before
 
 
-def test_a_damaged_cache_is_named(plain, tmp_path):
+def flipped(file: Path, place: int) -> None:
+    content = bytearray(file.read_bytes())
+    content[place] ^= 8
+    file.write_bytes(content)
+
+
+def test_a_cache_that_changed_is_made_again(plain, tmp_path, capsys):
+    """Whatever changed, and whatever time the file says: nothing but what was written is used."""
     images = np.array(load(plain, tmp_path)[0])
     (file,) = (tmp_path / "decoded").glob("*.npy")
-    whole = file.read_bytes()
-    damages = [b"", whole[:5], whole[:64], whole[:-1], whole[:-1000], b"PK\x03\x04" + whole, b"noise" * 99]
-    damages += [whole[:10] + b"(" + whole[11:], whole[:10] + bytes(range(256))]
-    for offset in range(0, 128):
-        damages.append(whole[:offset] + bytes([whole[offset] ^ 0x08]) + whole[offset + 1 :])
-    for number, content in enumerate(damages):
-        file.unlink()
+    whole, time = file.read_bytes(), file.stat().st_mtime_ns
+    damages = [b"", whole[:5], whole[:64], whole[:-1], b"noise" * 99, whole + b"x"]
+    damages += [whole[:k] + bytes([whole[k] ^ 8]) + whole[k + 1 :] for k in (0, 9, 30, 100, 127, 128, 5000)]
+    for content in damages:
         file.write_bytes(content)
-        try:
-            assert np.array_equal(load(plain, tmp_path)[0], images), number  # a space less in the header
-        except UsageError as error:
-            assert str(file) in str(error) and "delete it" in str(error) and "\n" not in str(error)
-        else:
-            assert number > 8
-    for other in (
-        np.zeros((40, 3, 16, 15), np.uint8),
-        np.zeros((40, 3, 16, 16), np.int8),
-        np.zeros((39, 3, 16, 16), "u1"),
-    ):
-        np.save(file, other)
-        answer(lambda: load(plain, tmp_path), file, "does not fit its list", "delete it")
-    file.unlink()
+        os.utime(file, ns=(time, time))
+        assert np.array_equal(load(plain, tmp_path)[0], images)
+        assert f"warning: {file}: its bytes are not those that were written; made again" in capsys.readouterr().err
+        assert file.read_bytes() == whole
+    np.save(file, np.zeros((40, 3, 16, 16), np.uint8))
     assert np.array_equal(load(plain, tmp_path)[0], images)
 
 
-def test_a_damaged_list_of_bad_files_is_named(mixed, tmp_path):
-    load(mixed, tmp_path)
+def test_a_cache_without_its_seal_is_made_again(plain, tmp_path, count_decodings, capsys):
+    """One of an older version, or one whose seal is damaged itself."""
+    load(plain, tmp_path)
+    (file,) = (tmp_path / "decoded").glob("*.npy")
+    seal = file.with_suffix(".json")
+    good = seal.read_text()
+    for content in (
+        "",
+        "null",
+        "[]",
+        "{}",
+        "9" * 9000,
+        "[" * 9999,
+        good.replace('"bad": []', '"bad": [[0, "a", "b"]]'),
+    ):
+        seal.write_text(content)
+        before = len(count_decodings)
+        assert len(load(plain, tmp_path)[0]) == 40 and len(count_decodings) == before + 40
+        assert "nothing tells what was written; made again" in capsys.readouterr().err
+    seal.unlink()
+    load(plain, tmp_path)
+    assert len(count_decodings) == before + 80
+
+
+def test_a_cache_that_nobody_touched_is_not_read_to_be_trusted(plain, tmp_path, monkeypatch, count_decodings):
+    load(plain, tmp_path)
+    (file,) = (tmp_path / "decoded").glob("*.npy")
+    with monkeypatch.context() as patch:
+        patch.setattr("utils.kept.sha256", lambda _: pytest.fail("hashed"))
+        patch.setattr(decoding, "_read", lambda _: pytest.fail("read"))
+        load(plain, tmp_path)
+    shutil.copytree(tmp_path / "decoded", tmp_path / "copy" / "decoded")  # files of another time are hashed, once
+    before = len(count_decodings)
+    load(plain, tmp_path / "copy")
+    assert len(count_decodings) == before
+
+
+def test_images_that_changed_behind_their_time_are_decoded_again(plain, tmp_path, count_decodings, capsys):
+    folder, paths = plain
+    load(plain, tmp_path)
+    state, new = paths[0].stat(), picture(9, 3, "PNG")
+    assert len(new) == state.st_size
+
+    def put(content: bytes) -> None:
+        paths[0].write_bytes(content)
+        os.utime(paths[0], ns=(state.st_atime_ns, state.st_mtime_ns))
+
+    put(paths[0].read_bytes())  # the same again
+    load(plain, tmp_path)
+    assert len(count_decodings) == 40 and capsys.readouterr().err == ""
+    put(new)
+    images, _ = load(plain, tmp_path)
+    assert len(count_decodings) == 80 and told(images)[0][0] == 9
+    assert "its images have changed since; made again" in capsys.readouterr().err
+
+
+def digest_of(plain, cache: Path) -> str:
+    return decoding.content_sha256(*plain, cache, "mixed train")
+
+
+def test_the_digest_is_that_of_names_and_content(plain, tmp_path, monkeypatch):
+    folder, paths = plain
+    before = digest_of(plain, tmp_path / "cache")
+    load(plain, tmp_path / "other")  # as decoding finds it
+    monkeypatch.setattr(decoding, "decode", lambda *_: pytest.fail("decoded"))
+    with monkeypatch.context() as patch:
+        patch.setattr(decoding, "_read", lambda _: pytest.fail("read again"))
+        assert digest_of(plain, tmp_path / "cache") == digest_of(plain, tmp_path / "other") == before
+    shutil.copytree(folder, tmp_path / "moved")
+    moved = [tmp_path / "moved" / path.relative_to(folder) for path in paths]
+    assert digest_of((tmp_path / "moved", moved), tmp_path / "cache") == before
+    assert digest_of((tmp_path, moved), tmp_path / "cache") == before  # however much lies above
+    assert digest_of((folder, paths[::-1]), tmp_path / "cache") != before
+    assert digest_of((folder, paths[1:]), tmp_path / "cache") != before
+    flipped(paths[5], -1)
+    assert digest_of(plain, tmp_path / "cache") != before
+    flipped(paths[5], -1)
+    assert digest_of(plain, tmp_path / "cache") == before
+    os.rename(paths[0], paths[0].with_name("00.png"))
+    assert digest_of((folder, [paths[0].with_name("00.png"), *paths[1:]]), tmp_path / "cache") != before
+
+
+def test_a_list_of_bad_files_is_for_people(mixed, tmp_path):
+    images, rows = load(mixed, tmp_path)
     (listed,) = (tmp_path / "decoded").glob("*.bad.json")
-    for content in ("", "[[1]]", "[5]", "{", '[[99, "a", "b"]]', '[["x", "a", "b"]]', "null", "\xff\xfe"):
-        listed.write_text(content, "latin-1")
-        answer(lambda: load(mixed, tmp_path), listed, "delete it")
-    listed.unlink()
-    answer(lambda: load(mixed, tmp_path), "does not fit its list", "delete it")
+    listed.write_text('[[0, "a", "b"]]')
+    assert np.array_equal(load(mixed, tmp_path)[1], rows)
 
 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
 from utils import decode as decoding
+from utils.listing import class_folders
 folder, cache = map(Path, sys.argv[1:])
-paths, original = decoding.class_folders(folder)[0], decoding.decode
-def decode(path, size, fit):
-    if path == paths[30]:
+paths, original = class_folders(folder).paths, decoding.decode
+last = paths[30].read_bytes()
+def decode(file, *given):
+    if file.getvalue() == last:
         os.kill(os.getpid(), signal.SIGKILL)
-    return original(path, size, fit)
+    return original(file, *given)
 decoding.decode, decoding.CHUNK = decode, 10
 decoding.decoded(folder, paths, 16, "squash", cache, "mixed train", False)
 """
@@ -386,7 +475,7 @@ def test_a_process_that_is_killed_leaves_no_cache(plain, tmp_path):
     assert len(left) == 1 and left[0].endswith(".part")
     images, _ = load(plain, tmp_path, False)
     assert told(images)[0] == np.arange(10).repeat(4).tolist()
-    assert [Path(name).suffix for name in caches(tmp_path / "decoded")] == [".npy"]  # what was left is gone
+    assert sorted(Path(name).suffix for name in caches(tmp_path / "decoded")) == [".json", ".json", ".npy"]
 
 
 def test_an_interrupted_decoding_leaves_no_cache(plain, tmp_path, monkeypatch):
@@ -411,10 +500,10 @@ def test_two_at_once_decode_once(plain, tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(sys, "stderr", Waits())
 
-    def slow(path, size, fit):
-        calls.append(path)
+    def slow(*given):
+        calls.append(given)
         assert waits.wait(20)
-        return original(path, size, fit)
+        return original(*given)
 
     monkeypatch.setattr(decoding, "decode", slow)
     results = []

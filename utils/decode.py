@@ -149,7 +149,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
         low, high = min(0.0, values.min()), values.max()
         if not np.isfinite([low, high]).all():
             raise ValueError("holds grey values that are no finite numbers")
-        values = (values - low) * (255 / (high - low or 1))
+        values = np.rint((values - low) * 255 / (high - low or 1))
     else:
         values = values.astype(np.int64) >> 8
     return Image.fromarray(values.clip(0, 255).astype(np.uint8))

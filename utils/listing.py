@@ -78,9 +78,9 @@ def is_litter(name: str) -> bool:
 class Tree:
     """The class folders below a folder, and the images below each. Every folder is entered once, whatever links say.
 
-    own: folders in it that hold no data, those of the run itself above all. Raises UsageError if the folder cannot be listed.
-    Attributes: names of the classes, sorted; beside: how many images lie beside the class folders; others: files that
-    are not looked at, by ending; notes on folders that are left out.
+    own: folders in it that hold no data, those of the run itself above all. Raises UsageError if the folder cannot be
+    listed. Attributes: names of the classes, sorted; beside: how many images lie beside the class folders; others:
+    files that are not looked at, by ending; notes on folders that are left out.
     """
 
     def __init__(self, folder: Path, own: Iterable[Path] = ()):
