@@ -240,6 +240,11 @@ class PublicDataset(Dataset):
             [*dict.fromkeys([*self._notes, *notes]), *not_looked_at(others)],
         )
 
+    def images(self, places: Places) -> list[Path]:
+        """The image files of both parts, for those who look at them one by one."""
+        folder = self._found(places)
+        return [p for train in (True, False) for p in self.part(folder, places, train)[0]] if self._is_listed() else []
+
     def digest(self, places: Places, train: bool) -> str | None:
         try:
             folder = self.find(places.data)

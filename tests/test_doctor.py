@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from safetensors.torch import save_file
 
 import backbone
 import main
-from utils import checkpoint, doctor
+from utils import checkpoint, doctor, kept
 from utils.files import write_manifest
 
 
@@ -149,17 +150,30 @@ def test_data_that_cannot_be_listed(place, tmp_path, capsys):
     assert code == 1 and any(f.startswith("FAULT  seq-cifar10: ") and "data_batch_1" in f for f in faults(lines))
 
 
-def test_a_cache_that_is_cut_off(place, tmp_path, capsys):
-    (tmp_path / "data" / "decoded").mkdir(parents=True)
-    whole, cut = (tmp_path / "data" / "decoded" / name for name in ("a.npy", "b.npy"))
-    np.save(whole, np.zeros((3, 3, 8, 8), dtype=np.uint8))
-    cut.write_bytes(whole.read_bytes()[:-1])
+def keep(file: Path) -> None:
+    with kept.sealed(file, {}) as temporary, open(temporary, "wb") as out:
+        np.save(out, np.zeros((3, 3, 8, 8), dtype=np.uint8))
+
+
+@pytest.mark.parametrize("folder", ["decoded", "glyphs", "seq-glyphs"])
+def test_caches_are_read_and_compared(folder, place, tmp_path, capsys):
+    whole, cut, spoilt, old = (tmp_path / "data" / folder / f"{name}.npy" for name in "abcd")
+    for file in (whole, cut, spoilt, old):
+        keep(file)
+    kept.seal_of(old).unlink()
+    cut.write_bytes(cut.read_bytes()[:-1])
+    state = spoilt.stat()
+    spoilt.write_bytes(spoilt.read_bytes()[:-1] + b"x")
+    kept.write_note(kept.seal_of(spoilt), kept.read_note(kept.seal_of(spoilt)) | {"stamp": kept.stamp(spoilt)})
+    assert spoilt.stat().st_size == state.st_size
     code, lines = place(capsys=capsys)
-    assert code == 1 and "  ok     data/decoded/a.npy: 3 decoded images" in lines
-    (fault,) = faults(lines)
-    assert fault.startswith("FAULT  data/decoded/b.npy: cannot be read") and fault.endswith(
-        "delete it, it is made again"
-    )
+    assert code == 1 and f"  ok     data/{folder}/a.npy: 3 images, as they were written" in lines
+    assert [fault.partition(": ")[::2] for fault in faults(lines)] == [
+        (f"FAULT  data/{folder}/{name}.npy", "its bytes are not those that were written; delete it, it is made again")
+        for name in "bc"
+    ]
+    (note,) = (line for line in lines if "d.npy" in line)
+    assert note.startswith("  note ") and "nothing tells what was written" in note
 
 
 def test_weights_that_are_damaged(place, tmp_path, capsys):

@@ -37,7 +37,7 @@ from utils.errors import UsageError
 from utils.files import read_manifest, sha256
 from utils.glyphs import cached
 from utils.identity import candidates, config_of
-from utils.listing import read_list, remembered_listing
+from utils.listing import Listed, read_list, remembered_listing
 from utils.pickles import read_arrays
 from utils.registry import DATASETS
 from utils.runs import read_class_accuracies, read_metrics, read_run
@@ -329,26 +329,6 @@ def archive(place: Path, ending: str, content: bytes) -> list[Callable]:
     return [lambda: unpack(file, place / "unpacked")]
 
 
-def listing(place: Path, content: bytes) -> list[Callable]:
-    for label in "ab":
-        (place / "images" / label).mkdir(parents=True)
-
-    def read():
-        return remembered_listing(place / "images", place / "cache", lambda folder: ([folder / "a" / "1.png"], [0]))
-
-    read()
-    (file,) = (place / "cache" / "listings").glob("*.json")
-    put(file, content)
-    return [read]
-
-
-def glyph_cache(place: Path, content: bytes) -> list[Callable]:
-    cached(place / "glyphs", "masks", (), lambda: np.zeros(3))
-    (file,) = (place / "glyphs").glob("*.npy")
-    put(file, content)
-    return [lambda: cached(place / "glyphs", "masks", (), lambda: np.zeros(3))]
-
-
 def run_files(place: Path, name: str, content: bytes) -> list[Callable]:
     folder = run_with(place, name, content)
     readers: list[Callable] = [lambda: read_run(folder)]
@@ -374,9 +354,7 @@ CORPUS: dict[str, tuple[dict[str, bytes], Callable[[Path, bytes], list[Callable]
     "annotations of cars": ({name: PICKLES[name] for name in ("call", "deep lists")} | MATS, cars),
     "digits": ({"bomb": gzip.compress(bytes(2**27)), **PICKLES}, digits),
     "picture": (PICTURES, image),
-    "cache of glyphs": (ARRAYS, glyph_cache),
     "list of images": (YAMLS, lambda place, content: [lambda: read_list(put(place / "list.yaml", content))]),
-    "listing": (JSONS, listing),
     "config": (YAMLS, lambda place, content: run_files(place, "config.yaml", content)),
     "summary": (JSONS, lambda place, content: run_files(place, "summary.json", content)),
     "metrics": (TABLES, lambda place, content: [lambda: read_metrics(run_with(place, "metrics.csv", content))]),
@@ -430,6 +408,34 @@ def test_hostile_file_is_refused(kind, name, tmp_path, monkeypatch):
     assert not Path("/evil-at-the-root.txt").exists()
 
 
+def drawn(place: Path) -> list[Path]:
+    """A cached array and its seal."""
+    assert cached(place / "glyphs", "masks", (), lambda: np.arange(3)).tolist() == [0, 1, 2]
+    return sorted((place / "glyphs").iterdir(), key=lambda file: file.suffix, reverse=True)
+
+
+def listed(place: Path) -> list[Path]:
+    (place / "images" / "a").mkdir(parents=True, exist_ok=True)
+    found = Listed([place / "images" / "a" / "1.png"], [0], ["a"], {}, [])
+    assert remembered_listing(place / "images", place / "cache", lambda _: found) == found
+    return [*(place / "cache" / "listings").iterdir()]
+
+
+@pytest.mark.parametrize("make", [drawn, listed])
+@pytest.mark.filterwarnings("ignore")
+def test_hostile_caches_are_made_again(make, tmp_path, monkeypatch, capsys, patience):
+    """Arrays, seals and listings that are not what was written, pipes among them."""
+    monkeypatch.chdir(tmp_path)
+    for number in range(len(make(tmp_path / "place"))):
+        for content in (*ARRAYS.values(), *JSONS.values(), PIPE):
+            file = make(tmp_path / "place")[number]
+            file.unlink()
+            put(file, content)
+            make(tmp_path / "place")
+            assert "made again" in capsys.readouterr().err
+    assert not Path(TRACE).exists()
+
+
 @pytest.fixture
 def patience(tmp_path):
     """Ten seconds, for what could wait forever."""
@@ -448,9 +454,9 @@ def patience(tmp_path):
     signal.signal(signal.SIGALRM, before)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in CORPUS if not kind.startswith(("archive", "cache of glyphs"))])
+@pytest.mark.parametrize("kind", [kind for kind in CORPUS if not kind.startswith("archive")])
 def test_nothing_waits_for_a_pipe(kind, tmp_path, patience):
-    """In place of the file. An archive is one that we fetched, and a cache one that we made."""
+    """In place of the file. An archive is one that we fetched."""
     for read in CORPUS[kind][1](tmp_path, PIPE):
         with pytest.raises(UsageError):
             read()
@@ -473,7 +479,7 @@ def test_plain_files_pass(tmp_path):
     torch.save(STATE, tmp_path / "w.pth")
     assert read_tensors(tmp_path / "w.pth").keys() == STATE.keys()
     put(tmp_path / "list.yaml", b"data: [a/1.png, b/2.png]")
-    assert read_list(tmp_path / "list.yaml") == ["a/1.png", "b/2.png"]
+    assert [entry.name for entry in read_list(tmp_path / "list.yaml")] == ["a/1.png", "b/2.png"]
     unpack(put(tmp_path / "data.tar", tar()[:1024] + bytes(1024)), tmp_path / "unpacked")
     assert (tmp_path / "unpacked" / "plain.txt").read_bytes() == b"evil"
 

@@ -15,11 +15,10 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from utils import identity
+from utils import identity, kept
 from utils.args import Parser
 from utils.errors import UsageError, reason
 from utils.files import MANIFEST, changed_files, check_writable, read_manifest
@@ -149,29 +148,35 @@ def datasets(data: Path, cache: Path, deep: bool) -> Iterator[Finding]:
             absent.append(name)
             continue
         counts: list[tuple[int, int, str]] = []
-        parts: list[Any] = []
-        # All that loading does, but for the decoding.
         dataset.compare_count = lambda found, published, what, counts=counts: counts.append((found, published, what))
-        dataset.decode = lambda folder, paths, labels, places, train: (paths, labels)
+        survey, bad = None, []
         try:
-            parts = [dataset.load(Places(data, cache, 224), train)[0] for train in (True, False)]
+            places = Places(data, cache, 224)
+            survey = dataset.survey(places)
+            bad = list(_unreadable(dataset.images(places))) if deep else []
         except (UsageError, OSError) as error:
             yield FAULT, f"{name}: {error}"
         for found, published, what in counts:
             if found != published:
                 yield FAULT, f"{name}: {found:,} {what}, published: {published:,}; unpack or --download it again"
-        bad = [fault for part in parts if deep and isinstance(part, list) for fault in _unreadable(part)]
         for fault in bad:
             yield FAULT, f"{name}: {fault}; replace it, or leave it out with --skip_bad"
-        if parts and not bad and all(found == published for found, published, _ in counts):
-            yield OK, f"{name}: {len(parts[0]):,} training and {len(parts[1]):,} test images in {folder}"
+        if survey and not bad and all(found == published for found, published, _ in counts):
+            yield OK, f"{name}: {survey.counts[0]:,} training and {survey.counts[1]:,} test images in {folder}"
     if absent:
         yield NOTE, f"not below {data}: {', '.join(absent)}; README says where each comes from"
-    for file in sorted((cache / "decoded").glob("*.npy")):
-        try:
-            yield OK, f"{file}: {len(np.lib.format.open_memmap(file, mode='r')):,} decoded images"
-        except Exception as error:  # a damaged header raises almost anything
-            yield FAULT, f"{file}: cannot be read ({reason(error)}); delete it, it is made again"
+    for file in sorted(file for part in ("decoded", *DATASETS.files()) for file in (cache / part).glob("*.npy")):
+        yield _cached(file)
+
+
+def _cached(file: Path) -> Finding:
+    """Whether a kept array is the one that was written; it is read for that, whatever its time says."""
+    seal = kept.read_note(kept.seal_of(file))
+    if seal is None:
+        return NOTE, f"{file}: nothing tells what was written (an older version?); it is made again, or delete it"
+    if fault := kept.array_fault(file, seal, trusting=False):
+        return FAULT, f"{file}: {fault}; delete it, it is made again"
+    return OK, f"{file}: {len(np.lib.format.open_memmap(file, mode='r')):,} images, as they were written"
 
 
 def _unreadable(paths: list[Path]) -> Iterator[str]:
