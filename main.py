@@ -86,6 +86,7 @@ def check(plan: plans.Plan, to_come: Sequence = ()) -> Job:
     from models.base import open_dataset
     from utils import device as devices
     from utils.dry_run import expected_stream, without_products
+    from utils.listing import read_class_order
 
     options = plan.run.args
     devices.pick(options.device)
@@ -99,7 +100,7 @@ def check(plan: plans.Plan, to_come: Sequence = ()) -> Job:
     if options.backbone_path != backbone.RANDOM and not is_to_come(options.backbone_path, to_come):
         weights = backbone.weights_file(options.backbone, options.backbone_path, options.checkpoint_dir)
     found = dataset.survey(places, test=plan.method.evaluated and not options.validation)
-    check_writable(Path(options.checkpoint_dir), "--checkpoint_dir")
+    read_class_order(options.class_order, dataset.num_classes, found.class_names)
     stages = plan.method.prepare(options, plan.args.args)
     for k, stage in enumerate(stages):
         if not is_made(stage):
@@ -112,6 +113,7 @@ def check(plan: plans.Plan, to_come: Sequence = ()) -> Job:
 
 def check_stage(stage, plan: plans.Plan, before: Sequence) -> None:
     """`check` of a stage that is to be run. Its complaints name options that the caller may not have."""
+    check_writable(Path(plan.run.args.checkpoint_dir), "--checkpoint_dir")
     try:
         check(stage_plan(stage, plan), before)
     except UsageError as error:
@@ -357,7 +359,7 @@ def train(job: Job) -> Path:
     progress = Progress(folder, title, stream.num_images() * stream.num_epochs, log, options.save_every, request)
     periods = options.online_iter, options.eval_period
     trainer = Trainer(model, stream, images, transform, evaluator, *periods, progress, options.on_nan == "skip")
-    trainer.history.names = survey.class_names
+    trainer.history.names = job.found.class_names
     try:
         if state is not None:
             go_on(trainer, state, folder.path)

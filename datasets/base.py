@@ -149,7 +149,9 @@ class PublicArgs(DatasetArgs):
         "random draws of the training transform: one per image, or one for a whole batch as released trainers do",
     )
     train_list: str | None = option(
-        None, "file with the training images, a path below the data per line, with or without a label after it", reads=()
+        None,
+        "file with the training images, a path below the data per line, with or without a label after it",
+        reads=(),
     )
     test_list: str | None = option(None, "file with the test images; both lists must be given", reads=())
     max_pixels: int = option(MAX_PIXELS, "pixels of an image that is still read", "Pillow's limit", low=1, later=True)

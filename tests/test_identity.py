@@ -17,6 +17,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import main
+from models.base import open_dataset
 from utils import identity, locks, report
 from utils import plan as plans
 from utils.errors import UsageError
@@ -164,7 +165,7 @@ def test_other_pretraining_data_make_another_product(pictures, tmp_path):
     def made_from(config: dict) -> None:
         (first.output.parent / "config.yaml").write_text(yaml.safe_dump(config))
 
-    data = main.open_dataset(plans.make({"model": "er", "dataset": "seq-folder", "data_dir": str(pictures)}))
+    data = open_dataset(plans.make({"model": "er", "dataset": "seq-folder", "data_dir": str(pictures)}))
     own = data[0].digest(data[1], train=True)
     for same in ({"identity": {"incidental": [], "read": {"data.train": own}}}, {"run": {}}):
         made_from(same)
@@ -338,7 +339,7 @@ def test_what_a_stage_lacks_is_told_first_and_in_terms_of_the_caller(
         assert code == 0
         return
     assert code == 2
-    error = last_line(capsys)
+    error = capsys.readouterr().err
     assert reason in error and not (tmp_path / "runs").exists() and not (tmp_path / "cache").exists()
     assert ("--num_sessions" not in error) or "name its product by --load_pt" in error
 

@@ -73,6 +73,8 @@ class RunArgs:
         "random",
         "order of the classes in class-incremental streams: random, natural (by label), or a file with the name or the "
         "label of a class per line",
+        reads=(),
+        later=True,
     )
     n_tasks: int = option(5, "tasks (sessions) of the stream", SCRIPTS, low=1, high=10_000)
     n: int = option(

@@ -117,7 +117,7 @@ def read_manifest(folder: Path) -> dict[str, str]:
     """Name -> SHA-256 of a folder's manifest; empty if there is none. Raises UsageError if it is damaged."""
     try:
         return {str(name): str(digest) for name, digest in parse_json(read_text(folder / MANIFEST)).items()}
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, ValueError, AttributeError) as error:
         raise UsageError(f"{folder / MANIFEST}: is damaged ({error}); remove it") from None

@@ -24,7 +24,7 @@ from utils.plan import Plan
 from utils.registry import ROOT, plugin_folders
 
 PARTS = ("run", "method", "host", "data")
-NOTHING = (None, "none", "random")  # values of options that read nothing
+NOTHING = (None, "none", "random", "natural")  # values of options that read nothing
 STATED = ("stream_sha256", "backbone_sha256")  # beside the section; what follows from all that was read
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "pandas")
 SHORT = 8  # digits of a digest that are shown
@@ -47,13 +47,13 @@ def record(plan: Plan, read: dict[str, str | None]) -> dict[str, Any]:
 def option_digests(plan: Plan) -> dict[str, str]:
     """Option (method.x ...) -> SHA-256 of the file or files that it names, or the word that stands there instead.
 
-    Raises UsageError for one that is not there.
+    Not of the weights, for which there is `backbone.fingerprint`. Raises UsageError for one that is not there.
     """
     found = {}
     for part, cls in _classes(plan):
         for name, told in option_metadata(cls).items():
             value = getattr(plan.part(part), name)
-            if told["reads"] is not None and part != "run":
+            if told["reads"] is not None and name != "backbone_path":
                 found[f"{part}.{name}"] = value if value in NOTHING else _digest(name, Path(value), told["reads"])
     return found
 
