@@ -3,11 +3,13 @@ and folders of one's own images."""
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +28,7 @@ from miniatures import (
     official,
     picture,
     shown,
+    tinyimg,
     told,
     write,
 )
@@ -103,6 +106,101 @@ def test_damaged_annotations_of_cars(devkit, places):
     read(devkit, "labels -1 ... 195", "196 classes")
     file.unlink()
     read(file, "cannot be read as annotations", "No such file")
+
+
+@pytest.fixture
+def kaggle_cars(devkit, places):
+    """As Kaggle ships it: a folder more, and the annotations beside."""
+    for part in ("cars_train", "cars_test"):
+        os.rename(devkit / part, devkit / "images")
+        (devkit / part).mkdir()
+        os.rename(devkit / "images", devkit / part / part)
+    os.rename(devkit / "devkit" / "cars_train_annos.mat", devkit / "cars_train_annos.mat")
+    os.rename(devkit / "cars_test_annos_withlabels.mat", devkit / "cars_test_annos_withlabels (1).mat")
+    return devkit
+
+
+def test_cars_as_kaggle_ships_them(kaggle_cars, places):
+    survey = dataset_of("seq-cars196").survey(places)
+    assert survey.counts == (196, 98) and survey.class_names is None
+    for train, count in ((True, 196), (False, 98)):
+        labels, colours = shown(dataset_of("seq-cars196").load(places, train))
+        assert labels == colours == [k * 5 % 196 for k in range(count)]
+
+
+def test_cars_by_classes(places, capsys):
+    root = places.data / "car_data" / "car_data"
+    for part, count, first in (("train", 2, 0), ("test", 1, 2)):
+        classes_below(root / part, CARS, count, first=first)
+    dataset = dataset_of("seq-cars196")
+    assert dataset.survey(places).class_names == sorted(CARS)
+    assert "published: 8,144" in capsys.readouterr().err
+    for train, count in ((True, 2), (False, 1)):
+        labels, colours = shown(dataset.load(places, train))
+        assert labels == colours == [label for label in range(196) for _ in range(count)]
+
+
+def test_cars_in_one_folder(places):
+    root, labels = places.data / "stanford_cars", [k * 5 % 196 for k in range(60)]
+    names = [f"car_ims/{k + 1:06d}.jpg" for k in range(60)]
+    for name, label in zip(names, labels):
+        write(root / name, picture(label, 0, "JPEG"))
+    kinds = [(name, "O") for name in ("relative_im_path", "bbox_x1", "class", "test")]
+    rows = np.zeros((1, 60), dtype=kinds)
+    for row, (name, label) in enumerate(zip(names, labels)):
+        rows[0, row] = (name, 1, label + 1, int(row % 3 == 0))
+    savemat(root / "cars_annos.mat", {"annotations": rows})
+    dataset = dataset_of("seq-cars196")
+    for train in (True, False):
+        given, colours = shown(dataset.load(places, train))
+        assert given == colours == [label for row, label in enumerate(labels) if (row % 3 != 0) == train]
+
+
+def test_what_a_test_part_lacks_is_said_before_anything_is_decoded(devkit, places, monkeypatch):
+    monkeypatch.setattr("utils.decode.decode", lambda *_: pytest.fail("decoded"))
+    (devkit / "cars_test" / "00007.jpg").unlink()
+    answer(lambda: dataset_of("seq-cars196").survey(places), "seq-cars196 test: 1 images", "00007.jpg (No such file)")
+    assert dataset_of("seq-cars196", skip_bad=True).survey(places).counts == (196, 98)
+    (devkit / "cars_test_annos_withlabels.mat").unlink()
+    answer(lambda: dataset_of("seq-cars196").survey(places), "cars_test_annos_withlabels.mat", "No such file")
+    assert dataset_of("seq-cars196").survey(places, test=False).counts == (196, 0)
+
+
+# Signs
+
+
+@pytest.mark.parametrize("layout", ["torchvision", "kaggle"])
+@pytest.mark.parametrize("split", ["authors", "official"])
+def test_signs_as_others_ship_them(layout, split, places, made, monkeypatch, tmp_path):
+    """The same images in the same order as in the archives of the authors."""
+    with official(monkeypatch, CASES["seq-gtsrb"], made("seq-gtsrb")):
+        own = Places(tmp_path / "official", places.cache, SIZE)
+        expected = [dataset_of("seq-gtsrb", split=split, download=True).load(own, train) for train in (True, False)]
+    source, root = own.data / "GTSRB", places.data / "gtsrb"
+    rows = (source / "GT-final_test" / "GT-final_test.csv").read_text()
+    if layout == "torchvision":
+        shutil.copytree(source / "Final_Training" / "Images", root / "GTSRB" / "Training")
+        shutil.copytree(source / "Final_Test", root / "GTSRB" / "Final_Test")
+        write(root / "GT-final_test.csv", rows)
+    else:
+        for label in range(43):
+            shutil.copytree(source / "Final_Training" / "Images" / f"{label:05d}", root / "Train" / str(label))
+        shutil.copytree(source / "Final_Test" / "Images", root / "Test")
+        lines = [line.split(";") for line in rows.splitlines()[1:]]
+        write(root / "Test.csv", "Width,Height,ClassId,Path\n" + "".join(f"9,9,{r[-1]},Test/{r[0]}\n" for r in lines))
+    dataset = dataset_of("seq-gtsrb", split=split)
+    assert dataset.survey(places).counts == tuple(len(labels) for _, labels in expected)
+    for (images, labels), train in zip(expected, (True, False)):
+        found = dataset.load(places, train)
+        assert np.array_equal(found[0], images) and found[1].tolist() == labels.tolist()
+
+
+def test_signs_whose_list_is_missing(places, made, monkeypatch):
+    with official(monkeypatch, CASES["seq-gtsrb"], made("seq-gtsrb")):
+        dataset_of("seq-gtsrb", download=True).survey(places)
+    shutil.rmtree(places.data / "GTSRB" / "GT-final_test")
+    answer(lambda: dataset_of("seq-gtsrb", split="official").survey(places), "GT-final_test.csv", "--download")
+    assert dataset_of("seq-gtsrb").survey(places).counts == (103, 26)
 
 
 def test_a_dataset_that_cannot_be_fetched_says_so(places):
@@ -196,6 +294,93 @@ def test_a_list_of_imagenet_that_changed_is_made_again(small, places, capsys):
         assert file.read_text() == whole
 
 
+def test_validation_images_of_imagenet(small, places):
+    assert dataset_of("imagenet").survey(places).counts == (24, 10)
+    os.rename(small / "val", small / "Validation")
+    assert dataset_of("imagenet").survey(places).counts == (24, 10)
+    shutil.rmtree(small / "Validation")
+    (small / "test").mkdir()
+    answer(lambda: dataset_of("imagenet").survey(places), small, "holds no val")
+    assert dataset_of("imagenet").survey(places, test=False).counts == (24, 0)
+    write(small / "val" / "ILSVRC2012_val_00000001.JPEG", picture(0, 0, "JPEG"))
+    answer(lambda: dataset_of("imagenet").survey(places), small / "val", "holds no class folders, but 1 images")
+
+
+# Tiny ImageNet
+
+
+@pytest.mark.parametrize("inner", ["", "images"])
+@pytest.mark.parametrize("left", ["nothing", "list", "list and folder"])
+def test_tiny_imagenet_whose_test_part_is_sorted(inner, left, places):
+    tinyimg(places.data)
+    val = places.data / "tiny-imagenet-200" / "val"
+    expected = dataset_of("seq-tinyimg").load(places, False)
+    for line in (val / "val_annotations.txt").read_text().splitlines():
+        name, wnid, *_ = line.split("\t")
+        (val / wnid / inner).mkdir(parents=True, exist_ok=True)
+        os.rename(val / "images" / name, val / wnid / inner / name)
+    if left != "list and folder":
+        (val / "images").rmdir()
+    if left == "nothing":
+        (val / "val_annotations.txt").unlink()
+    dataset = dataset_of("seq-tinyimg")
+    assert dataset.survey(places).counts == (400, 200) and dataset.survey(places).class_names == WNIDS[::-1]
+    labels, colours = shown(dataset.load(places, False))
+    assert labels == colours and sorted(labels) == sorted(expected[1].tolist())
+
+
+def test_tiny_imagenet_whose_test_part_is_neither(places):
+    tinyimg(places.data)
+    val = places.data / "tiny-imagenet-200" / "val"
+    write(val / WNIDS[3] / "x.JPEG", picture(0, 0, "JPEG"))
+    answer(lambda: dataset_of("seq-tinyimg").survey(places), val, "holds class folders beside images")
+    shutil.rmtree(val / WNIDS[3])
+    (val / "val_annotations.txt").unlink()
+    answer(lambda: dataset_of("seq-tinyimg").survey(places), "val_annotations.txt", "No such file")
+
+
+# WikiArt
+
+
+def test_damaged_members_of_wikiart_are_no_part_of_it(places, made, monkeypatch, capsys):
+    """Its archive is unpacked without them, and a split is drawn as if they never were, wherever they lie."""
+    kind, files = DATASETS.load("seq-wikiart"), made("seq-wikiart")
+    archive = io.BytesIO(files["wikiart.zip"])
+    with zipfile.ZipFile(archive, "a") as file:
+        for name in kind.downloads[0].damaged:
+            file.writestr(name, b"a painting " * 99)
+    content = archive.getvalue()
+    assert content.count(b"a painting " * 99) == len(kind.known_bad) == 2
+    content = content.replace(b"a painting ", b"no painting", 1)  # the sum of the first is wrong
+    with official(monkeypatch, CASES["seq-wikiart"], {"wikiart.zip": content}):
+        parts = [dataset_of("seq-wikiart", download=True).load(places, train) for train in (True, False)]
+    assert not [name for name in kind.known_bad if (places.data / "wikiart" / name).exists()]
+    for name in kind.known_bad:
+        write(places.data / "wikiart" / name, "no image")
+    for images, labels in parts:
+        assert told(images)[0] == labels.tolist()
+    dataset = dataset_of("seq-wikiart")
+    assert dataset.survey(places).counts == (64, 17)
+    for (images, labels), train in zip(parts, (True, False)):
+        again = dataset.load(places, train)
+        assert np.array_equal(images, again[0]) and labels.tolist() == again[1].tolist()
+
+
+@pytest.mark.parametrize("name", ["seq-wikiart", "seq-imr", "seq-cub200"])
+def test_a_bad_image_moves_no_other(name, places, made, monkeypatch):
+    """Splits are drawn over the published list; what cannot be read is left out of its part then."""
+    with official(monkeypatch, CASES[name], made(name)):
+        parts = [dataset_of(name, download=True).load(places, train) for train in (True, False)]
+    dataset = dataset_of(name, skip_bad=True)
+    bad = [dataset.images(places)[k] for k in (3, -2)]
+    for file in bad:
+        write(file, "no image")
+    for (images, labels), train, gone in zip(parts, (True, False), (3, len(parts[1][1]) - 2)):
+        found = dataset_of(name, skip_bad=True).load(places, train)
+        assert found[1].tolist() == np.delete(labels, gone).tolist()
+        assert np.array_equal(found[0], np.delete(images, gone, axis=0))
+
+
 # ImageNet-R
 
 
@@ -239,6 +424,52 @@ def test_train_and_test_folders_of_imagenet_r(places):
     assert told(images) == (labels.tolist(), [3] * 199) and labels.tolist() == [k for k in range(200) if k != 5]
     os.rename(root / "test" / WNIDS[6], root / "test" / "n09999999")
     answer(lambda: dataset_of("seq-imr").load(places, False), root / "test", "class n09999999 is not one of")
+
+
+def test_labels_of_lists_are_used(renditions, places, tmp_path):
+    """Whichever label they give a class; both lists agree, and so do line and folder."""
+    lines = [f"{wnid}/{wnid}_{index}.jpg {199 - k}\n" for k, wnid in enumerate(WNIDS[:200]) for index in (0, 1)]
+    train, test = tmp_path / "train.txt", tmp_path / "test.txt"
+    write(train, "".join(lines[::2]))
+    write(test, "\n".join(lines[1::2]))
+
+    def load():
+        dataset = dataset_of("seq-imr", train_list=str(train), test_list=str(test))
+        assert dataset.survey(places).class_names == WNIDS[199::-1]
+        return dataset.load(places, False)
+
+    images, labels = load()
+    assert labels.tolist() == list(range(199, -1, -1)) and told(images)[0] == list(range(200))
+
+    def refused(line: int, new: str, *parts):
+        content = test.read_text()
+        rows = content.splitlines()
+        rows[line - 1] = new
+        write(test, "\n".join(rows))
+        answer(load, f"{test}, line {line}: ", *parts)
+        write(test, content)
+
+    name = f"{WNIDS[1]}/{WNIDS[1]}_1.jpg"
+    refused(3, f"{name} 197", name, "has label 197, but 198 is that of", f"{train}, line 2")
+    refused(3, name, name, "has no label")
+    refused(3, f"{WNIDS[1]}/{WNIDS[1]}_1.jpg 200", "has label 200")
+    for file in (train, test):
+        write(file, file.read_text().replace(" 199", " 200"))
+    answer(load, f"{train}, line 1: label 200 of 200 classes; they count from 0")
+    for file in (train, test):
+        write(file, file.read_text().replace(" 200", " 197"))
+    answer(load, f"{train}, line 3", "label 197, but that is the one of", WNIDS[0], f"{train}, line 1")
+
+
+def test_labels_of_a_yaml_list_are_used(renditions, places, tmp_path):
+    for part, index in (("train", 0), ("test", 1)):
+        names = [f"data/imagenet-r/{wnid}/{wnid}_{index}.jpg" for wnid in WNIDS[:200]]
+        targets = list(range(199, -1, -1))
+        (tmp_path / f"{part}.yaml").write_text(yaml.safe_dump({"data": names, "targets": targets}))
+    lists = {f"{part}_list": str(tmp_path / f"{part}.yaml") for part in ("train", "test")}
+    assert dataset_of("seq-imr", **lists).load(places, True)[1].tolist() == targets
+    (tmp_path / "test.yaml").write_text(yaml.safe_dump({"data": names, "targets": list(range(200))}))
+    answer(lambda: dataset_of("seq-imr", **lists).survey(places), "test.yaml, entry 1: ", "has label 0, but 199 is")
 
 
 @pytest.mark.parametrize("form", ["plain", "yaml"])
