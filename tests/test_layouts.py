@@ -366,7 +366,7 @@ def test_damaged_members_of_wikiart_are_no_part_of_it(places, made, monkeypatch,
         assert np.array_equal(images, again[0]) and labels.tolist() == again[1].tolist()
 
 
-@pytest.mark.parametrize("name", ["seq-wikiart", "seq-imr", "seq-cub200"])
+@pytest.mark.parametrize("name", ["seq-wikiart", "seq-imr"])
 def test_a_bad_image_moves_no_other(name, places, made, monkeypatch):
     """Splits are drawn over the published list; what cannot be read is left out of its part then."""
     with official(monkeypatch, CASES[name], made(name)):
@@ -547,6 +547,251 @@ def folder_of(data: Path, tmp_path: Path, **options):
     dataset = dataset_of("seq-folder", **options)
     places = Places(data, tmp_path / "cache", SIZE)
     return dataset, [dataset.load(places, train) for train in (True, False)]
+
+
+def survey_of(data: Path, tmp_path: Path, *further: Path, **options):
+    """What is found of both parts; `further`: folders of the run, beside its cache."""
+    return dataset_of("seq-folder", **options).survey(Places(data, tmp_path / "cache", SIZE, further))
+
+
+@pytest.mark.parametrize(
+    "training, testing, others",
+    [
+        ("Train", "Test", ["val"]),
+        ("TRAINING", "validation", []),
+        ("training", "Testing", ["valid", "Val"]),
+        ("train", "VALID", ["validation"]),
+    ],
+)
+def test_parts_of_own_images_by_their_usual_names(training, testing, others, tmp_path):
+    data = tmp_path / "own"
+    own(data / training, ["cat", "dog"], 3)
+    own(data / testing, ["cat", "dog"], 1, first=3)
+    for name in others:
+        own(data / name, ["cat"], 1)
+    survey = survey_of(data, tmp_path)
+    assert (survey.counts, survey.class_names) == ((6, 2), ["cat", "dog"])
+    assert all(any(f"{data / name} is not looked at" in note for note in survey.notes) for name in others)
+    _, parts = folder_of(data, tmp_path)
+    assert [told(images)[1] for images, _ in parts] == [[0, 1, 2] * 2, [3, 3]]
+
+
+@pytest.mark.parametrize(
+    "folders, reasons",
+    [
+        (["train/cat", "Train/cat", "test/cat"], ["holds Train and train"]),
+        (["train/cat", "training/cat", "test/cat"], ["holds train and training"]),
+        (["train/cat", "test/cat", "Test/cat"], ["holds Test and test"]),
+        (["train/cat", "test/cat", "emu"], ["holds emu with images beside train and test"]),
+        (["train/cat", "emu"], ["holds train, but no folder test"]),
+        (["test/cat", "val/cat"], ["holds test, but no folder train"]),
+        (["top/cat", "top/dog"], ["top: no class", "(top/cat/", "give {data}/top instead"]),
+        (["top/images/cat", "top/images/dog"], ["top: no class", "(top/images/cat/", "give {data}/top/images instead"]),
+        (["top/Train/cat", "top/Test/cat"], ["top: no class", "give {data}/top instead"]),
+        (["train/top/cat", "test/top/cat"], ["train/top: no class", "(top/cat/"]),
+    ],
+)
+def test_layouts_of_own_images_that_could_mean_anything(folders, reasons, tmp_path):
+    data = tmp_path / "own"
+    for folder in folders:
+        own((data / folder).parent, [Path(folder).name], 2)
+    answer(lambda: survey_of(data, tmp_path), data, *(reason.replace("{data}", str(data)) for reason in reasons))
+
+
+LITTER = [
+    *("__MACOSX/._a.png", "cat/__MACOSX/x.png", "System Volume Information/x.png", "$RECYCLE.BIN/a.png", ".git/a.png"),
+    *("lost+found/a.png", "@eaDir/a.png", "cat/@eaDir/a.png/thumb.jpg", "cat/.ipynb_checkpoints/cat_0-checkpoint.png"),
+    *("dog/more/.hidden/a.png", "dog/._dog_0.png", "dog/.a.png", ".ipynb_checkpoints/a.png"),
+]
+
+
+def test_what_systems_leave_is_no_data(tmp_path):
+    """As images and as anything else, beside classes and in them, at every depth."""
+    data = tmp_path / "own"
+    own(data, ["cat", "dog"], 3)
+    expected = survey_of(data, tmp_path)
+    for name in LITTER:
+        write(data / name, picture(7, 0, "PNG"))
+    for name in ("Thumbs.db", "cat/Thumbs.db", "cat/desktop.ini", "dog/.DS_Store"):
+        write(data / name, "x")
+    for skip_bad in (False, True):
+        assert survey_of(data, tmp_path, skip_bad=skip_bad) == expected
+    _, parts = folder_of(data, tmp_path)
+    assert sorted(told(np.concatenate([images for images, _ in parts]))[0]) == [0, 0, 0, 1, 1, 1]
+
+
+def test_other_files_are_counted(tmp_path):
+    data = tmp_path / "own"
+    own(data, ["cat", "dog"], 3)
+    for name in ("cat/a.HEIC", "cat/more/b.heic", "cat/c.txt", "README", "a.png"):
+        write(data / name, "x")
+    assert survey_of(data, tmp_path).notes == [
+        "1 images lie beside the class folders and are not looked at",
+        "4 files are not looked at: 2 .heic, 1 without ending, 1 .txt",
+    ]
+
+
+@pytest.mark.parametrize("ending, form", [(".jfif", "JPEG"), (".JPE", "JPEG"), (".dib", "DIB"), (".pnm", "PPM")])
+def test_every_ending_that_is_read(ending, form, tmp_path):
+    data = tmp_path / "own"
+    classes_below(data, ["cat", "dog"], 3, ending, form)
+    dataset, parts = folder_of(data, tmp_path)
+    assert survey_of(data, tmp_path).notes == [] and len(parts[0][1]) + len(parts[1][1]) == 6
+    assert told(parts[0][0])[0] == parts[0][1].tolist()
+
+
+def test_avif_where_pillow_reads_it(tmp_path):
+    data = tmp_path / "own"
+    own(data, ["cat"], 2)
+    if ".avif" not in listing.extensions():
+        write(data / "cat" / "a.avif", "x")
+        assert survey_of(data, tmp_path).notes == ["1 files are not looked at: 1 .avif"]
+        return
+    write(data / "cat" / "a.avif", picture(0, 2, "AVIF", (32, 32)))
+    assert survey_of(data, tmp_path).counts == (2, 1)
+    folder_of(data, tmp_path)
+
+
+def test_links_multiply_nothing(tmp_path):
+    data = tmp_path / "own"
+    own(data, ["cat", "dog", "emu"], 3)
+    expected = survey_of(data, tmp_path)
+    links = {
+        "loop": ".",
+        "cat/up": "..",
+        "cat/self": ".",
+        "dog/cats": "../cat",
+        "dog/more": "../emu",
+        "above": "..",
+        "z": "cat",
+    }
+    for name, target in links.items():
+        (data / name).symlink_to(target)
+    found = survey_of(data, tmp_path)
+    assert (found.counts, found.class_names) == (expected.counts, expected.class_names)
+    assert all(any(f"{data / name} leads to" in note for note in found.notes) for name in links)
+    own(tmp_path / "store", ["fox", "gnu"], 2)
+    (tmp_path / "store" / "fox" / "loop").symlink_to(tmp_path / "store")
+    (data / "fox").symlink_to(tmp_path / "store" / "fox")  # elsewhere: a class as any other
+    (data / "fox2").symlink_to(tmp_path / "store" / "fox")
+    found = survey_of(data, tmp_path)
+    assert found.class_names == ["cat", "dog", "emu", "fox"] and sum(found.counts) == 11 + 2
+
+
+def test_links_into_a_hidden_store(tmp_path):
+    data = tmp_path / "own"
+    own(data / ".store", ["cat", "dog"], 2)
+    for name in ("cat", "dog"):
+        (data / name).symlink_to(f".store/{name}")
+    assert survey_of(data, tmp_path).class_names == ["cat", "dog"]
+
+
+def test_folders_of_runs_are_no_classes(tmp_path):
+    """Those of this run wherever they are, and those of runs before, by what is in them."""
+    data = tmp_path / "own"
+    own(data, ["cat", "dog"], 3)
+    expected = survey_of(data, tmp_path)
+    mine = [data / name for name in ("data", "kept", "cat/results")]
+    for folder in mine:
+        write(folder / "x" / "stream.png", picture(5, 0, "PNG"))
+        write(folder / "curve.png", picture(5, 0, "PNG"))
+    found = survey_of(data, tmp_path, *mine)
+    assert found.counts == expected.counts and found.class_names == ["cat", "dog"] and len(found.notes) == 3
+    for folder in mine:
+        shutil.rmtree(folder)
+    for name in ("runs/seq-folder/er/20250101-000000-seed1", "old/er/20250101-000000-seed1"):
+        write(data / name / "config.yaml", "run: {}")
+        write(data / name / "stream.png", picture(5, 0, "PNG"))
+    write(data / "checkpoints" / "vit" / "mepo_cov-x" / "manifest.json", "{}")
+    write(data / "cache" / "decoded" / "x.npy", "x")
+    write(data / "venv" / "pyvenv.cfg", "")
+    write(data / "venv" / "lib" / "logo.png", picture(5, 0, "PNG"))
+    for skip_bad in (False, True):
+        found = survey_of(data, tmp_path, skip_bad=skip_bad)
+        assert found.counts == expected.counts and found.class_names == ["cat", "dog"] and len(found.notes) == 5
+
+
+def test_empty_classes_are_none_where_they_are_left_out(tmp_path, capsys):
+    data = tmp_path / "own"
+    own(data, ["ant", "cat", "dog", "emu"], 4)
+    expected = folder_of(data, tmp_path)[1]
+    for name in ("aaa", "cow", "zzz"):
+        (data / name).mkdir()
+    answer(lambda: survey_of(data, tmp_path), data, "3 class folders hold no image (aaa, cow, zzz)", "--skip_bad")
+    assert survey_of(data, tmp_path, skip_bad=True).class_names == ["ant", "cat", "dog", "emu"]
+    dataset, parts = folder_of(data, tmp_path, skip_bad=True)
+    assert dataset.num_classes == 4
+    for (images, labels), (other, others) in zip(parts, expected):
+        assert np.array_equal(images, other) and labels.tolist() == others.tolist()
+    for file in (data / "cat").iterdir():
+        write(file, "no image")
+    answer(lambda: folder_of(data, tmp_path, skip_bad=True), "no training image of class cat can be read", "remove")
+    for file in data.glob("*/*"):
+        file.unlink()
+    answer(lambda: survey_of(data, tmp_path, skip_bad=True), "seq-folder train: no image in", data)
+
+
+def test_images_that_arrive_meanwhile_are_in_one_part_at_most(tmp_path):
+    data = tmp_path / "own"
+    own(data, ["cat", "dog"], 8)
+    dataset, places = dataset_of("seq-folder"), Places(data, tmp_path / "cache", SIZE)
+    parts = [dataset.load(places, True)]
+    own(data, ["ant", "cat"], 12)
+    parts.append(dataset.load(places, False))
+    assert [len(labels) for _, labels in parts] == [12, 4] and dataset.num_classes == 2
+    shown = [set(zip(*told(images))) for images, _ in parts]
+    assert not [path for path in dataset.part(data, places, True)[0] if path in dataset.part(data, places, False)[0]]
+    assert {label for label, _ in shown[0] | shown[1]} == {0, 1}
+
+
+def test_digests_of_own_images(tmp_path, monkeypatch):
+    """What the images are and which class they belong to, never where they lie."""
+    data, cache = tmp_path / "own", tmp_path / "cache"
+    own(data, ["cat", "dog"], 5)
+
+    def digests(folder: Path, **options) -> list[str | None]:
+        dataset = dataset_of("seq-folder", **options)
+        return [dataset.digest(Places(folder, cache, SIZE), train) for train in (True, False)]
+
+    assert digests(tmp_path / "nowhere") == [None, None]
+    with monkeypatch.context() as patch:
+        patch.setattr("utils.decode.decode", lambda *_: pytest.fail("decoded"))
+        before = digests(data)
+    assert len({*before, None}) == 3 and all(len(digest) == 64 for digest in before)
+    folder_of(data, tmp_path)
+    assert digests(data) == before
+    shutil.copytree(data, tmp_path / "moved")
+    assert digests(tmp_path / "moved") == before
+    assert digests(data, split_seed=1) != before
+    os.rename(data / "dog", data / "ant")  # other labels of the same images
+    assert digests(data) != before
+    os.rename(data / "ant", data / "dog")
+    write(data / "dog" / "dog_3.png", picture(3, 3, "PNG"))
+    assert digests(data) != before
+
+
+@pytest.mark.parametrize("name", ["seq-digits", "seq-glyphs-dev"])
+def test_digests_of_what_needs_no_files(name, tmp_path, monkeypatch):
+    monkeypatch.setattr("utils.renditions.synthesise", lambda *_: np.zeros((1000, 3, 32, 32), np.uint8))
+    monkeypatch.setattr("utils.glyphs.characters", lambda _: "a" * 1000)
+    dataset, places = DATASETS.load(name)(), Places(tmp_path, tmp_path, SIZE)
+    if name != "seq-digits":
+        assert dataset.digest(places, False) is None and not [*tmp_path.iterdir()]  # not drawn for it
+        dataset.load(places, False)
+    digest = dataset.digest(places, False)
+    assert len(digest) == 64 and digest == DATASETS.load(name)().digest(places, False)
+    assert dataset.survey(places).counts == dataset.counts
+
+
+def test_the_limit_of_pixels_can_be_lifted(tmp_path):
+    data = tmp_path / "own"
+    own(data, ["cat", "dog"], 3)
+    write(data / "cat" / "large.png", picture(0, 3, "PNG", (40, 30)))
+    answer(lambda: folder_of(data, tmp_path, max_pixels=1199), "large.png (40x30 pixels, --max_pixels is 1199")
+    _, parts = folder_of(data, tmp_path, max_pixels=1199, skip_bad=True)
+    assert sum(len(labels) for _, labels in parts) == 6
+    _, parts = folder_of(data, tmp_path, max_pixels=1200, skip_bad=True)
+    assert sum(len(labels) for _, labels in parts) == 7
 
 
 @pytest.mark.parametrize("held", ["test", "val"])

@@ -188,7 +188,8 @@ def class_folders(
         raise UsageError(f"{folder}: class {unknown[0]} is not one of the {len(label_of)} known ones")
     paths = [path for own_images in images.values() for path in own_images]
     labels = [label_of[name] for name, own_images in images.items() for _ in own_images]
-    return Listed(paths, labels, names, dict(tree.others), tree.notes)
+    beside = [f"{tree.beside:,} images lie beside the class folders and are not looked at"] if tree.beside else []
+    return Listed(paths, labels, names, dict(tree.others), tree.notes + beside)
 
 
 def _too_deep(folder: Path, name: str, image: Path) -> str:
