@@ -5,17 +5,25 @@ Parses the command line, builds stream, network and method, trains, and leaves a
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
-import signal
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from utils import identity, locks, signals
+if __name__ == "__main__":  # ours, whatever other package of that name there is, or was imported when Python started
+    sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+    for name in [name for name in sys.modules if name.partition(".")[0] == "utils"]:
+        del sys.modules[name]
+
+from utils import door, signals
+
+if __name__ == "__main__":
+    door.begin(packages=False)  # --help needs none of them
+
+from utils import identity, locks
 from utils import plan as plans
 from utils.errors import UsageError, reason
 from utils.files import changed_files, check_writable, read_manifest, writable_folder, write_manifest
@@ -26,34 +34,23 @@ def main(argv: list[str]) -> int:
     # Threads that wait for each other spin for a moment only, then sleep, so that they do not hold cores that other
     # programs need. Read when torch is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "100000")
-    try:
-        plan = plans.parse(argv)
-        if isinstance(plan, str):
-            print(plan)
-            return 0
+    return door.answer(lambda: command(argv), "--debug" in argv)
+
+
+def command(argv: list[str]) -> None:
+    """All runs of a command line."""
+    plan = plans.parse(argv)
+    if isinstance(plan, str):
+        print(plan)
+        return
+    import backbone  # noqa: F401  (the last of what takes seconds, and a signal that meets an import can end anywhere)
+
+    with signals.obeyed():
         if plan.run.args.dry_run:
             print(dry_run(plan))
-            return 0
-        with signals.handled(signals.stop, (signal.SIGTERM, signal.SIGUSR1)):
-            for folder in run_all(plan):
-                print(folder, flush=True)
-        return 0
-    except (UsageError, FloatingPointError, MemoryError) as error:
-        if "--debug" in argv:
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, UsageError) else 1
-    except OSError as error:
-        if "--debug" in argv:
-            raise
-        print(f"error: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
-        return 1 if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else 2
-    except signals.Stopped as stop:
-        print("stopped; the same command with --resume auto goes on from its last checkpoint", file=sys.stderr)
-        return stop.code
-    except KeyboardInterrupt:
-        print("interrupted; what was measured so far is in the run folder", file=sys.stderr)
-        return 130
+            return
+        for folder in run_all(plan):
+            print(folder, flush=True)
 
 
 @dataclass
@@ -388,6 +385,9 @@ def train(job: Job) -> Path:
             shutil.copy(folder.path / "config.yaml", Path(args.save_to) / "config.yaml")
             write_manifest(Path(args.save_to))
         folder.write_end(summary, history, model, options.export)
+    except (signals.Stopped, KeyboardInterrupt) as stop:
+        stop.kept = next(iter(checkpoint.found(folder.checkpoints)), None)
+        raise
     except FloatingPointError as error:
         kept = next(iter(checkpoint.found(folder.checkpoints)), None)
         raise FloatingPointError(

@@ -7,7 +7,6 @@ nothing but the list of ImageNet's files that every run keeps. Exit code 0 witho
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import platform
 import shutil
 import sys
@@ -16,7 +15,10 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
+from utils import door, requirements, signals
+
+if __name__ == "__main__":
+    door.begin(packages=False)  # what is missing is a finding
 
 from utils import identity, kept
 from utils.args import Parser
@@ -25,7 +27,6 @@ from utils.files import MANIFEST, changed_files, check_writable, read_manifest
 from utils.registry import DATASETS
 
 OK, NOTE, FAULT = "ok", "note", "FAULT"
-ROOT = Path(__file__).resolve().parent.parent
 ROOM = 2**30  # bytes that a folder for results should have left
 PRODUCTS = ("meta_epoch_*.safetensors", "covariance.npy", "e_prompt.pt")  # of stages
 Finding = tuple[str, str]  # how bad it is, and what it is
@@ -39,24 +40,33 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--checkpoint_dir", default="checkpoints", help="folder of weights and products [checkpoints]")
     parser.add_argument("--results", default="runs", help="folder of run folders [runs]")
     parser.add_argument("--deep", action="store_true", help="read every image of the datasets that are there")
-    try:
-        options = parser.parse(sys.argv[1:] if argv is None else argv)
-    except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return door.answer(lambda: examine(parser.parse(sys.argv[1:] if argv is None else argv)))
+
+
+def examine(options) -> int:
+    """Prints all findings; gives the exit code."""
     faults = 0
-    for title, findings in examinations(options):
-        print(f"{title}")
-        for level, text in findings:
-            print(f"  {level:5}  {text}", flush=True)
-            faults += level == FAULT
+    with signals.obeyed():
+        for title, findings in examinations(options):
+            print(f"{title}")
+            for level, text in readable(findings):
+                print(f"  {level:5}  {text}", flush=True)
+                faults += level == FAULT
     print(f"{faults} fault{'s' * (faults != 1)}" if faults else "no fault")
     return 1 if faults else 0
 
 
+def readable(findings: Iterator[Finding]) -> Iterator[Finding]:
+    """The findings of a part, up to what cannot be read."""
+    try:
+        yield from findings
+    except OSError as error:
+        yield FAULT, f"{error.filename}: {error.strerror or reason(error)}; the rest of this part was not looked at"
+
+
 def examinations(options) -> Iterator[tuple[str, Iterator[Finding]]]:
     """Title and findings of every part, in order; the later parts need what the first one looks at."""
-    packages = list(installation(ROOT / "requirements.txt"))
+    packages = list(installation(requirements.FILE))
     yield "installation", iter(packages)
     if any(level == FAULT for level, _ in packages):
         return
@@ -69,27 +79,23 @@ def examinations(options) -> Iterator[tuple[str, Iterator[Finding]]]:
     yield "runs", runs(Path(options.results))
 
 
-def installation(requirements: Path) -> Iterator[Finding]:
+def installation(file: Path) -> Iterator[Finding]:
     """Python, and every package that is asked for: its version, and whether it can be imported."""
-    from packaging.requirements import Requirement
-
     level = OK if sys.version_info >= (3, 10) else FAULT
     yield level, f"Python {platform.python_version()}" + ("" if level == OK else "; 3.10 or newer is needed")
-    modules = {"pyyaml": "yaml", "scikit-learn": "sklearn", "pytest-xdist": "xdist"}
-    for line in requirements.read_text(encoding="utf-8").splitlines():
-        if not line.strip() or line.startswith("#"):
+    for needed in requirements.listed(file):
+        version = needed.version()
+        if version is None:
+            yield FAULT, f"{needed.name} is not installed; bash command/setup.sh, or pip install '{needed.line}'"
             continue
-        needed = Requirement(line)
-        try:
-            version = importlib.metadata.version(needed.name)
-        except importlib.metadata.PackageNotFoundError:
-            yield FAULT, f"{needed.name} is not installed; bash command/setup.sh, or pip install '{line}'"
-            continue
-        if not needed.specifier.contains(version, prereleases=True):
-            yield FAULT, f"{needed.name} {version} is installed, {line} is needed; pip install -U '{line}'"
+        if not needed.allows(version):
+            yield (
+                FAULT,
+                f"{needed.name} {version} is installed, {needed.line} is needed; pip install -U '{needed.line}'",
+            )
             continue
         try:
-            importlib.import_module(modules.get(needed.name.lower(), needed.name))
+            importlib.import_module(needed.module)
         except Exception as error:  # a package that does not fit the others can fail in any way
             yield FAULT, f"{needed.name} {version} cannot be imported ({reason(error)}); install it again"
             continue
@@ -136,6 +142,8 @@ def folders(given: dict[str, Path]) -> Iterator[Finding]:
 
 def datasets(data: Path, cache: Path, deep: bool) -> Iterator[Finding]:
     """Benchmarks that are there: their images counted, and with `deep` read. The others are named."""
+    import numpy as np
+
     from datasets.base import Places, PublicDataset
 
     absent = []

@@ -6,10 +6,11 @@ covariances and MISA prompts. The hub's own client resumes and checks sizes.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
+from utils import door, requirements, signals
+from utils.args import Parser
 from utils.errors import UsageError, reason
 from utils.files import writable_folder
 
@@ -30,17 +31,19 @@ def fetch(name: str, checkpoint_dir: Path) -> Path:
 
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m utils.fetch", description=__doc__.splitlines()[0])
+    """The command line; returns the exit code."""
+    parser = Parser(prog="python -m utils.fetch", description=__doc__.splitlines()[0])
     parser.add_argument("name", choices=REPOSITORIES)
-    parser.add_argument("--checkpoint_dir", default="checkpoints", type=Path)
-    options = parser.parse_args(argv)
-    try:
-        print(fetch(options.name, options.checkpoint_dir))
-    except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    parser.add_argument("--checkpoint_dir", default="checkpoints", help="folder to put them in [checkpoints]")
+    return door.answer(lambda: command(parser.parse(argv)))
+
+
+def command(options) -> None:
+    requirements.check()
+    with signals.obeyed():
+        print(fetch(options.name, Path(options.checkpoint_dir)))
 
 
 if __name__ == "__main__":
+    door.begin(packages=False)  # --help needs none of them
     sys.exit(main(sys.argv[1:]))

@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+from utils import requirements
 from utils.errors import UsageError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -67,6 +68,8 @@ class Registry:
     def load(self, name: str) -> type:
         """Imports the file of `name` and returns the one class it defines."""
         path = self.files()[self.resolve(name)]
+        requirements.check()
+        self._refuse_others()
         module = self._import(path)
         base = getattr(importlib.import_module(f"{self.folder}.base"), self.base)
         own = [
@@ -77,6 +80,15 @@ class Registry:
         if len(own) != 1:
             raise UsageError(f"{path} must define exactly one subclass of {self.base}, found {len(own)}")
         return own[0]
+
+    def _refuse_others(self) -> None:
+        """Raises UsageError if another package of this folder's name was imported in this process, as in a notebook."""
+        there = getattr(sys.modules.get(self.folder), "__path__", None)
+        if self.folder in sys.modules and [os.path.realpath(path) for path in there or ()] != [str(ROOT / self.folder)]:
+            raise UsageError(
+                f"another package named '{self.folder}' was imported before ({sys.modules[self.folder].__file__}); "
+                "use a process of its own, as `python main.py` is, or import ours first"
+            )
 
     def _import(self, path: Path) -> ModuleType:
         if path.parent.parent == ROOT:

@@ -12,6 +12,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from utils import door, signals
+
+if __name__ == "__main__":
+    door.begin()
+
 import numpy as np
 import pandas as pd
 
@@ -40,14 +45,13 @@ def main(argv: list[str] | None = None) -> int:
         metavar="NAME",
         help="also the paired difference of each row to the row of this name; 'host': of each row 'mepo (X)' to X",
     )
-    try:
-        options = parser.parse(sys.argv[1:] if argv is None else argv)
-        given = [Path(name) for name in options.runs]
+    return door.answer(lambda: command(parser.parse(sys.argv[1:] if argv is None else argv)))
+
+
+def command(options) -> None:
+    given = [Path(name) for name in options.runs]
+    with signals.obeyed():
         report(given, Path(options.out) if options.out else shared_folder(given), options.baseline)
-    except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
 
 
 def report(given: list[Path], out: Path, baseline: str | None = None) -> None:

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 
 REQUEUE = 75  # exit code that lets a scheduler start the run again
-CODES = {signal.SIGTERM: REQUEUE, signal.SIGUSR1: REQUEUE, signal.SIGINT: 130}
+INTERRUPTED = 130
+# Those that the platform has. SIGXCPU: the processor time of `ulimit -t` or of a scheduler is used up.
+STOPPING = tuple(
+    getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU") if hasattr(signal, name)
+)
+CODES = dict.fromkeys(STOPPING, REQUEUE) | {signal.SIGINT: INTERRUPTED}
 
 
 class Stopped(BaseException):
@@ -21,11 +28,14 @@ class Stopped(BaseException):
 
 @contextlib.contextmanager
 def handled(handler: Callable[[int, object], None], numbers: Iterable[int]) -> Iterator[None]:
-    """Lets `handler` answer these signals. They reach the main thread only; elsewhere this does nothing."""
+    """Lets `handler` answer these signals, but for a SIGHUP that is ignored, as nohup has it.
+
+    They reach the main thread only; elsewhere this does nothing.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, handler) for number in numbers}
+    before = {number: signal.signal(number, handler) for number in numbers if not _ignored(number)}
     try:
         yield
     finally:
@@ -33,9 +43,37 @@ def handled(handler: Callable[[int, object], None], numbers: Iterable[int]) -> I
             signal.signal(number, old)
 
 
+def _ignored(number: int) -> bool:
+    return number == getattr(signal, "SIGHUP", None) and signal.getsignal(number) == signal.SIG_IGN
+
+
+@contextlib.contextmanager
+def obeyed() -> Iterator[None]:
+    """They end the work at once, by `Stopped` or KeyboardInterrupt, so that it leaves nothing half done."""
+    with handled(stop, STOPPING), handled(signal.default_int_handler, (signal.SIGINT,)):
+        yield
+
+
 def stop(number: int, frame: object) -> None:
     """A handler that stops at once, as Python does by itself for Ctrl-C."""
     raise Stopped(CODES[signal.Signals(number)])
+
+
+def quit_at_once(number: int, frame: object) -> None:
+    """A handler that ends the process before its work began: an exception would end in the import that it meets."""
+    word = b"interrupted" if number == signal.SIGINT else b"stopped"
+    with contextlib.suppress(OSError):
+        os.write(2, word + b" before it began\n")
+    os._exit(CODES[signal.Signals(number)])
+
+
+def last_words(stop: BaseException) -> str:
+    """What is said when `Stopped` or KeyboardInterrupt ends a command. `stop.kept`: the run's newest checkpoint."""
+    word = "interrupted" if isinstance(stop, KeyboardInterrupt) or stop.code == INTERRUPTED else "stopped"
+    kept: Path | None = getattr(stop, "kept", None)
+    if kept is None:
+        return f"{word}; start the same command again"
+    return f"{word}; the same command with --resume auto goes on from {kept}"
 
 
 class StopRequest:
@@ -45,7 +83,7 @@ class StopRequest:
         self.code: int | None = None
 
     def listening(self) -> contextlib.AbstractContextManager[None]:
-        """Notes SIGTERM, SIGUSR1 and Ctrl-C; a second Ctrl-C stops at once."""
+        """Notes the signals of `CODES`; a second Ctrl-C stops at once."""
         return handled(self._note, CODES)
 
     def _note(self, number: int, frame: object) -> None:

@@ -1,0 +1,1 @@
+"""One dataset per file. A package, so that no installed one of this name takes its place."""

@@ -1,0 +1,71 @@
+"""What requirements.txt asks for, and whether it is there, by the packages' own records: none is imported."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import importlib.util
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from utils.errors import UsageError
+
+FILE = Path(__file__).resolve().parent.parent / "requirements.txt"
+TESTS = "# Tests only."  # the line of that file after which runs need nothing more
+MODULES = {"pyyaml": "yaml", "scikit-learn": "sklearn", "pytest-xdist": "xdist", "pillow": "PIL"}
+SETUP = "bash command/setup.sh sets up all of them in .venv; then run .venv/bin/python, or first: . .venv/bin/activate"
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """A line of the file. lowest: version from which it will do, "" for any. module: what is imported of it."""
+
+    line: str
+    name: str
+    lowest: str
+    module: str
+
+    def version(self) -> str | None:
+        """The one that is installed; "" where the package is there without a record, None where it is not."""
+        try:
+            return importlib.metadata.version(self.name) or ""
+        except importlib.metadata.PackageNotFoundError:
+            return "" if importlib.util.find_spec(self.module) else None
+
+    def allows(self, version: str) -> bool:
+        return not (version and self.lowest) or _release(version) >= _release(self.lowest)
+
+
+def listed(file: Path = FILE, tests: bool = True) -> list[Requirement]:
+    """The packages of the file. tests: also those that only the tests need."""
+    text = file.read_text(encoding="utf-8")
+    lines = (text if tests else text.partition(TESTS)[0]).splitlines()
+    found = []
+    for line in lines:
+        if line and not line.startswith("#"):
+            name, _, lowest = line.partition(">=")
+            found.append(Requirement(line, name, lowest, MODULES.get(name.lower(), name)))
+    return found
+
+
+@functools.cache
+def check() -> None:
+    """Raises UsageError if a package that runs need is not there, or too old."""
+    versions = {needed: needed.version() for needed in listed(tests=False)}
+    if missing := [needed.name for needed, version in versions.items() if version is None]:
+        raise UsageError(f"this Python ({sys.executable}) has no {', '.join(missing)}; {SETUP}")
+    if old := [needed for needed, version in versions.items() if not needed.allows(version)]:
+        found = ", ".join(f"{needed.name} {versions[needed]}" for needed in old)
+        wanted = " ".join(f"'{needed.line}'" for needed in old)
+        raise UsageError(f"too old: {found}; {sys.executable} -m pip install -U {wanted}, or {SETUP}")
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """2.10.1rc2+cu126 -> (2, 10, 1). Trailing zeros do not count."""
+    numbers = re.match(r"[\d.]*", version)[0].strip(".").split(".")
+    release = [int(number) for number in numbers if number]
+    while release and not release[-1]:
+        release.pop()
+    return tuple(release)
