@@ -10,6 +10,7 @@ import io
 import json
 import os
 import pickle
+import re
 import signal
 import struct
 import tarfile
@@ -131,6 +132,23 @@ def mat(levels: int, zeros: int) -> bytes:
     return b"MATLAB 5.0 MAT-file".ljust(124) + b"\0\1IM" + struct.pack("<II", 15, len(packed)) + packed
 
 
+def packed(steps: bytes) -> bytes:
+    """What torch.save could have written around the steps of a pickle, deflated."""
+
+    def write(file):
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("archive/data.pkl", b"\x80\x02" + steps + b".")
+            archive.writestr("archive/version", "3\n")
+
+    return in_memory(write)
+
+
+def doubled(levels: int, first: bytes, pair: bytes) -> bytes:
+    """Steps for things of two of the one before, so that each is twice as much. pair: %b is the one before."""
+    steps = [pair % ((b"h" + bytes([k]),) * 2) + b"q" + bytes([k + 1]) for k in range(levels)]
+    return first + b"q\x00" + b"".join(steps)
+
+
 TOUCH, OPEN = Gadget(os.system, f"touch {TRACE}"), Gadget(open, TRACE, "w")
 STATE = {"norm.weight": torch.zeros(2)}
 STACK_GLOBAL = b"\x80\x04\x8c\x05posix\x8c\x06system\x93" + b"\x8c" + bytes([len(f"touch {TRACE}")])
@@ -159,6 +177,36 @@ WEIGHTS = {
     "no tensors": torch_file([1, 2, 3]),
     "tensor with no numbers": torch_file({"norm.weight": torch.empty(2, device="meta")}),
     "cut": torch_file(STATE)[:-40],
+}
+FULL_MARK = b"J\xff\xff\xff\x7f"  # the largest number of four bytes
+# A few bytes that stand for gigabytes, or for hours of a reader.
+SMALL = {
+    "millions of lists": packed(b"]" * 20_000_000),
+    "tuples as a key": packed(b"}" + doubled(40, b"K\x01", b"%b%b\x86") + b"K\x01s"),
+    "lists as a name": packed(b"(" + doubled(60, b"]", b"](%b%be") + b"tQ"),
+    "lists as a function": packed(doubled(60, b"]", b"](%b%be") + b")R"),
+    "lists that are filled late": packed(
+        b"".join(b"]q" + bytes([k]) for k in range(60))
+        + b"".join(b"h%c(h%ch%ce" % (k + 1, k, k) for k in reversed(range(59)))
+        + b")R"
+    ),
+    "array of bytes": packed(b"cbuiltins\nbytearray\n" + FULL_MARK + b"\x85R"),
+    "tensor of a size": packed(b"ctorch\nFloatTensor\n" + FULL_MARK + b"\x85R"),
+    "new tensor of a size": packed(b"ctorch\nFloatTensor\n" + FULL_MARK + b"\x85\x81"),
+    "array of bytes in two steps": packed(
+        b"ctorch._tensor\n_rebuild_from_type_v2\n(cbuiltins\nbytearray\nctorch\nTensor\n" + FULL_MARK + b"\x85NtR"
+    ),
+    "counted over and over": packed(
+        b"(ccollections\nCounter\nq\x00(" + b"K\x01" * 1000 + b"l\x85q\x01" + b"h\x00h\x01R" * 30_000 + b"l"
+    ),
+    "code of host names": packed(
+        b"c_codecs\nencode\nX" + struct.pack("<I", 600_000) + "\u4e2d".encode() * 200_000 + b"X\4\0\0\0idna\x86R"
+    ),
+    "storage of a size": torch_file(STATE, legacy=True).replace(b"cpuq\x06K\2", b"cpuq\x06" + FULL_MARK),
+    "storage of a size, zip": packed(
+        b"((X\7\0\0\0storagectorch\nFloatStorage\nX\1\0\0\x000X\3\0\0\0cpu" + FULL_MARK + b"tQl"
+    ),
+    "pickle in capitals": packed(b"}" + doubled(40, b"K\x01", b"%b%b\x86") + b"K\x01s").replace(b"data", b"DATA"),
 }
 ARRAYS = {
     "objects": npy(np.array([OPEN, None], dtype=object)),
@@ -452,6 +500,28 @@ def patience(tmp_path):
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_small_files_are_not_read_into_gigabytes(name, tmp_path, patience):
+    """Refused for what they would build, before anything is built."""
+    file = put(tmp_path / "w.pth", SMALL[name])
+    assert len(SMALL[name]) < 61_000
+    with pytest.raises(UsageError, match="cannot be read as tensors") as refusal:
+        read_tensors(file)
+    told = "builds more than|fills what|holds more than these|in a code|more numbers than"
+    assert re.search(told, str(refusal.value))
+
+
+def test_large_checkpoints_are_still_read(tmp_path):
+    """As many things as a network of 3,000 tensors, its optimiser and its schedule have."""
+    weight = torch.zeros(2)
+    states = {number: {"exp_avg": weight, "exp_avg_sq": weight, "step": 3} for number in range(3000)}
+    network = collections.OrderedDict((f"blocks.{number}.weight", weight) for number in range(3000))
+    schedule = {"milestones": collections.Counter([30, 60]), "rates": [0.1] * 10_000}
+    content = {"model": network, "optimizer": {"state": states, "params": list(range(3000))}, "schedule": schedule}
+    assert read_tensors(put(tmp_path / "w.pth", torch_file(content)))["schedule"] == schedule
+    assert read_tensors(put(tmp_path / "w.pth", torch_file(content, legacy=True)))["model"].keys() == network.keys()
 
 
 @pytest.mark.parametrize("kind", [kind for kind in CORPUS if not kind.startswith("archive")])

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from utils.errors import UsageError
 from utils.files import MAX_GROWTH, growth_limit, written_whole
-from utils.pickles import check_tuples
+from utils.pickles import check_pickle
 
 LEGACY_PICKLES = 5  # in a row, before the numbers: magic number, protocol, system, content, names of the storages
 
@@ -46,6 +46,18 @@ _INERT = [
         "numpy.dtype",
     )
 ]
+# What tensors and the objects beside them are made by. Others that torch would call make as much as a number says.
+_MAKERS = {
+    *(name for _, name in _INERT),
+    *("collections.OrderedDict", "collections.Counter", "set", "complex"),
+    *("_codecs.encode", "torch.Size", "torch.device", "torch.serialization._get_layout"),
+    *("torch.nn.parameter.Parameter", "torch.nn.Parameter", "torch._tensor._rebuild_from_type_v2"),
+    *(
+        f"torch._utils._rebuild_{kind}"
+        for kind in ("tensor", "tensor_v2", "tensor_v3", "parameter", "parameter_with_state", "qtensor")
+    ),
+    *("torch._utils._rebuild_sparse_tensor", "torch._utils._rebuild_meta_tensor_no_storage"),
+}
 
 
 def read_tensors(path: Path) -> Any:
@@ -90,18 +102,28 @@ def _check_growth(path: Path) -> None:
 
 
 def _check_pickles(path: Path) -> None:
-    """Refuses what torch.save wrote, or seems to have written, if reading it would end the process."""
+    """Refuses what torch.save wrote, or seems to have written, if reading it would end the process or never end."""
     with open(path, "rb") as file:
         if file.read(4) == b"PK\3\4":  # by which torch tells its two formats apart
             with zipfile.ZipFile(file) as archive:
-                for member in archive.namelist():
-                    if member.endswith("data.pkl"):
-                        with archive.open(member) as content:
-                            check_tuples(content)
+                members = archive.infolist()
+                names = [member.filename.lower() for member in members]  # torch finds them in any case
+                if len(set(names)) < len(names):
+                    raise ValueError("two of its members have one name")
+                held = sum(member.file_size for member in members)
+                found = [
+                    check_pickle(io.BytesIO(archive.read(member)))
+                    for member, name in zip(members, names)
+                    if name.endswith("data.pkl")
+                ]
         else:
             file.seek(0)
-            for _ in range(LEGACY_PICKLES):
-                check_tuples(file)
+            held = path.stat().st_size
+            found = [check_pickle(file) for _ in range(LEGACY_PICKLES)]
+    if foreign := sorted(set().union(*(calls for calls, _ in found)) - _MAKERS):
+        raise ValueError(f"Unsupported GLOBAL {foreign[0]}")  # as torch says it
+    if sum(numbers for _, numbers in found) > held:
+        raise ValueError("it names more numbers than it holds")
 
 
 def _read_npz(path: Path) -> dict[str, Tensor]:
