@@ -332,6 +332,7 @@ def train(job: Job) -> Path:
         seed=options.train_seed,
         augment=transform.train,
         plain=transform.test,
+        images=images.raw,
     )
     model = plan.method(network, info, args).to(device)
     model.optimizer = model.configure_optimizer()
@@ -373,13 +374,14 @@ def train(job: Job) -> Path:
             **history.summary(),
             "samples": trainer.images_met,
             "skipped_updates": trainer.skipped,
+            "left_out_images": trainer.left_out,
             "seconds": round(trainer.seconds, 3),
             "checkpoint_seconds": round(progress.saving, 3),
             "trainable_parameters": trainable,
             "total_parameters": sum(p.numel() for p in model.parameters()),
             "needs_task_boundaries": model.needs_task_boundaries,
             "stream_sha256": origin["stream_sha256"],
-            "peak_memory_mb": devices.peak_memory_mb(device),
+            "peak_memory_mb": trainer.peak_memory_mb,
         }
         if plan.method.product(args) and args.save_to:  # before the run counts as complete
             shutil.copy(folder.path / "config.yaml", Path(args.save_to) / "config.yaml")

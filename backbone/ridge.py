@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from utils.device import full_precision
+from utils.finite import FiniteRows
 
 RIDGES = tuple(10.0**k for k in range(-8, 9))  # candidates of the search, in order
 
@@ -37,6 +38,7 @@ class RandomRidge(nn.Module):
         self.register_buffer("R", torch.zeros(size, num_classes))
         self.register_buffer("Q", torch.zeros(size, num_classes), persistent=False)
         self.register_buffer("G", torch.zeros(size, size), persistent=False)
+        self.finite = FiniteRows()
         self.rows: list[tuple[Tensor, Tensor]] = []  # features [B, D] and columns [B] of the running task
         self._solved = True  # whether R belongs to G and Q
 
@@ -49,6 +51,8 @@ class RandomRidge(nn.Module):
         """Learns features [B, D] whose targets are `columns` [B]."""
         with self._full_precision():
             h = self.expand(z)
+            kept = self.finite(h)
+            h, z, columns = h[kept], z[kept], columns[kept]
             self.Q += h.T @ self._one_hot(columns)
             self.G += h.T @ h
         if self.search:

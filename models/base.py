@@ -97,6 +97,11 @@ class ContinualModel(nn.Module):
         return None
 
     @classmethod
+    def keeps(cls, args: ModelArgs) -> str | None:
+        """What it learns from beside its updates, in a word or two: a memory of images, sums of features."""
+        return None
+
+    @classmethod
     def stream_options(cls, args) -> dict[str, Any]:
         """Settings of the stream that are the method's own options, by parameter name of its stream class."""
         return {}
@@ -155,6 +160,10 @@ class ContinualModel(nn.Module):
         """The optimiser over the trainable parameters, or None for a stage without gradients."""
         trainable = [p for p in self.parameters() if p.requires_grad]
         return torch.optim.Adam(trainable, lr=self.args.lr)
+
+    def why_not_finite(self) -> str | None:
+        """Where numbers that are not finite came from, if the method knows; asked once some were met."""
+        return None
 
     def extra_state(self) -> dict[str, Any]:
         """What a resumed run needs beyond `state_dict` and the optimiser: replay memory, counters, generators."""
@@ -247,6 +256,9 @@ class Wrapper(ContinualModel):
         self.host.optimizer = self.host.configure_optimizer()
         self.scheduler = self.host.scheduler
         return self.host.optimizer
+
+    def why_not_finite(self) -> str | None:
+        return self.host.why_not_finite()
 
     def extra_state(self) -> dict[str, Any]:
         return {"host": self.host.extra_state()}

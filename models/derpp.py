@@ -8,6 +8,7 @@ stored once, after all updates of its batch, with the logits of the last of them
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,7 @@ from models.er import Er, ErArgs
 from utils.args import option
 from utils.classes import mask_unseen
 from utils.contracts import Batch, StreamInfo
+from utils.finite import FiniteRows
 
 
 @dataclass(kw_only=True)
@@ -31,20 +33,34 @@ class Derpp(Er):
     def __init__(self, backbone: nn.Module, info: StreamInfo, args: DerppArgs):
         super().__init__(backbone, info, args)
         self.latest: Tensor | None = None  # logits of the batch in its last update, [B, C]
+        self.finite = FiniteRows()
 
     def loss(self, batch: Batch) -> Tensor:
         """L = CE(h(x), y) + alpha * ||h(x') - z'||^2 + beta * CE(h(x''), y'')."""
         x, count, size = batch.x, len(batch.y), self.args.replay_size
         if not len(self.buffer):
-            self.latest = self(x).float()
-            return F.cross_entropy(mask_unseen(self.latest, batch.seen), batch.y)
+            logits = self(x).float()
+            self.latest = logits.detach()
+            return F.cross_entropy(mask_unseen(logits, batch.seen), batch.y)
         images1, _, z1 = self.buffer.sample(size)
         images2, y2, _ = self.buffer.sample(size)
         logits = self(torch.cat((x, self.info.augment(images1), self.info.augment(images2)))).float()
-        self.latest, logits1, logits2 = logits.split((count, size, size))
-        loss = F.cross_entropy(mask_unseen(self.latest, batch.seen), batch.y)
+        new, logits1, logits2 = logits.split((count, size, size))
+        self.latest = new.detach()
+        loss = F.cross_entropy(mask_unseen(new, batch.seen), batch.y)
         loss = loss + self.args.alpha * F.mse_loss(logits1, z1)
         return loss + self.args.beta * F.cross_entropy(mask_unseen(logits2, batch.seen), y2)
 
     def end_batch(self, batch: Batch) -> None:
-        self.buffer.add(batch.raw, batch.y, self.latest.detach())
+        if self.latest is None:  # every update of the batch was left out (`--on_nan skip`)
+            return
+        kept = self.finite(self.latest)
+        self.buffer.add(batch.raw[kept], batch.y[kept], self.latest[kept])
+        self.latest = None
+
+    def extra_state(self) -> dict[str, Any]:
+        return super().extra_state() | {"latest": self.latest}
+
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        super().load_extra_state(state)
+        self.latest = state.get("latest")

@@ -46,6 +46,10 @@ class Er(Finetune):
         super().__init__(backbone, info, args)
         self.buffer = ReservoirBuffer(args.memory_size, info.seed, args.exact_reservoir)
 
+    @classmethod
+    def keeps(cls, args: ErArgs) -> str:
+        return "a memory of images"
+
     def loss(self, batch: Batch) -> Tensor:
         x, y = batch.x, batch.y
         if len(self.buffer):

@@ -69,13 +69,19 @@ class FlyPrompt(PromptMethod):
         self.seen = info.num_classes  # classes met; all compete before the first batch
         self.copy_head(0)
 
+    @classmethod
+    def keeps(cls, args: FlyPromptArgs) -> str:
+        return "sums of features"
+
     def forward(self, x: Tensor, fixed: Tensor | None = None) -> Tensor:
         """Training: logits [B, C] of the trained head. Evaluation: combined scores [B, C] of the classes met."""
         if self.training:
             return self.head(self.features(x))
         expert = self.route(self.fixed_features(x) if fixed is None else fixed)
         logits = self.all_heads(self.features(x, expert), expert).float()
-        return combine(mask_unseen(logits.flatten(0, 1), self.seen).view_as(logits), self.args.ensemble_method)
+        lost = ~logits[:, :, : self.seen].isfinite().all(dim=2).all(dim=0)  # a softmax would hide it
+        scores = combine(mask_unseen(logits.flatten(0, 1), self.seen).view_as(logits), self.args.ensemble_method)
+        return scores.masked_fill(lost[:, None], torch.nan)
 
     def loss(self, batch: Batch) -> Tensor:
         return F.cross_entropy(self.masked(self(batch.x), batch), batch.y)

@@ -93,6 +93,15 @@ class Mepo(Wrapper):
             args.cor_path = NONE
         return stages
 
+    def why_not_finite(self) -> str | None:
+        count = int(getattr(self.host.fc_norm, "failed", 0))
+        if not count:
+            return super().why_not_finite()
+        return (
+            f"the alignment of a batch of {count} images: the covariance of their features has no Cholesky factor, even "
+            "in double precision; larger batches, --align_stats running or --cor_path none may help"
+        )
+
 
 class Alignment(nn.Module):
     """Features [B, D] to features aligned with the meta covariance Sigma [D, D], `target`."""
@@ -102,17 +111,24 @@ class Alignment(nn.Module):
         self.args = args
         width = len(target)
         self.register_buffer("target_factor", factor(target), persistent=False)  # Lt, computed once
+        # Images of the last batch whose finite features had a covariance without a factor; 0: there was none.
+        self.register_buffer("failed", torch.zeros((), dtype=torch.int64), persistent=False)
         if args.align_stats == "running":
-            self.register_buffer("mean", torch.zeros(width))
-            self.register_buffer("covariance", torch.zeros(width, width))
+            self.register_buffer("mean", torch.zeros(width, dtype=torch.float64))
+            self.register_buffer("covariance", torch.zeros(width, width, dtype=torch.float64))
             self.register_buffer("batches", torch.zeros(()))
 
     def forward(self, features: Tensor) -> Tensor:
         if not self.training and self.args.align_when == "training":
             return features
-        args, known = self.args, self._statistics(features)
+        args, features = self.args, features.float()
         with full_precision(features):  # a Cholesky factor in bf16 would be noise
-            return align(features.float(), self.target_factor, args.cor_coef, args.align_form, known)
+            known = self._statistics(features)
+            aligned = align(features, self.target_factor, args.cor_coef, args.align_form, known)
+        with torch.no_grad():
+            lost = features.isfinite().all() & ~aligned.isfinite().all()
+            self.failed.copy_(torch.where(lost, len(features), self.failed))
+        return aligned
 
     @torch.no_grad()
     def _statistics(self, features: Tensor) -> tuple[Tensor, Tensor] | None:
@@ -122,7 +138,7 @@ class Alignment(nn.Module):
         if self.training and len(features) > 1:
             # The first batch counts in full, so that the average does not start at zero.
             weight = torch.where(self.batches == 0, 1.0, self.args.momentum)
-            mean, covariance = statistics(features.float())
+            mean, covariance = statistics(features)
             self.mean.lerp_(mean[0], weight)
             self.covariance.lerp_(covariance, weight)
             self.batches += 1
@@ -130,17 +146,22 @@ class Alignment(nn.Module):
 
 
 def statistics(features: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean [1, D] and covariance [D, D] (divisor B - 1) of features [B, D]."""
+    """Mean [1, D] and covariance [D, D] (divisor B - 1) of features [B, D], in double precision."""
+    features = features.double()
     mean = features.mean(dim=0, keepdim=True)
     centred = features - mean
     return mean, centred.T @ centred / (len(features) - 1)
 
 
 def factor(covariance: Tensor) -> Tensor:
-    """Lower Cholesky factor of covariance + RIDGE * I, [D, D]; NaN where there is none."""
-    ridge = RIDGE * torch.eye(len(covariance), dtype=covariance.dtype, device=covariance.device)
-    lower, failed = torch.linalg.cholesky_ex(covariance + ridge)  # unlike `cholesky`, does not wait for the device
-    return lower.masked_fill(failed != 0, torch.nan)
+    """Lower Cholesky factor of covariance + RIDGE * I, [D, D]; NaN where there is none.
+
+    Found in double precision, since RIDGE may be lost in the rounding of large variances.
+    """
+    ridge = RIDGE * torch.eye(len(covariance), dtype=torch.float64, device=covariance.device)
+    # Unlike `cholesky`, does not wait for the device.
+    lower, failed = torch.linalg.cholesky_ex(covariance.double() + ridge)
+    return lower.masked_fill(failed != 0, torch.nan).to(covariance.dtype)
 
 
 def align(
@@ -153,20 +174,21 @@ def align(
     """Features X [B, D] moved towards a covariance whose factor is Lt [D, D] (`factor`): (1 - c) X + c F.
 
     F is (X - mean) A with rows scaled to unit norm; A = L^-1 Lt in the released form, L^-T Lt^T in the exact one, L the
-    factor of the covariance of X. Gradients flow through mean, covariance and factor. known: mean and covariance to use
-    instead of the batch's. A single image without them is only normalised, as in FlyGCL.
+    factor of the covariance of X; all of it in double precision, the result in that of X. Gradients flow through mean,
+    covariance and factor. known: mean and covariance to use instead of the batch's. A single image without them is only
+    normalised, as in FlyGCL.
     """
     if known is None and len(features) == 1:
         mapped = features
     else:
         mean, covariance = statistics(features) if known is None else known
-        centred, own = features - mean, factor(covariance)
+        centred, own, target_factor = features - mean, factor(covariance), target_factor.double()
         # Solves for the B rows instead of forming the [D, D] map.
         if form == "released":
             mapped = torch.linalg.solve_triangular(own, centred, upper=False, left=False) @ target_factor
         else:
             mapped = torch.linalg.solve_triangular(own.T, centred, upper=True, left=False) @ target_factor.T
-    return (1 - coef) * features + coef * F.normalize(mapped, dim=1, eps=1e-6)
+    return (1 - coef) * features + coef * F.normalize(mapped, dim=1, eps=1e-6).to(features.dtype)
 
 
 def load_covariance(file: Path, width: int) -> Tensor:

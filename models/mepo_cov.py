@@ -20,6 +20,7 @@ from models.base import ContinualModel, ModelArgs
 from utils.args import option
 from utils.contracts import Batch, StreamInfo
 from utils.files import writable_folder, written_whole
+from utils.finite import FiniteRows
 
 
 @dataclass(kw_only=True)
@@ -45,6 +46,7 @@ class MepoCov(ContinualModel):
             writable_folder(Path(args.save_to), "--save_to")
         self.register_buffer("total", torch.zeros(info.num_classes, backbone.num_features, dtype=torch.float64))
         self.register_buffer("count", torch.zeros(info.num_classes, dtype=torch.float64))
+        self.finite = FiniteRows()
 
     @classmethod
     def product(cls, args: MepoCovArgs) -> str:
@@ -59,8 +61,10 @@ class MepoCov(ContinualModel):
         """Adds the features of a batch to the sums of their classes. Nothing is learned."""
         with self.autocast():
             features = encode(self.backbone, embed(self.backbone, batch.x))
-        self.total.index_add_(0, batch.y, features.double())
-        self.count.index_add_(0, batch.y, torch.ones_like(batch.y, dtype=torch.float64))
+        kept = self.finite(features)
+        features, y = features[kept], batch.y[kept]
+        self.total.index_add_(0, y, features.double())
+        self.count.index_add_(0, y, torch.ones_like(y, dtype=torch.float64))
 
     def class_means(self) -> Tensor:
         """Mean feature of every class that occurred, [K, D] float64, by label."""

@@ -57,6 +57,10 @@ class RanPac(ContinualModel):
         self.classifier = RandomRidge(width, args.rp_dim, info.num_classes, args.rp_ridge, args.ridge == "search")
         self.first_session = True
 
+    @classmethod
+    def keeps(cls, args: RanPacArgs) -> str:
+        return "sums of features"
+
     @property
     def has_fixed_features(self) -> bool:
         return not self.first_session

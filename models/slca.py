@@ -31,6 +31,7 @@ from utils.args import option
 from utils.classes import mask_for_training
 from utils.contracts import Batch, Session, StreamInfo
 from utils.device import full_precision
+from utils.finite import FiniteRows
 
 FLYGCL = "FlyGCL, all datasets"
 WEIGHT_DECAY = 5e-4  # in training and alignment alike
@@ -65,6 +66,10 @@ class Slca(ContinualModel):
         self._aligned: tuple[Tensor, Tensor] | None = None  # weight and bias for evaluation, until training goes on
         if args.ca_epochs > 0:
             self.statistics = ClassStatistics(info.num_classes, backbone.num_features)
+
+    @classmethod
+    def keeps(cls, args: SlcaArgs) -> str | None:
+        return "sums of features" if args.ca_epochs > 0 else None
 
     @property
     def needs_task_boundaries(self) -> bool:
@@ -139,9 +144,12 @@ class ClassStatistics(nn.Module):
         self.register_buffer("count", torch.zeros(num_classes))
         self.register_buffer("mean", torch.zeros(num_classes, width))
         self.register_buffer("scatter", torch.zeros(num_classes, width, width))
+        self.finite = FiniteRows()
 
     def add(self, features: Tensor, slots: Tensor) -> None:
         """Counts features [B, D] of the classes slots [B]."""
+        kept = self.finite(features)
+        features, slots = features[kept], slots[kept]
         for slot in slots.unique():
             rows = features[slots == slot]
             before, after = self.count[slot], self.count[slot] + len(rows)

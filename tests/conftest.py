@@ -121,6 +121,7 @@ def build(
         seed=options.train_seed,
         augment=transform.train,
         plain=transform.test,
+        images=images.raw,
     )
     vit = tiny_vit().requires_grad_(False)
     torch.manual_seed(options.init_seed)

@@ -15,12 +15,14 @@ class Batch:
 
     x: [B, 3, H, W] float, augmented and normalised. y: [B] int64, slots in order of appearance.
     raw: [B, 3, H, W] uint8, as the dataset holds them. seen: number of classes met so far, this batch included.
+    indices: [B] int64 on the CPU, names of the images for `StreamInfo.images`; None in a batch that did not arrive.
     """
 
     x: Tensor
     y: Tensor
     raw: Tensor
     seen: int
+    indices: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,8 @@ class StreamInfo:
     num_classes: size of the classifier. num_tasks: sessions of the stream, for methods with `needs_task_boundaries`.
     num_images: length of the stream, one pass. num_updates: optimiser steps of the whole run. image_size: pixels.
     seed: for draws of the method's own. augment: raw uint8 [B, 3, H, W] to training inputs as in `Batch.x`, for images
-    that a method kept. plain: the same without augmentation, as at test time.
+    that a method kept. plain: the same without augmentation, as at test time. images: raw uint8 [B, 3, H, W] of images
+    that have arrived, by their indices [B]; a stream cannot be read again, so an upper bound alone may ask for them.
     """
 
     num_classes: int
@@ -49,6 +52,7 @@ class StreamInfo:
     seed: int
     augment: Callable[[Tensor], Tensor]
     plain: Callable[[Tensor], Tensor]
+    images: Callable[[Tensor], Tensor] | None = None
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from utils.classes import SeenClasses, mask_unseen
+from utils.errors import UsageError
 from utils.images import ImageSet, Transform
 from utils.metrics import class_accuracy
 
@@ -27,12 +28,20 @@ class Evaluator:
     use twice the training batch. mask: "seen" masks classes not met, "none" lets them compete.
     Images go through the test transform batch by batch; a method's `fixed_features` are computed once per test image
     and kept on the device, since its frozen backbone and the test transform never change.
-    Raises FloatingPointError for logits that are not numbers, whose largest would mean nothing.
+    Raises FloatingPointError for logits of classes met that are not finite, whose largest would mean nothing. Of a class
+    not met -inf is a method's own mask; anything else that is not finite counts where such classes compete.
     """
 
     def __init__(self, images: ImageSet, transform: Transform, batch_size: int, mask: str = "seen"):
         self.images, self.transform, self.batch_size, self.mask = images, transform, batch_size, mask
         self._fixed: Tensor | None = None
+
+    def check(self, labels: Tensor) -> None:
+        """Raises UsageError unless there is an image of one of the classes, raw labels, that will be met."""
+        if not len(self.images):
+            raise UsageError("the test part holds no image; --validation holds out a share of the training images")
+        if not torch.isin(self.images.labels, labels).any():
+            raise UsageError("no test image is of a class that is trained on, so there would be no accuracy")
 
     @torch.no_grad()
     def __call__(self, model, seen: SeenClasses) -> Accuracy:
@@ -46,17 +55,28 @@ class Evaluator:
         correct, undefined = [], []
         for chunk in indices.split(self.batch_size):
             logits = self._logits(model, chunk).float()
-            undefined.append(logits.isnan().any(dim=1))
+            undefined.append(self._undefined(logits, len(seen)))
             if self.mask == "seen":
                 logits = mask_unseen(logits, len(seen))
             correct.append(logits.argmax(dim=1) == slots[chunk].to(logits.device))
         model.train(was_training)
         if lost := int(torch.cat(undefined).sum()):
-            raise FloatingPointError(f"the logits of {lost} of {len(indices)} test images are not numbers")
+            why = model.why_not_finite()
+            raise FloatingPointError(
+                f"the logits of {lost} of {len(indices)} test images are not finite numbers" + (f": {why}" if why else "")
+            )
         hits, targets = torch.cat(correct).cpu(), slots[indices]
         counts = torch.bincount(targets, minlength=num_classes)
         hits_per_class = torch.bincount(targets, weights=hits.float(), minlength=num_classes)
         return Accuracy(hits.double().mean().item(), class_accuracy(hits_per_class, counts))
+
+    def _undefined(self, logits: Tensor, seen: int) -> Tensor:
+        """Which rows of logits [B, C] give no prediction, [B]; `seen` classes have been met."""
+        undefined = ~logits[:, :seen].isfinite().all(dim=1)
+        if self.mask == "seen":
+            return undefined
+        unmet = logits[:, seen:]
+        return undefined | (unmet.isnan() | (unmet == torch.inf)).any(dim=1)
 
     def _logits(self, model, chunk: Tensor) -> Tensor:
         x = self.transform.test(self.images.raw(chunk))

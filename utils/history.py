@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+import torch
 
 from utils.evaluation import Accuracy
 from utils.metrics import gcl_summary
@@ -34,6 +35,16 @@ class History:
         if accuracy is not None:
             row = {"samples_seen": samples_seen, "task": task, "labels": list(labels)}
             self.class_rows.append(row | {"accuracy": accuracy.per_class.tolist()})
+
+    def ended_at(self) -> int | None:
+        """Images seen at the last evaluation, if it was one at a task end."""
+        last = self.rows[-1] if self.rows else {"kind": None}
+        return last["samples_seen"] if last["kind"] == "task_end" else None
+
+    def last_accuracy(self) -> Accuracy | None:
+        """What the last evaluation at a task end gave."""
+        average = self.rows[-1]["accuracy"]
+        return None if average is None else Accuracy(average, torch.tensor(self.class_rows[-1]["accuracy"]))
 
     def _add(self, kind: str, samples_seen: int, accuracy: Accuracy | None, **values) -> None:
         average = None if accuracy is None else accuracy.average

@@ -27,6 +27,7 @@ class Progress(Listener):
     ):
         self.folder, self.title, self.loggers = folder, title, loggers
         self.save_every, self.request, self._saved, self.saving = save_every, request, time.monotonic(), 0.0
+        self._kept_at = -1  # images met at the last checkpoint
         self.total, self._met, self._last_line = total, 0, time.monotonic()
         self.bar = (
             tqdm(total=total, desc=title, unit="img", smoothing=0.1, dynamic_ncols=True)
@@ -44,7 +45,8 @@ class Progress(Listener):
             self.save(trainer)
 
     def task_ended(self, trainer: Trainer) -> None:
-        self.save(trainer)
+        if trainer.images_met > self._kept_at or self.request.code is not None:  # a task may have no image
+            self.save(trainer)
 
     def save(self, trainer: Trainer) -> None:
         """Writes a checkpoint; one that cannot be written costs a warning. Raises Stopped if the run is to stop.
@@ -57,7 +59,7 @@ class Progress(Listener):
             checkpoint.save(self.folder.checkpoints, trainer.state_dict())
         except OSError as error:
             print(f"warning: no checkpoint written ({error.strerror or error}); the run goes on", file=sys.stderr)
-        self._saved = time.monotonic()
+        self._saved, self._kept_at = time.monotonic(), trainer.images_met
         self.saving += self._saved - began
         if self.request.code is not None:
             raise Stopped(self.request.code)
@@ -91,7 +93,7 @@ class Progress(Listener):
         )
 
     def _state(self, trainer: Trainer) -> str:
-        accuracies = [row["accuracy"] for row in trainer.history.rows if row["accuracy"] is not None]
-        accuracy = f", accuracy {100 * accuracies[-1]:.1f} %" if accuracies else ""
+        last = trainer.history.rows[-1]["accuracy"] if trainer.history.rows else None
+        accuracy = "" if last is None else f", accuracy {100 * last:.1f} %"
         skipped = f", {trainer.skipped} updates skipped" if trainer.skipped else ""
         return f"task {trainer.task + 1}/{trainer.stream.num_tasks}{accuracy}{skipped}"

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 
 import numpy as np
 import torch
@@ -170,9 +171,19 @@ class SiBlurry(TaskList):
                 owner[classes] = task
                 is_disjoint[classes] = disjoint
         task_of, disjoint_of = owner[targets], is_disjoint[targets]
-        fixed = [torch.where((task_of == t) & disjoint_of)[0].tolist() for t in range(num_tasks)]
-        moving = [torch.where((task_of == t) & ~disjoint_of)[0].tolist() for t in range(num_tasks)]
-        return fixed, moving
+        fixed = _by_task(torch.where(disjoint_of, task_of, -1), num_tasks)
+        moving = _by_task(torch.where(disjoint_of, -1, task_of), num_tasks)
+        return [part.tolist() for part in fixed], [part.tolist() for part in moving]
+
+
+def _by_task(task_of: Tensor, num_tasks: int) -> list[Tensor]:
+    """Positions of 0 ... num_tasks - 1 in task_of [N], ascending each; other numbers, which are below 0, are left out.
+
+    One sort, so that many tasks cost no more than a few.
+    """
+    order = torch.argsort(task_of, stable=True)
+    borders = torch.searchsorted(task_of[order], torch.arange(num_tasks + 1)).tolist()
+    return [order[a:b] for a, b in pairwise(borders)]
 
 
 def _check_si_blurry(num_classes: int, num_tasks: int, n: int, m: int, varying: bool) -> None:
@@ -217,11 +228,9 @@ def _scatter_varying(moving: list[list], m: int, generator: Generator) -> list[l
         return moving
     shares = [len(part) for part in _cut_at_random(list(range(num_scattered)), len(moving), generator)]
     pool = _shuffle([i for part, k in zip(moving, shares) for i in part[:k]], generator)
-    scattered = []
-    for part, k in zip(moving, shares):
-        scattered.append(part[k:] + pool[:k])  # a short pool leaves less for the last tasks
-        pool = pool[k:]
-    return scattered
+    starts = accumulate(shares, initial=0)
+    # A short pool leaves less for the last tasks.
+    return [part[k:] + pool[start : start + k] for part, k, start in zip(moving, shares, starts)]
 
 
 def _scatter_fixed(moving: list[list], m: int, generator: Generator) -> list[list]:
@@ -278,7 +287,10 @@ class ClassIncremental(Reshuffled):
         else:
             order = torch.tensor(class_order)
         parts = [part.tolist() for part in torch.tensor_split(order, num_tasks)]
-        tasks = [torch.where(torch.isin(targets, torch.tensor(part)))[0] for part in parts]
+        task_of = torch.empty(num_classes, dtype=torch.int64)
+        for task, part in enumerate(parts):
+            task_of[part] = task
+        tasks = _by_task(task_of[targets], num_tasks)
         super().__init__(tasks, parts, num_classes, seed, batch_size, num_epochs)
 
 
@@ -292,7 +304,7 @@ class DomainIncremental(Reshuffled):
         self, targets: Tensor, num_classes: int, num_domains: int, seed: int, batch_size: int, num_epochs: int
     ):
         self.num_domains = num_domains
-        tasks = [torch.where(targets // num_classes == domain)[0] for domain in range(num_domains)]
+        tasks = _by_task(targets // num_classes, num_domains)
         super().__init__(tasks, [list(range(num_classes))] * num_domains, num_classes, seed, batch_size, num_epochs)
 
 
