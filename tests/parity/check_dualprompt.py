@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import re
 from pathlib import Path
 
 import torch
@@ -12,12 +12,13 @@ from backbone.prompts import PromptPool
 from models.base import ContinualModel
 from models.dualprompt import DualPrompt
 from models.misa import Misa
+from utils.args import option_names, resolve
 from utils.classes import mask_unseen
 from utils.evaluation import Evaluator
 from utils.images import ImageSet
 from utils.training import Trainer
 
-from .goldens import DEVICE, Case
+from .goldens import DEVICE, Case, Settings
 from .replay import Recorded, Recorder, Unchanged, consecutive, load, load_vit, make_info, set_optimizer, train
 
 TRAIN_MASKS = {
@@ -25,8 +26,9 @@ TRAIN_MASKS = {
     "classes of the current batch": "batch",
     "classes of the current session": "session",
     "classes of the current task": "session",
-    "classes met since the current": "session",
 }
+EVAL_MASKS = {"seen classes": "seen", "none": "none"}
+STEP_SCHEDULES = {"advances at the end of every stream task": "task", "": "samples"}
 
 
 def check(case: Case, folder: Path) -> None:
@@ -48,7 +50,10 @@ def replay_case(case: Case, model, recorder: Recorder, after_evaluation=lambda: 
     x = [case[f"step{k}/x"] for k in range(steps)]
     y = torch.cat([case[f"step{k}/y"] for k in range(steps)])
     tasks = consecutive([len(part) for part in x], settings["batches_per_task"])
-    mask = word(settings["eval_logit_mask"], {"seen": "seen", "none": "none"})
+    case.expect("tasks", len(tasks))
+    case.expect("batch_size", max(map(len, x)))
+    case.expect("scheduler", "constant")
+    mask = word(settings["eval_logit_mask"], EVAL_MASKS)
     test_images = ImageSet(case["eval/x"].numpy(), case["eval/y"].numpy(), DEVICE)
     evaluator = Evaluator(test_images, Unchanged(), len(test_images), mask)
 
@@ -64,14 +69,14 @@ def replay_case(case: Case, model, recorder: Recorder, after_evaluation=lambda: 
 def make_model(case: Case, folder: Path, num_images: int) -> DualPrompt:
     """The method of the case with its initial weights; MISA's warm prompts come from files."""
     settings, cls = case.settings, {"dualprompt": DualPrompt, "misa": Misa}[case.settings["system"]]
-    config = dict(settings["config"])
-    warm = config.pop("load_pt", False)
-    given = make_args(cls.Args, config) | {
+    config = settings["config"]
+    warm = config.get("load_pt", False)
+    given = make_args(cls.Args, config, leave=("load_pt", "e_pool")) | {
         "lr": settings["optimizer"]["lr"],
         "e_pool": settings.get("e_pool_effective", config.get("e_pool", cls.Args().e_pool)),
         "step_num": settings.get("step_num", config["task_num"]),
-        "step_schedule": "task" if "task_count" in settings else "samples",
-        "prompt_index": "local" if config.get("variant") == "release_local_index" else "global",
+        "step_schedule": word(settings.get("task_count", ""), STEP_SCHEDULES),
+        "prompt_index": word(config.get("variant", ""), {"release_local_index": "local", "": "global"}),
         "train_mask": word(settings["train_logit_mask"], TRAIN_MASKS),
     }
     if warm:
@@ -79,6 +84,8 @@ def make_model(case: Case, folder: Path, num_images: int) -> DualPrompt:
             torch.save(case[f"ckpt/{name}"], folder / f"{name}.pt")
         given["load_pt"] = str(folder)
     model = cls(load_vit(case), make_info(case, num_images), cls.Args(**given))
+    for name in ("prompts_per_step", "prompts_per_task"):
+        case.expect(name, max(1, model.pool_size // given["step_num"]))
     initial = case.below("method/")
     if warm:
         for name in ("g_prompt.prompts", "e_prompt.prompts"):
@@ -91,17 +98,18 @@ def make_model(case: Case, folder: Path, num_images: int) -> DualPrompt:
     return model
 
 
-def make_args(cls: type, config: dict) -> dict:
-    """The options of `cls` that the case sets under their own names."""
-    names = {field.name for field in dataclasses.fields(cls)}
-    return {key: tuple(v) if isinstance(v, list) else v for key, v in config.items() if key in names}
+def make_args(cls: type, config: Settings, leave: tuple[str, ...] = ()) -> dict:
+    """The options of `cls` that the case sets under their own names, checked. leave: those that are read elsewhere."""
+    names = [name for name in option_names(cls) if name in config and name not in leave]
+    args = resolve(cls, [], {name: config[name] for name in names}).args
+    return {name: getattr(args, name) for name in names}
 
 
 def word(text: str, meanings: dict[str, str]) -> str:
-    """The meaning of the entry that `text` begins with."""
-    found = [meaning for begin, meaning in meanings.items() if text.startswith(begin)]
-    assert found, f"the project has no mask for '{text}'"
-    return found[0]
+    """The meaning of the entry that `text` begins with, up to a comma or a remark in brackets."""
+    begin = re.split(r",| \(", text)[0]
+    assert begin in meanings, f"the project has nothing for '{text}'"
+    return meanings[begin]
 
 
 def check_trainable(case: Case, model: torch.nn.Module) -> None:

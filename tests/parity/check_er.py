@@ -13,7 +13,7 @@ from utils.classes import SeenClasses
 from utils.evaluation import Evaluator
 from utils.images import ImageSet
 
-from .check_dualprompt import check_evaluations, check_final, word
+from .check_dualprompt import EVAL_MASKS, check_evaluations, check_final, word
 from .goldens import DEVICE, Case
 from .replay import Recorded, Recorder, Unchanged, consecutive, load, load_vit, make_info, set_optimizer, train
 
@@ -70,7 +70,11 @@ def check_training(case: Case) -> None:
     index = torch.cat([case[f"step{k}/index"] for k in range(steps)])
     index_of = {image.numpy().tobytes(): i for image, i in zip(torch.cat(x), index.tolist(), strict=True)}
 
-    word(settings["train_logit_mask"], {"seen classes, stream and replay alike": "seen"})
+    assert settings["train_logit_mask"] == "seen classes, stream and replay alike"
+    case.expect("config.stream_batch", max(map(len, x)))
+    case.expect("config.batchsize", max(map(len, x)) + config["replay_batch"])
+    case.expect("tasks", len(settings["batches_per_task"]))
+    case.expect("scheduler", "constant")
     args = ErArgs(
         lr=settings["optimizer"]["lr"],
         memory_size=config["memory_size"],
@@ -110,7 +114,7 @@ def check_training(case: Case) -> None:
         memories.append((memory_index() if len(buffer) else slots, slots))
 
     buffer.draw_positions, model.end_batch = draw_positions, end_batch
-    mask = word(settings["eval_logit_mask"], {"seen": "seen", "none": "none"})
+    mask = word(settings["eval_logit_mask"], EVAL_MASKS)
     test_images = ImageSet(case["eval/x"].numpy(), case["eval/y"].numpy(), DEVICE)
     evaluator = Evaluator(test_images, Unchanged(), len(test_images), mask)
     trainer = train(

@@ -19,6 +19,9 @@ from .check_dualprompt import (
 from .goldens import Case
 from .replay import Recorder, load, load_vit, make_info, set_optimizer
 
+# Of the reference's words the last is our `task`: the hook comes after the evaluation at a task's end.
+FREQUENCY_UPDATES = {"never": "never", "task": "task", "after each task evaluation": "task"}
+
 
 def check(case: Case, folder: Path) -> None:
     if "query" in case:
@@ -50,8 +53,10 @@ def check_select(case: Case) -> None:
 
 def check_training(case: Case) -> None:
     settings = case.settings
-    given = make_args(L2pArgs, settings["config"]) | {
+    config = settings["config"]
+    given = make_args(L2pArgs, config, leave=("frequency_update",)) | {
         "lr": settings["optimizer"]["lr"],
+        "frequency_update": word(config.get("frequency_update", "never"), FREQUENCY_UPDATES),
         "train_mask": word(
             settings["train_logit_mask"], {"seen classes": "seen", "classes of the current batch": "batch"}
         ),

@@ -19,6 +19,7 @@ from models.dualprompt import DualPromptArgs
 from models.mepo import Mepo, MepoArgs
 from models.mepo_cov import MepoCov, MepoCovArgs
 from models.mepo_meta import MepoMeta, MepoMetaArgs
+from utils.streams import Episodes
 
 from .check_dualprompt import check_trainable, make_args, watch, word
 from .goldens import DEVICE, NUMBER, Case
@@ -35,6 +36,7 @@ def check_align(case: Case, folder: Path) -> None:
 
     for k, run in enumerate(case.settings["runs"]):
         name, coef = f"run{k}/", run["cor_coef"]
+        assert [run["batch"], run["dim"]] == list(case[f"{name}features"].shape)
         aligned, gradient = aligned_and_gradient(case, name, run, torch.float32)
         # A run without a tolerance of its own (one image: nothing to invert) has to meet the one of float64.
         loose = run.get("tolerance") or {"aligned_atol": tight(case[f"{name}aligned"]), "grad_rel_to_max": of_largest}
@@ -99,6 +101,9 @@ def check_meta(case: Case, folder: Path) -> None:
     settings, optimizer, tolerance = case.settings, case.settings["optimizer"], case.settings["tolerance"]
     images, labels, num_classes = case["images"], case["labels"], case.settings["num_classes"]
     assert not optimizer.get("state_reset_between_groups", False), "the project keeps the momentum between groups"
+    case.expect("batch_size", int(case["batch_len"].max()))
+    case.expect("passes_per_pseudo_task", Episodes.PASSES)
+    case.expect("classes_per_pseudo_task", settings["classes_per_group"] // settings["num_pseudo_tasks"])
     args = MepoMetaArgs(
         meta_epochs=settings["meta_epochs"],
         group_size=settings["classes_per_group"],
@@ -169,6 +174,7 @@ def check_aligned_training(case: Case, folder: Path) -> None:
     steps = case.count("step{}/x")
     x = [case[f"step{k}/x"] for k in range(steps)]
     y = torch.cat([case[f"step{k}/y"] for k in range(steps)])
+    case.expect("batch_size", max(map(len, x)))
     model = make_aligned(case, folder, len(y))
     host = model.host
     recorder = watch(host, outer=model)
@@ -196,7 +202,6 @@ def check_aligned_training(case: Case, folder: Path) -> None:
         case.close(f"final/{name}", state[name.replace("/", ".")], tolerance["final"])
 
     test_x, single = case["eval/x"].to(DEVICE), len(case["eval/logits_single_samples"])
-    case.unread.discard("eval/y")  # no accuracy is stored
     groups = {
         "one_batch": [test_x],
         "two_batches": test_x.chunk(2),
@@ -230,6 +235,7 @@ def make_aligned(case: Case, folder: Path, num_images: int) -> Mepo:
         host_args=DualPromptArgs(**host_args),
     )
     model = Mepo(make_vit(case), make_info(case, num_images), args)
+    case.expect("dualprompt.prompts_per_step", model.host.pool_size // host["task_num"])
     initial = case.below("method/")
     del initial["target_cov"]
     load(model.host, initial)

@@ -46,6 +46,9 @@ def check_adaptation(case: Case, folder: Path) -> None:
         for j in range(updates)
         for name in (f"step{k}", f"step{k}/forget{j}")
     ]
+    case.expect("batch_size", max(len(labels) for _, labels in arrived[::2]))
+    case.expect("forget_batch_size", max(len(labels) for _, labels in arrived[1::2]))
+    case.expect("scheduler", "constant")
     x, y = (torch.cat(parts) for parts in zip(*arrived))
     batches = list(torch.arange(len(y)).split([len(labels) for _, labels in arrived]))
 
@@ -135,8 +138,10 @@ def check_optimizer(case: Case) -> None:
     assert settings["model"].startswith(formula), f"{case.name}: another model, {settings['model']}"
     weights = {name: value.to(DEVICE).requires_grad_() for name, value in case.below("method/").items()}
     given, base = settings["optimizer"], settings["optimizer"]["base"]
+    for name in ("rho", "adaptive"):
+        case.expect(f"config.{name}", given[name])
     assert base["name"] == "Adam", f"{case.name}: FAM around {base['name']}"
-    numbers = {key: tuple(value) if isinstance(value, list) else value for key, value in base.items() if key != "name"}
+    numbers = {key: base[key] for key in ("lr", "betas", "eps", "weight_decay", "amsgrad") if key in base}
     fam = FAM(torch.optim.Adam(weights.values(), **numbers), given["rho"], given["adaptive"])
 
     def backward(part: str) -> Tensor:

@@ -16,10 +16,12 @@ from .goldens import DEVICE, Case
 def check(case: Case, folder: Path) -> None:
     config, tolerances = case.settings["config"], case.settings["tolerances"]
     classifier, eval_x = make_classifier(case).to(DEVICE), case["eval/x"].to(DEVICE)
+    case.expect("optimiser", None)  # features in, nothing is trained
+    case.expect("config.peek", any(f"task{t}/peek_logits" in case for t in range(len(config["tasks"]))))
     for t, task in enumerate(config["tasks"]):
         for b, size in enumerate(task["batches"]):
             x, y = case[f"task{t}/batch{b}/x"].to(DEVICE), case[f"task{t}/batch{b}/y"].to(DEVICE)
-            assert len(x) == size
+            assert len(x) == size and set(y.tolist()) <= set(task["classes"])
             classifier.add(x, y)
             before = classifier.G.clone(), classifier.Q.clone(), len(classifier.rows)
             logits = classifier(eval_x)  # a look after every batch, which later numbers must not show

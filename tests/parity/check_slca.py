@@ -25,6 +25,7 @@ def check(case: Case, folder: Path) -> None:
 def check_online(case: Case) -> None:
     settings = case.settings
     lr = {group["params"]: group["lr"] for group in settings["optimiser"]["groups"]}
+    case.expect("config.lr", lr["backbone"])
     args = SlcaArgs(lr=lr["backbone"], lr_head=lr["head"], train_mask=schedule.train_mask(case))
     model = Slca(load_vit(case), make_info(case, schedule.num_images(case)), args)
     load(model.head, case.below("head/"))
@@ -42,6 +43,7 @@ def check_alignment(case: Case) -> None:
     assert given["name"] == "SGD" and given["schedule"].startswith("cosine over ca_epochs, stepped per epoch")
     sizes, num_epochs = config["task_sizes"], config["ca_epochs"]
     task_of_class = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes)).to(DEVICE)
+    case.expect("config.feature_dim", case["stats/mean"].shape[1])
     means = shifted_means(case["stats/mean"].to(DEVICE), task_of_class, len(sizes) - 1)
     case.close("stats/shifted_mean", means, tolerance["final"])
 

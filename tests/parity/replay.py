@@ -18,7 +18,7 @@ from utils.images import ImageSet
 from utils.streams import Draw, Stream
 from utils.training import Trainer
 
-from .goldens import DEVICE, Case
+from .goldens import DEVICE, Case, Settings
 
 
 class Unchanged:
@@ -103,18 +103,19 @@ def train(model, stream: Stream, x: Tensor, y: Tensor, online_iter: int = 1, eva
     return trainer
 
 
-def network(case: Case) -> dict:
+def network(case: Case) -> Settings:
     """Settings of the network, which one half of the cases calls `vit`, the other `backbone`."""
-    return dict(case.settings.get("vit") or case.settings["backbone"])
+    return case.settings.get("vit") or case.settings["backbone"]
 
 
 def make_vit(case: Case) -> VisionTransformer:
     """The network of the case's `vit` entry without a classifier, frozen, its weights random."""
-    given = network(case) | {"num_classes": 0}
-    eps = given.pop("ln_eps", given.pop("norm_eps", 1e-6))
+    entry = network(case)
     known = inspect.signature(VisionTransformer).parameters
-    vit = VisionTransformer(**{k: v for k, v in given.items() if k in known}, norm_layer=partial(nn.LayerNorm, eps=eps))
-    return vit.requires_grad_(False)
+    given = {name: entry[name] for name in entry if name in known} | {"num_classes": 0}
+    eps = entry.get("ln_eps", entry.get("norm_eps", 1e-6))
+    assert entry.get("drop", 0) == 0, f"{case.name}: a network with dropout"
+    return VisionTransformer(**given, norm_layer=partial(nn.LayerNorm, eps=eps)).requires_grad_(False)
 
 
 def load_vit(case: Case) -> VisionTransformer:
@@ -147,15 +148,16 @@ def load(module: nn.Module, weights: dict[str, Tensor]) -> None:
             parameter.copy_(value)
 
 
-def set_optimizer(model: ContinualModel, given: dict) -> None:
+def set_optimizer(model: ContinualModel, given: Settings) -> None:
     """The method's own optimiser. Numbers that are no options of the method are taken from the case, with a warning
     (`test_released_numbers.py` holds what the method has)."""
     model.optimizer = model.configure_optimizer()
     kind, name = type(model.optimizer).__name__, given.get("name", given.get("type"))
     assert kind == name, f"the method's optimiser is {kind}, the case's {name}"
+    assert given.get("schedule", "constant") == "constant" and model.scheduler is None, "the rate is not constant"
     for group in model.optimizer.param_groups:
-        for key in ("betas", "eps", "weight_decay", "momentum", "nesterov"):
-            value = tuple(given[key]) if isinstance(given.get(key), list) else given.get(key)
-            if value is not None and group[key] != value:
+        for key in given.keys() & group.keys() - {"lr", "params"}:  # rates are options
+            value = tuple(given[key]) if isinstance(given[key], list) else given[key]
+            if group[key] != value:
                 warnings.warn(f"{kind}: the case sets {key} {value}, the method has {group[key]}", stacklevel=2)
                 group[key] = value

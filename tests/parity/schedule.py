@@ -32,8 +32,10 @@ def replay(case: Case, model: ContinualModel, recorder: Recorder) -> Trainer:
     The recorder's updates also get `gradients`, by parameter name; its evaluations get `output`, what the method gave.
     """
     set_optimizer(model, case.settings["optimiser"])
+    case.expect("config.n_tasks", num_tasks(case))
     steps = case.count("step{}/x")
     x, y = [case[f"step{k}/x"] for k in range(steps)], torch.cat([case[f"step{k}/y"] for k in range(steps)])
+    case.expect("config.batch", max(map(len, x)))
     task_of_step = [int(case[f"step{k}/task"]) for k in range(steps)]
     tasks = consecutive([len(part) for part in x], [task_of_step.count(t) for t in range(num_tasks(case))])
     observe = model.observe
@@ -46,7 +48,6 @@ def replay(case: Case, model: ContinualModel, recorder: Recorder) -> Trainer:
 
     model.observe = observed
     eval_x = case["eval/x"]
-    case.unread.discard("eval/y")  # the case stores no accuracy on it
 
     @torch.no_grad()
     def evaluate(model: ContinualModel, seen: SeenClasses) -> Accuracy:

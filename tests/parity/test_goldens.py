@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import warnings
 from pathlib import Path
 
 import pytest
@@ -66,8 +65,7 @@ def compare(folder: Path, name: str, scratch: Path) -> None:
         pytest.skip(reason)
     case = goldens.Case(folder, name)
     BUILT[name.rpartition("/")[0]](case, scratch)
-    if case.unread:
-        warnings.warn(f"{name}: no check reads {sorted(case.unread)}", stacklevel=2)
+    assert not case.left(), f"{name}: no check reads {', '.join(case.left())}"
 
 
 def problem(folder: Path) -> str | None:
