@@ -77,6 +77,7 @@ class SeqGtsrb(PublicDataset):
     )
     download_to = "GTSRB"
     fit = "crop"
+    settings = {**PublicDataset.settings, "eval_period": 2000}  # MISA and MePo scripts, but for MVP's: 1000
 
     markers = tuple((layout.first_class(),) for layout in LAYOUTS)
 

@@ -65,6 +65,7 @@ class ContinualModel(nn.Module):
         "host X" and "host X on dataset" for a method that wraps the method X, "backbone B" for a network. They may
         name options of the run (batch_size ...), of the dataset and of the host too. For the precedence see
         `utils.args`.
+    one_per_task: options that count what the method has one of per task; where nothing sets them they are `--n_tasks`.
     scenarios: streams it can be trained on, the first is the default: si-blurry, class-il, domain-il, shuffled,
         episodes or adaptation.
     needs_task_boundaries: whether it is told when a session begins and ends, and which classes that session owns.
@@ -74,6 +75,7 @@ class ContinualModel(nn.Module):
 
     Args: ClassVar[type[ModelArgs]] = ModelArgs
     published: ClassVar[dict[str, dict[str, Any]]] = {}
+    one_per_task: ClassVar[tuple[str, ...]] = ()
     scenarios: ClassVar[tuple[str, ...]] = ("si-blurry", "class-il", "domain-il")
     evaluated: ClassVar[bool] = True
     needs_task_boundaries: bool = False

@@ -1,8 +1,11 @@
 """DER++: replay with the labels, and with the logits that the network gave when an image was stored.
 
 Source: Buzzega et al., NeurIPS 2020, arXiv:2004.07211, Eq. 6. Memory, sizes and optimiser are those of `er`.
-Departures from the paper, as `er` in this setting: classes not met yet are masked in both cross-entropies; an image is
-stored once, after all updates of its batch, with the logits of the last of them.
+Departures from the paper:
+1. As in the released code (Mammoth), whose `alpha` goes with it, the distance to the stored logits is the mean of the
+   squared differences over images and classes; Eq. 6 has their squared norm, which is C times as much for each image.
+2. As `er` in this setting: classes not met yet are masked in both cross-entropies; an image is stored once, after all
+   updates of its batch, with the logits of the last of them.
 """
 
 from __future__ import annotations
@@ -23,8 +26,10 @@ from utils.finite import FiniteRows
 
 @dataclass(kw_only=True)
 class DerppArgs(ErArgs):
-    alpha: float = option(0.1, "weight of the distance to the stored logits", "Mammoth, CIFAR-100 at 500", low=0)
-    beta: float = option(0.5, "weight of the cross-entropy on stored labels", "Mammoth, CIFAR-100 at 500", low=0)
+    alpha: float = option(
+        0.1, "weight of the mean squared distance to the stored logits", "Mammoth, CIFAR-100; MISA: 0.2", low=0
+    )
+    beta: float = option(0.5, "weight of the cross-entropy on stored labels", "Mammoth, CIFAR-100; MISA", low=0)
 
 
 class Derpp(Er):
@@ -36,7 +41,7 @@ class Derpp(Er):
         self.finite = FiniteRows()
 
     def loss(self, batch: Batch) -> Tensor:
-        """L = CE(h(x), y) + alpha * ||h(x') - z'||^2 + beta * CE(h(x''), y'')."""
+        """L = CE(h(x), y) + alpha * mean (h(x') - z')^2 + beta * CE(h(x''), y''), the mean over images and classes."""
         x, count, size = batch.x, len(batch.y), self.args.replay_size
         if not len(self.buffer):
             logits = self(x).float()

@@ -3,9 +3,10 @@
 Source: Wang et al., ECCV 2022, arXiv:2204.04799; the online form of FlyGCL (AnAppleCore/FlyGCL, 79a6b51).
 Departures from the paper, as in the released online code:
 1. Prompt tuning (tokens) by default, prefix tuning as an option; in the paper it is the other way round.
-2. Without task boundaries: an internal step counter moves by images seen (`step_schedule samples`). The MISA and MePo
-   releases move it at every task end (`task`) and read the prompt table with the index inside the slice
-   (`prompt_index local`), so that in training only the first prompts of the table are ever used.
+2. Without task boundaries: an internal step counter moves by images seen (`step_schedule samples`). Of the tasks it is
+   told only how many there are, by default the number of steps, as in FlyGCL. The MISA and MePo releases move the
+   counter at every task end (`task`) and read the prompt table with the index inside the slice (`prompt_index local`),
+   so that in training only the first prompts of the table are ever used.
 3. Training masks the logits of classes absent from the batch (`train_mask batch`); in the paper, of past classes.
 """
 
@@ -40,7 +41,9 @@ class DualPromptArgs(ModelArgs):
         "prompt_tuning", "how prompts enter a block", FLYGCL
     )
     lambd: float = option(1.0, "weight of the distance between query and chosen key", FLYGCL, low=0)
-    step_num: int = option(5, "internal steps, each with its own slice of the pool", "FlyGCL: number of tasks", low=1)
+    step_num: int = option(
+        5, "internal steps, each with its own slice of the pool; default: --n_tasks", "FlyGCL: number of tasks", low=1
+    )
     step_schedule: Literal["samples", "task"] = option("samples", "what moves the step counter", "FlyGCL; MISA: task")
     prompt_index: Literal["global", "local"] = option("global", "row read in training", "FlyGCL; MISA: local (a fault)")
     train_mask: Literal["batch", "seen"] = option("batch", "classes that compete in the training loss", FLYGCL)
@@ -48,6 +51,7 @@ class DualPromptArgs(ModelArgs):
 
 class DualPrompt(PromptMethod):
     Args = DualPromptArgs
+    one_per_task = ("step_num",)
     # The shipped network sees 17 tokens, not 197: chosen by command/choose_glyphs.sh.
     published = {"seq-glyphs": {"lr": 0.001, "len_g_prompt": 2, "len_e_prompt": 4}}
 

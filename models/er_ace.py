@@ -1,8 +1,13 @@
 """ER-ACE: replay whose loss on new images runs over the classes of the batch only, which spares the old ones.
 
-Source: Caccia et al., ICLR 2022, arXiv:2104.05025, section 4. Memory, sizes and optimiser are those of `er`.
-Departures: none from the paper. The releases (Mammoth, kangzhiq/MISA 3308d67) start masking and replaying in the second
-task, for which they must know where it begins, and let classes not met yet compete.
+Source: Caccia et al., ICLR 2022, arXiv:2104.05025, section 4; releases: Mammoth, kangzhiq/MISA 3308d67. Memory, sizes
+and optimiser are those of `er`. Departures:
+1. Masking and replay begin with the first batch and with whatever is stored. In the releases both begin with the second
+   task, for which they must know where it begins.
+2. Classes not met yet never compete. In the releases they do, on incoming and on replayed images.
+3. As `er` in this setting: a batch gets several updates (`--online_iter`) and its images are stored after the last of
+   them; what trains is the linear head of a pretrained network, with Adam. The paper makes one update per batch and
+   trains a network from scratch with SGD, Mammoth's with cosine logits.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """FlyPrompt: one prompt expert per period of the stream, a router in closed form, several averaged heads per expert.
 
 Source: Yan et al., ICLR 2026, arXiv:2602.01976; FlyGCL (AnAppleCore/FlyGCL, 79a6b51). No task boundaries are used:
-experts change by images seen. As released, and kept here:
+experts change by images seen. Of the tasks it is told only how many there are, by default the number of experts. As
+released, and kept here:
 1. The router may choose an expert that has not been trained yet, whose score is exactly 0, when all others are negative
    (`--route_to_known` forbids it).
 2. Adam's momentum moves the prompts of an expert for some steps after it has been replaced.
@@ -36,7 +37,9 @@ class FlyPromptArgs(ModelArgs):
     lr: float = option(0.005, "learning rate of Adam, constant", FLYGCL, low=0, high=100)
     len_prompt: int = option(20, "tokens of a prompt per block", FLYGCL, low=1)
     pos_prompt: tuple[int, ...] = option((0, 1, 2, 3, 4), "blocks that take a prompt", FLYGCL, low=0)
-    step_num: int = option(5, "experts, each for as many images of the stream", "FlyGCL: number of tasks", low=1)
+    step_num: int = option(
+        5, "experts, each for as many images of the stream; default: --n_tasks", "FlyGCL: number of tasks", low=1
+    )
     rp_dim: int = option(10000, "random features of the router; 0: the plain feature", FLYGCL, low=0)
     rp_ridge: float = option(1e4, "ridge of the router", FLYGCL, low=1e-8)
     ema_ratio: tuple[float, ...] = option(
@@ -53,6 +56,7 @@ class FlyPrompt(PromptMethod):
     """Shapes: E experts, n averaged heads of each, L prompt tokens."""
 
     Args = FlyPromptArgs
+    one_per_task = ("step_num",)
     # rp_dim in proportion to the width, 128 of 768; the rest chosen by command/choose_glyphs.sh.
     published = {"seq-glyphs": {"lr": 0.005, "len_prompt": 4, "rp_dim": 1700}, "seq-digits": {"rp_dim": 1700}}
 

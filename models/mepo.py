@@ -8,6 +8,7 @@ What the published numbers were made with, and is the default here:
 1. `align_form released`: A = L^-1 Lt, although rows x need A = L^-T Lt^T (`exact`) to reach the target covariance.
 2. `align_stats batch`: mean and covariance of the current batch, also at test time, so that a prediction depends on
    what else is in the batch. `running` takes a moving average of the training batches, for training and test alike.
+3. `cor_coef 0.7` with DualPrompt and MISA, as in FlyGCL. MePo's own scripts for MISA say 0: the refined backbone alone.
 """
 
 from __future__ import annotations
@@ -43,7 +44,11 @@ class MepoArgs(WrapperArgs, PretrainArgs):
         None, "meta covariance (.npy); 'none': no alignment; default: stage 2 on that backbone", reads=()
     )
     cor_coef: float = option(
-        0.7, "share c of the aligned features; 0: no alignment", "FlyGCL, DualPrompt and MISA", low=0, high=1
+        0.7,
+        "share c of the aligned features; 0: no alignment",
+        "FlyGCL, DualPrompt and MISA; MePo's own MISA scripts: 0",
+        low=0,
+        high=1,
     )
     align_form: Literal["released", "exact"] = option("released", "linear map of the alignment", "released code")
     align_stats: Literal["batch", "running"] = option("batch", "statistics it starts from", "released code")

@@ -56,6 +56,7 @@ class MisaIsaArgs(DualPromptArgs):
 
 class MisaIsa(DualPrompt):
     Args = MisaIsaArgs
+    one_per_task = ()  # one step, whatever --n_tasks says
     scenarios = ("adaptation",)
     evaluated = False
     published = {

@@ -9,6 +9,7 @@ Departures from the paper, as in the released code:
    batch and does not favour minor classes; `per_sample_focal` weighs each image's own cross-entropy.
 2. The contrastive loss divides the distances of an image by the masses of all images of the batch, not by its own.
 3. How often an entry was chosen also decides at test time, so that test images too are pushed to rare entries.
+4. The pool has an entry per task, as in FlyGCL (`e_pool`; all others: 10). That number is all it is told of the tasks.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ ALL = "all published scripts"
 @dataclass(kw_only=True)
 class MvpArgs(ModelArgs):
     lr: float = option(0.005, "learning rate of Adam, constant", ALL, low=0, high=100)
-    e_pool: int = option(5, "entries of the pool", "FlyGCL: number of internal steps; all others: 10", low=1)
+    e_pool: int = option(
+        5, "entries of the pool; default: --n_tasks", "FlyGCL: number of tasks or internal steps; all others: 10", low=1
+    )
     len_g_prompt: int = option(5, "tokens of the G-prompt per block", "Si-Blurry and FlyGCL; MISA and MePo: 10", low=1)
     len_e_prompt: int = option(20, "tokens of an E-prompt per block", ALL, low=1)
     pos_g_prompt: tuple[int, ...] = option((0, 1), "blocks that take the G-prompt", ALL, low=0)
@@ -55,6 +58,7 @@ class Mvp(PromptMethod):
     """P pool entries, each an E-prompt, a key [D], a mask over the C classes, and how often training chose it."""
 
     Args = MvpArgs
+    one_per_task = ("e_pool",)
     published = {"seq-glyphs": {"lr": 0.001, "len_g_prompt": 2, "len_e_prompt": 4}}  # command/choose_glyphs.sh
 
     def __init__(self, backbone: nn.Module, info: StreamInfo, args: MvpArgs):

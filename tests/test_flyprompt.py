@@ -11,7 +11,7 @@ from models.flyprompt import combine
 from utils.contracts import Batch
 
 INF = float("inf")
-OWN = {"rp_dim": 32}
+OWN = {"step_num": 5, "rp_dim": 32}
 
 
 def first_batch(run, count: int = 16) -> Batch:

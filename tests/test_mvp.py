@@ -17,7 +17,7 @@ FLAGS = ("use_mask", "use_contrastiv", "use_afs", "use_mcr")
 
 def make(**own):
     """A method whose masks and counts differ from entry to entry, as after some training."""
-    model = build("mvp", own).model
+    model = build("mvp", {"e_pool": 5} | own).model
     with torch.no_grad():
         model.mask.normal_()
         model.head.weight.normal_(std=0.5)

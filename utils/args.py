@@ -1,10 +1,10 @@
 """Options from dataclasses: declaration, precedence, checks and `--help`, on top of argparse.
 
-An option is a dataclass field made by `option(...)`. Its value comes from, in rising precedence: the field's default,
-the dataset's `settings`, the method's `published["*"]`, its `published["backbone B"]` for the network of the run, its
-`published[dataset]`, the command line. A method
-that wraps a host X also has `published["host X"]` before and `published["host X on dataset"]` after the dataset's, and
-its tables come after those of X. Nothing else sets a value.
+An option is a dataclass field made by `option(...)`. Its value comes from, in rising precedence: the field's default
+(`--n_tasks` for what a method has one of per task, its `one_per_task`), the dataset's `settings`, the method's
+`published["*"]`, its `published["backbone B"]` for the network of the run, its `published[dataset]`, the command line.
+A method that wraps a host X also has `published["host X"]` before and `published["host X on dataset"]` after the
+dataset's, and its tables come after those of X. Nothing else sets a value.
 """
 
 from __future__ import annotations
@@ -90,7 +90,9 @@ class RunArgs:
     n_epochs: int = option(1, "passes over each task", SCRIPTS, low=1, high=10_000)
     batch_size: int = option(64, "images of a stream batch", "FlyGCL; MISA and MePo halve it", low=1)
     online_iter: int = option(3, "updates per arriving batch, each freshly augmented", SCRIPTS, low=1)
-    eval_period: int = option(1000, "images between anytime evaluations; negative: none", SCRIPTS)
+    eval_period: int = option(
+        1000, "images between anytime evaluations; negative: none", f"{SCRIPTS}; GTSRB in MISA and MePo: 2000"
+    )
     eval_batch_size: int = option(
         128, "images of an evaluation batch", "twice the batch in the released trainers", low=1
     )
@@ -108,7 +110,9 @@ class RunArgs:
         None, "augmentation and the method's own draws; default: seed", low=0, high=2**31 - 1
     )
     device: str | None = option(None, "cpu, cuda or cuda:<index>; default: cuda if there is one", decides=False)
-    precision: Literal["32", "bf16"] = option("32", "arithmetic of forward passes")
+    precision: Literal["32", "bf16"] = option(
+        "32", "arithmetic of forward passes", "MISA and MePo scripts; FlyGCL scripts: mixed precision"
+    )
     data_dir: str = option("data", "folder of the datasets", decides=False)
     cache_dir: str = option("data", "folder of what is made of them: decoded images, drawn glyphs", decides=False)
     checkpoint_dir: str = option("checkpoints", "folder of products that later runs reuse", decides=False)

@@ -132,8 +132,18 @@ def make(given: dict[str, Any]) -> Plan:
         for option in table.keys() - known:
             raise UsageError(f"{origin}: published sets {option}, which is no option of the method or the run")
     run = resolve(RunArgs, published, given)
+    _follow_tasks(method, args, run.args)
+    if host is not None:
+        _follow_tasks(host_class, host, run.args)
     _check(method, run.args)
     return Plan(method, run, args, data, host)
+
+
+def _follow_tasks(method: type, resolved: Resolved, run: RunArgs) -> None:
+    """Gives the options of which a method has one per task the number of tasks, where nothing else sets them."""
+    for name in method.one_per_task:
+        if name not in resolved.origin:
+            setattr(resolved.args, name, run.n_tasks)
 
 
 def _fitting(dataset: str) -> list[tuple[str, dict[str, Any]]]:
