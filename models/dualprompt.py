@@ -26,27 +26,25 @@ from utils.args import option
 from utils.clock import StepClock
 from utils.contracts import Batch, Session, StreamInfo
 
-FLYGCL = "FlyGCL, all datasets"
+ALL = "FlyGCL, MISA and MePo, all datasets"
 
 
 @dataclass(kw_only=True)
 class DualPromptArgs(ModelArgs):
-    lr: float = option(0.005, "learning rate of Adam, constant", FLYGCL, low=0, high=100)
+    lr: float = option(0.005, "learning rate of Adam, constant", ALL, low=0, high=100)
     len_g_prompt: int = option(5, "tokens of the G-prompt per block", "FlyGCL; MISA and MePo: 10", low=1)
-    len_e_prompt: int = option(20, "tokens of an E-prompt per block", FLYGCL, low=1)
-    pos_g_prompt: tuple[int, ...] = option((0, 1), "blocks that take the G-prompt", FLYGCL, low=0)
-    pos_e_prompt: tuple[int, ...] = option((2, 3, 4), "blocks that take an E-prompt", FLYGCL, low=0)
-    e_pool: int = option(10, "E-prompts in the pool, at least one per step", FLYGCL, low=1)
-    prompt_func: Literal["prompt_tuning", "prefix_tuning"] = option(
-        "prompt_tuning", "how prompts enter a block", FLYGCL
-    )
-    lambd: float = option(1.0, "weight of the distance between query and chosen key", FLYGCL, low=0)
+    len_e_prompt: int = option(20, "tokens of an E-prompt per block", ALL, low=1)
+    pos_g_prompt: tuple[int, ...] = option((0, 1), "blocks that take the G-prompt", ALL, low=0)
+    pos_e_prompt: tuple[int, ...] = option((2, 3, 4), "blocks that take an E-prompt", ALL, low=0)
+    e_pool: int = option(10, "E-prompts in the pool, at least one per step", ALL, low=1)
+    prompt_func: Literal["prompt_tuning", "prefix_tuning"] = option("prompt_tuning", "how prompts enter a block", ALL)
+    lambd: float = option(1.0, "weight of the distance between query and chosen key", ALL, low=0)
     step_num: int = option(
         5, "internal steps, each with its own slice of the pool; default: --n_tasks", "FlyGCL: number of tasks", low=1
     )
     step_schedule: Literal["samples", "task"] = option("samples", "what moves the step counter", "FlyGCL; MISA: task")
     prompt_index: Literal["global", "local"] = option("global", "row read in training", "FlyGCL; MISA: local (a fault)")
-    train_mask: Literal["batch", "seen"] = option("batch", "classes that compete in the training loss", FLYGCL)
+    train_mask: Literal["batch", "seen"] = option("batch", "classes that compete in the training loss", ALL)
 
 
 class DualPrompt(PromptMethod):

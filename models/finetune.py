@@ -22,7 +22,7 @@ from utils.contracts import Batch, StreamInfo
 @dataclass(kw_only=True)
 class FinetuneArgs(ModelArgs):
     lr: float = option(1e-4, "learning rate of Adam, constant", "ours", low=0, high=100)
-    trainable: Literal["all", "head"] = option("all", "what trains: every weight, or the linear head alone")
+    trainable: Literal["all", "head"] = option("all", "what trains: every weight, or the linear head alone", "ours")
 
 
 class Finetune(ContinualModel):

@@ -23,9 +23,11 @@ from utils.registry import METHODS
 
 @dataclass(kw_only=True)
 class JointArgs(WrapperArgs):
-    host: str = option("finetune", "method that is trained", method=True)
-    updates: int = option(5, "updates after each arriving batch, each on images drawn evenly from all so far", low=1)
-    joint_batch: int = option(64, "images of such an update", low=1, high=10_000)
+    host: str = option("finetune", "method that is trained", "ours", method=True)
+    updates: int = option(
+        5, "updates after each arriving batch, each on images drawn evenly from all so far", "ours", low=1
+    )
+    joint_batch: int = option(64, "images of such an update", "ours", low=1, high=10_000)
 
 
 class Joint(Wrapper):

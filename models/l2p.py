@@ -29,7 +29,9 @@ FLYGCL = "FlyGCL, all datasets"
 
 @dataclass(kw_only=True)
 class L2pArgs(ModelArgs):
-    lr: float = option(0.005, "learning rate of Adam, constant", FLYGCL, low=0, high=100)
+    lr: float = option(
+        0.005, "learning rate of Adam, constant", "FlyGCL and MePo; MISA and paper: 0.03", low=0, high=100
+    )
     e_pool: int = option(30, "prompts in the pool (M)", "FlyGCL; Si-Blurry, MISA and MePo: 10", low=1)
     selection_size: int = option(5, "prompts of an image (N in the paper)", FLYGCL, low=1)
     len_e_prompt: int = option(5, "tokens of a prompt (L_p)", "FlyGCL; MISA and MePo: 10", low=1)

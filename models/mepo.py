@@ -36,7 +36,7 @@ NONE = "none"  # of --meta_path and --cor_path: leave that half of MePo out
 
 @dataclass(kw_only=True)
 class MepoArgs(WrapperArgs, PretrainArgs):
-    host: str = option("misa", "prompt method that learns the stream", "paper", method=True)
+    host: str = option("misa", "prompt method that learns the stream", "MePo scripts", method=True)
     meta_path: str | None = option(
         None, "refined backbone (.safetensors, .pth); 'none': keep the original; default: stage 1", reads=()
     )
