@@ -76,6 +76,53 @@ def test_derpp_stores_the_logits_of_the_last_update():
     torch.testing.assert_close(run.model.buffer.columns[2][:3], before)
 
 
+class Watched:
+    """Takes the place of both transforms of a method, and keeps what each was given and gave."""
+
+    def __init__(self, run):
+        self.augmented: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self.plain = run.info.plain
+        object.__setattr__(run.info, "augment", self._augment)
+        object.__setattr__(run.info, "plain", self._refuse)
+
+    def _augment(self, raw: torch.Tensor) -> torch.Tensor:
+        self.augmented.append((raw, self.plain(raw) + 0.25 * len(self.augmented)))  # so that each is known again
+        return self.augmented[-1][1]
+
+    def _refuse(self, raw: torch.Tensor) -> torch.Tensor:
+        raise AssertionError("an image is trained on as it is at test time")
+
+
+@pytest.mark.parametrize(("name", "draws"), [("er", 1), ("er_ace", 1), ("derpp", 2)])
+def test_replayed_images_are_augmented(name, draws):
+    run = build(name, {"replay_size": 4})
+    stored, inputs = images(12, 1), []
+    run.model.buffer.add(stored, torch.arange(12) % 3, *([torch.randn(12, 12)] if name == "derpp" else []))
+    batch = batch_of(run, [2, 3, 3], seen=4)
+    watched = Watched(run)
+    run.model.register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
+    run.model.observe(batch)
+    assert [len(raw) for raw, _ in watched.augmented] == [4] * draws
+    for raw, _ in watched.augmented:
+        assert (raw[:, None] == stored).flatten(2).all(dim=2).any(dim=1).all()
+    assert torch.equal(torch.cat(inputs), torch.cat((batch.x, *(x for _, x in watched.augmented))))
+
+
+def test_joint_augments_whatever_it_trains_on():
+    run = build("joint", {"host": "finetune", "updates": 2, "joint_batch": 8}, eval_period=-1)
+    watched, trained = Watched(run), []
+    observe = run.model.host.observe
+
+    def observed(batch):
+        trained.append(batch.x)
+        return observe(batch)
+
+    run.model.host.observe = observed
+    run.trainer.train()
+    assert len(trained) == len(watched.augmented) == 2 * run.info.num_updates
+    assert all(x is made for x, (_, made) in zip(trained, watched.augmented, strict=True))
+
+
 def test_finetune_moves_every_weight_or_the_head_alone():
     for trainable, moves in (("all", True), ("head", False)):
         run = build("finetune", {"trainable": trainable}, eval_period=-1)

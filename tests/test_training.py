@@ -267,6 +267,50 @@ def test_task_without_images_has_no_value_and_stops_nothing():
     assert run.trainer.history.summary()["A_avg"] == pytest.approx(np.mean(ends[1:]))
 
 
+def test_loss_of_a_row_is_the_mean_since_the_row_before():
+    run = build("finetune", eval_period=48, online_iter=2)
+    losses = record_losses(run.model)
+    ends = []
+
+    class Evaluated(Listener):
+        def evaluated(self, trainer):
+            ends.append(len(losses))
+
+    run.trainer.listener = Evaluated()
+    run.trainer.train()
+    rows = run.trainer.history.metrics()["loss"]
+    assert len(rows) == len(ends) > 6
+    for loss, start, stop in zip(rows, [0, *ends], ends, strict=False):
+        if start == stop:  # a task ends where an anytime evaluation was
+            assert math.isnan(loss)
+        else:
+            assert loss == pytest.approx(np.mean(losses[start:stop]), rel=1e-5)
+
+
+def test_updates_left_out_are_counted_over_a_resume():
+    def poisoned():
+        run = build("finetune", on_nan="skip", eval_period=-1)
+        loss, calls = run.model.loss, []
+
+        def bad(batch):
+            calls.append(None)
+            return loss(batch) * (math.nan if len(calls) in (2, 4) else 1)
+
+        run.model.loss = bad
+        return run
+
+    first = poisoned()
+    recorder = first.trainer.listener = Recorder({5})
+    first.trainer.train()
+    state = torch.load(io.BytesIO(recorder.states[5]), weights_only=True)
+    assert first.trainer.skipped == state["skipped"] == 2
+    resumed = poisoned()
+    resumed.trainer.load_state_dict(state)
+    assert resumed.trainer.skipped == 2
+    resumed.trainer.train()
+    assert resumed.trainer.skipped == 4
+
+
 def test_loss_that_is_not_finite_stops_the_run_with_its_batch():
     run = build("er", n_tasks=1, online_iter=2)
     loss, calls = run.model.loss, []
@@ -442,6 +486,45 @@ def test_meta_update_goes_part_of_the_way():
             w0 = starts[first][name]
             moved = (ends[first][name] - w0 + ends[first + 1][name] - w0) / 2
             torch.testing.assert_close(weight, w0 + 0.25 * moved, rtol=1e-5, atol=1e-7)
+
+
+def test_meta_stage_trains_on_augmented_images_but_for_the_joint_pass():
+    run = build("mepo_meta", NEEDED["mepo_meta"])
+    transform, made, trained = run.trainer.transform, [], []
+    train, test, observe = transform.train, transform.test, run.model.observe
+
+    def kept(augmented, x):
+        made.append((augmented, x))
+        return x
+
+    def observed(batch):
+        trained.append(batch.x)
+        return observe(batch)
+
+    transform.train = lambda raw: kept(True, train(raw))
+    transform.test = lambda raw: kept(False, test(raw))
+    run.model.observe = observed
+    run.trainer.train()
+    stream = run.trainer.stream
+    assert [augmented for augmented, _ in made] == [
+        draw.augment for task in range(stream.num_tasks) for draw in stream.batches(task, 0)
+    ]
+    assert all(x is given for x, (_, given) in zip(trained, made, strict=True))
+
+
+def test_meta_stage_goes_on_between_and_within_the_repetitions_of_a_group():
+    own = NEEDED["mepo_meta"] | {"num_inner_steps": 2, "meta_epochs": 1}
+    whole = build("mepo_meta", own)
+    first, second = (len(whole.trainer.stream.batches(task, 0)) for task in (0, 1))
+    recorder = whole.trainer.listener = Recorder({first, first + 3, first + second})
+    whole.trainer.train()
+    for place, state in recorder.states.items():
+        resumed = build("mepo_meta", own)
+        resumed.trainer.load_state_dict(torch.load(io.BytesIO(state), weights_only=True))
+        if place == first + 3:  # what the first repetition moved
+            assert all(moved.any() for moved in resumed.model.moved.values())
+        resumed.trainer.train()
+        assert_same_weights(weights_of(resumed.model), weights_of(whole.model))
 
 
 def test_meta_stage_saves_the_backbone_before_and_after_every_epoch(tmp_path):
