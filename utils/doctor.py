@@ -142,7 +142,6 @@ def folders(given: dict[str, Path]) -> Iterator[Finding]:
 
 def datasets(data: Path, cache: Path, deep: bool) -> Iterator[Finding]:
     """Benchmarks that are there: their images counted, and with `deep` read. The others are named."""
-    import numpy as np
 
     from datasets.base import Places, PublicDataset
 

@@ -63,7 +63,8 @@ class Evaluator:
         if lost := int(torch.cat(undefined).sum()):
             why = model.why_not_finite()
             raise FloatingPointError(
-                f"the logits of {lost} of {len(indices)} test images are not finite numbers" + (f": {why}" if why else "")
+                f"the logits of {lost} of {len(indices)} test images are not finite numbers"
+                + (f": {why}" if why else "")
             )
         hits, targets = torch.cat(correct).cpu(), slots[indices]
         counts = torch.bincount(targets, minlength=num_classes)
