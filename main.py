@@ -68,6 +68,9 @@ class Job:
 def run_all(plan: plans.Plan) -> Iterator[Path]:
     """The folders of the runs of a plan, one per seed. All that can be wrong is found before anything is trained."""
     job = check(plan.with_seed(plan.seeds()[0]))
+    if not all(map(is_made, job.stages)):
+        for train in parts_read(plan):  # decoded once, and now: a bad image is not to be found after hours
+            job.dataset.load(job.places, train)
     for stage in job.stages:
         make_product(stage, plan)
     for seed in plan.seeds():
@@ -96,7 +99,7 @@ def check(plan: plans.Plan, to_come: Sequence = ()) -> Job:
     weights = None
     if options.backbone_path != backbone.RANDOM and not is_to_come(options.backbone_path, to_come):
         weights = backbone.weights_file(options.backbone, options.backbone_path, options.checkpoint_dir)
-    found = dataset.survey(places, test=plan.method.evaluated and not options.validation)
+    found = dataset.survey(places, test=False in parts_read(plan))
     read_class_order(options.class_order, dataset.num_classes, found.class_names)
     stages = plan.method.prepare(options, plan.args.args)
     for k, stage in enumerate(stages):
@@ -123,12 +126,15 @@ def check_stage(stage, plan: plans.Plan, before: Sequence) -> None:
 
 def refuse_other_options(plan: plans.Plan) -> None:
     """Raises UsageError if `--resume FOLDER` names a run of other options."""
-    from utils import identity
-
     folder = Path(plan.run.args.resume)
     here = plan.settings() | identity.record(plan, {})
     if different := identity.differences(identity.config_of(folder), here):
         raise UsageError(f"--resume {folder}: that run has other settings: {'; '.join(different)}")
+
+
+def parts_read(plan: plans.Plan) -> tuple[bool, ...]:
+    """Which parts of its dataset a run reads: True for training, False for test."""
+    return (True, False) if plan.method.evaluated and not plan.run.args.validation else (True,)
 
 
 def is_to_come(path: str | None, stages: Sequence) -> bool:
@@ -202,10 +208,7 @@ def what_is_read(job: Job) -> dict[str, str | None]:
     import backbone
 
     plan, options = job.plan, job.plan.run.args
-    tested = plan.method.evaluated and not options.validation
-    found = {"data.train": content_of(job, train=True)} | (
-        {"data.test": content_of(job, train=False)} if tested else {}
-    )
+    found = {f"data.{'train' if train else 'test'}": content_of(job, train) for train in parts_read(plan)}
     found["run.backbone_path"] = backbone.fingerprint(options.backbone, options.backbone_path, options.checkpoint_dir)
     return found | identity.option_digests(plan)
 

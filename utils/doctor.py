@@ -178,12 +178,14 @@ def datasets(data: Path, cache: Path, deep: bool) -> Iterator[Finding]:
 
 def _cached(file: Path) -> Finding:
     """Whether a kept array is the one that was written; it is read for that, whatever its time says."""
+    import numpy as np
+
     seal = kept.read_note(kept.seal_of(file))
     if seal is None:
         return NOTE, f"{file}: nothing tells what was written (an older version?); it is made again, or delete it"
     if fault := kept.array_fault(file, seal, trusting=False):
         return FAULT, f"{file}: {fault}; delete it, it is made again"
-    return OK, f"{file}: {len(np.lib.format.open_memmap(file, mode='r')):,} images, as they were written"
+    return OK, f"{file}: {len(np.load(file, mmap_mode='r')):,} images, as they were written"
 
 
 def _unreadable(paths: list[Path]) -> Iterator[str]:
