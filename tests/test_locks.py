@@ -108,7 +108,11 @@ def test_a_dead_process_of_this_machine_holds_nothing(left):
     lock.release()
 
 
-@pytest.mark.parametrize("name", [f"{os.getpid()} token {locks._machine()}", "1 token another host", "", "\xff \0 x"])
+@pytest.mark.parametrize(
+    "name",
+    [f"{os.getpid()} token {locks._machine()}", "1 token another host", "", "\xff \0 x"],
+    ids=["this process", "another host", "nothing", "no name"],
+)
 def test_a_holder_that_may_live_counts_until_it_is_silent_for_long(name, left):
     assert locks.claim(left(name, locks.STALE / 2)) is None
     lock = locks.claim(left(name, 2 * locks.STALE))

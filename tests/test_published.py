@@ -346,7 +346,9 @@ def test_origins_tell_of_releases_that_differ():
 
 
 @pytest.mark.parametrize("name", ON_STREAMS)
-@pytest.mark.parametrize("dataset", [*SETTINGS.keys() - {"glyphs", "imagenet"}, "seq-cifar100", "seq-imr", "seq-nch"])
+@pytest.mark.parametrize(
+    "dataset", [*sorted(SETTINGS.keys() - {"glyphs", "imagenet"}), "seq-cifar100", "seq-imr", "seq-nch"]
+)
 def test_values_of_a_run(name, dataset):
     expected = RUN | SETTINGS.get(dataset, {"backbone": "sup21k"})
     expected |= {option: value for option, value in PUBLISHED[name].get("*", {}).items() if option in RUN}
