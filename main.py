@@ -190,6 +190,8 @@ def run(job: Job, again: bool = False) -> Path:
     done = None if again else complete_run(job)
     if done is not None:
         print(f"{done} is this run, complete; not repeated", file=sys.stderr)
+        if options.export == "pth" and not (done / "backbone.pth").exists():
+            export(job, done)
         return done
     setproctitle(f"{options.model} {options.dataset} seed{options.seed}")
     try:
@@ -201,6 +203,19 @@ def run(job: Job, again: bool = False) -> Path:
         raise MemoryError(
             f"out of memory with {sizes} and --precision {options.precision}; try smaller ones, or --precision bf16"
         ) from error
+
+
+def export(job: Job, folder: Path) -> None:
+    """Leaves `backbone.pth` in the folder of a complete run that was made without it."""
+    import torch
+
+    import backbone
+    from utils.results import export_complete
+
+    with torch.device("meta"):
+        network = backbone.build(job.plan.run.args.backbone, job.places.size)
+    export_complete(folder, list(network.state_dict()))
+    print(f"{folder / 'backbone.pth'} was made of its weights", file=sys.stderr)
 
 
 def what_is_read(job: Job) -> dict[str, str | None]:
@@ -320,12 +335,16 @@ def train(job: Job) -> Path:
     rows, held = hold_out(train_part[1], options.validation) if options.validation > 0 else (None, None)
     images = image_set(dataset, options, train_part, device, rows)
     stream = make_stream(options, plan.method.stream_options(args), images.labels, dataset.num_classes, class_order)
+    if plan.run.origin.get("eval_period") != "command line":
+        plan = with_fitting_period(plan, stream, len(images))
+        options = plan.run.args
     transform = Transform(dataset, device, options.train_seed, places.size)
     evaluator = None
     if plan.method.evaluated:
         test_part = dataset.load(places, train=False) if held is None else train_part
         test_images = image_set(dataset, options, test_part, device, held)
         evaluator = Evaluator(test_images, transform, options.eval_batch_size, options.eval_mask)
+        evaluator.check(images.labels[torch.cat(stream.tasks)] if isinstance(stream, TaskList) else images.labels)
     info = StreamInfo(
         num_classes=dataset.num_classes,
         num_tasks=stream.num_tasks,
@@ -358,7 +377,8 @@ def train(job: Job) -> Path:
     title = f"{model.label()} {options.dataset} seed {options.seed}"
     request = StopRequest()
     progress = Progress(folder, title, stream.num_images() * stream.num_epochs, log, options.save_every, request)
-    periods = options.online_iter, options.eval_period
+    # A run goes on with the period that it began with, whatever this version would choose.
+    periods = options.online_iter, options.eval_period if state is None else folder.eval_period()
     trainer = Trainer(model, stream, images, transform, evaluator, *periods, progress, options.on_nan == "skip")
     trainer.history.names = job.found.class_names
     try:
@@ -403,6 +423,21 @@ def train(job: Job) -> Path:
         progress.close()
         folder.close()
     return folder.path
+
+
+def with_fitting_period(plan: plans.Plan, stream, num_images: int) -> plans.Plan:
+    """The plan with a shorter --eval_period, which it says, where the stream is too short for the one that it has."""
+    from utils.training import fitting_period
+
+    options = plan.run.args
+    period = fitting_period(stream, num_images, options.eval_period)
+    if period == options.eval_period:
+        return plan
+    print(
+        f"--eval_period {period} instead of {options.eval_period}: the stream has only {stream.num_images()} images",
+        file=sys.stderr,
+    )
+    return plan.with_option("eval_period", period, f"{options.dataset}: a tenth of the stream")
 
 
 def open_run(options, settings: dict, device):

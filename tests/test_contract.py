@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass
 
 import pytest
 import torch
-from conftest import Patches, assert_same_weights, build, weights_of
+from conftest import ROOT, Patches, assert_same_weights, build, weights_of
 from torch import nn
 
 from models.base import ContinualModel, ModelArgs
@@ -89,14 +90,19 @@ def test_borders_are_told_to_a_method_that_asks():
 
 def test_batch_and_stream_info_carry_nothing_else():
     """A new field may be fine, but not unseen: what is in it must be checked against general continual learning."""
-    assert [field.name for field in dataclasses.fields(Batch)] == ["x", "y", "raw", "seen"]
+    assert [field.name for field in dataclasses.fields(Batch)] == ["x", "y", "raw", "seen", "indices"]
     assert [field.name for field in dataclasses.fields(StreamInfo)] == [
-        "num_classes", "num_tasks", "num_images", "num_updates", "image_size", "seed", "augment", "plain"
+        "num_classes", "num_tasks", "num_images", "num_updates", "image_size", "seed", "augment", "plain", "images"
     ]  # fmt: skip
     run = probed(Probe)
     for _, batch in run.model.calls[:-1]:
-        assert type(batch) is Batch and vars(batch).keys() == {"x", "y", "raw", "seen"}
+        assert type(batch) is Batch and vars(batch).keys() == {"x", "y", "raw", "seen", "indices"}
     assert vars(run.info).keys() == {field.name for field in dataclasses.fields(StreamInfo)}
+
+
+def test_the_upper_bound_alone_reads_the_stream_again():
+    readers = {f.stem for f in (ROOT / "models").glob("*.py") if re.search(r"info\.images|\.indices", f.read_text())}
+    assert readers == {"joint"}
 
 
 def test_batch_knows_the_classes_met_but_none_to_come():

@@ -7,7 +7,11 @@ import torch
 import torch.nn.functional as F
 from conftest import build, weights_of
 
+from utils import plan as plans
+from utils.args import method_options
 from utils.contracts import Batch
+from utils.errors import UsageError
+from utils.registry import METHODS
 
 
 def images(count: int, seed: int = 0) -> torch.Tensor:
@@ -132,22 +136,64 @@ def test_finetune_moves_every_weight_or_the_head_alone():
         assert all(torch.equal(after[name], before[name]) != moves for name in before)
 
 
-def test_joint_keeps_every_image_once_and_draws_from_all_of_them_evenly():
-    run = build("joint", {"host": "finetune", "updates": 3, "joint_batch": 24}, online_iter=2, eval_period=-1)
-    model, counts, shares = run.model, [], []
-    draw = model._draw
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_joint_keeps_every_image_once_and_draws_from_all_of_them_evenly(epochs):
+    own = {"host": "finetune", "updates": 3, "joint_batch": 24}
+    run = build("joint", own, online_iter=2, eval_period=-1, n_epochs=epochs)
+    model, labels, met, shares = run.model, run.trainer.images.labels, set(), []
+    observe, host = model.observe, model.host.observe
+
+    def observed(batch):
+        met.update(batch.indices.tolist())
+        model.now = batch
+        return observe(batch)
 
     def drawn(batch):
-        drawn_images, slots = draw(batch)
-        whole = len(model.memory) + len(batch.y)
-        assert len(slots) == min(24, whole) and len(drawn_images.unique(dim=0)) == len(slots)
-        new = torch.cat((batch.raw, drawn_images)).unique(dim=0)
-        counts.append(len(slots))
-        shares.append((len(batch.y) + len(slots) - len(new)) / len(slots) - len(batch.y) / whole)
-        return drawn_images, slots
+        rows = [find(image) for image in batch.raw]
+        assert len(rows) == min(24, len(met)) == len(set(rows)) and set(rows) <= met
+        assert torch.equal(batch.y, run.trainer.seen.slots(labels[rows]))
+        new = len(set(rows) & set(model.now.indices.tolist()))
+        shares.append(new / len(rows) - len(model.now.y) / len(met))
+        return host(batch)
 
-    model._draw = drawn
+    every = {image.numpy().tobytes(): row for row, image in enumerate(run.trainer.images.raw(torch.arange(192)))}
+    find = lambda image: every[image.numpy().tobytes()]  # noqa: E731
+    model.observe, model.host.observe = observed, drawn
     run.trainer.train()
-    assert len(counts) == 3 * run.info.num_updates
+    assert len(shares) == 3 * run.info.num_updates
     assert abs(sum(shares) / len(shares)) < 0.05  # new images have no more than their share
-    assert len(model.memory) == run.info.num_images == len(model.memory.images.unique(dim=0))
+    assert sorted(model.met.tolist()) == list(range(192))
+    assert torch.equal(model.slots, run.trainer.seen.slots(labels[model.met]))
+
+
+def test_state_of_joint_holds_no_images():
+    run = build("joint", {"updates": 1}, eval_period=-1)
+    run.trainer.train()
+    sizes = [value.nbytes for value in run.model.extra_state().values() if isinstance(value, torch.Tensor)]
+    assert sum(sizes) < 10_000 < run.info.num_images * 3 * 32 * 32
+
+
+HOSTS = [name for name in METHODS.files() if "si-blurry" in METHODS.load(name).scenarios]
+HOSTS = [name for name in HOSTS if not method_options(METHODS.load(name).Args)]
+KEEPERS = {"er", "er_ace", "derpp", "flyprompt", "ranpac"}
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_joint_trains_methods_that_keep_nothing_of_their_own(host):
+    given = {"model": "joint", "dataset": "seq-digits", "host": host, "load_pt": "none"}
+    plan = plans.make({name: value for name, value in given.items() if name != "load_pt" or host == "misa"})
+    if host in KEEPERS:
+        with pytest.raises(UsageError, match=f"--host {host}: it keeps .* of its own; joint trains methods that keep"):
+            plan.method.prepare(plan.run.args, plan.args.args)
+        return
+    assert plan.method.prepare(plan.run.args, plan.args.args) == []
+    own = {"host": host, "updates": 1, "joint_batch": 8} | ({"load_pt": "none"} if host == "misa" else {})
+    run = build("joint", own, eval_period=-1, batch_size=64)
+    run.trainer.train()
+    assert run.trainer.history.rows[-1]["loss"] > 0
+
+
+def test_class_statistics_are_something_of_its_own():
+    plan = plans.make({"model": "joint", "dataset": "seq-digits", "host": "slca", "ca_epochs": 2})
+    with pytest.raises(UsageError, match="sums of features"):
+        plan.method.prepare(plan.run.args, plan.args.args)

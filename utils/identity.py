@@ -27,6 +27,7 @@ PARTS = ("run", "method", "host", "data")
 NOTHING = (None, "none", "random", "natural")  # values of options that read nothing
 STATED = ("stream_sha256", "backbone_sha256")  # beside the section; what follows from all that was read
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "pandas")
+PERIOD, FITTED = "run.eval_period", ": a tenth of the stream"  # end of its origin
 SHORT = 8  # digits of a digest that are shown
 
 
@@ -78,8 +79,14 @@ def deciding(config: dict[str, Any]) -> dict[str, Any]:
         f"{part}.{name}": value for part in PARTS for name, value in (config.get(part) or {}).items()
     }  # fmt: skip
     section = config.get("identity")
-    incidental = _always_incidental() if section is None else section["incidental"]
+    incidental = {*(_always_incidental() if section is None else section["incidental"])}
+    if str(_origin_of_period(config)).endswith(FITTED):  # it follows from the stream, which differs with the seed
+        incidental.add(PERIOD)
     return {name: value for name, value in flat.items() if name not in incidental}
+
+
+def _origin_of_period(config: dict[str, Any]) -> Any:
+    return (config.get("origin") or {}).get("eval_period")
 
 
 def _always_incidental() -> set[str]:
@@ -127,6 +134,9 @@ def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
     What only one of them says is passed over, but for options: one that `there` does not know counts as its default.
     """
     old, new, origin = deciding(there), deciding(here), here.get("origin") or {}
+    if "command line" not in (_origin_of_period(there), _origin_of_period(here)):
+        # It follows from dataset and stream, by a rule that may be another in another version; a run keeps its own.
+        old.pop(PERIOD, None), new.pop(PERIOD, None)
     incidental = here["identity"]["incidental"]
     found = [f"{name} is {old[name]!r:.80} there, {new[name]!r:.80} here" for name in new if _differs(name, old, new)]
     found += [

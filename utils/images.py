@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
+
+from utils.errors import UsageError
 
 ON_DEVICE_LIMIT = 4 * 2**30  # bytes; larger sets stay in host memory (or memory-mapped) and travel batch by batch
 
@@ -66,7 +70,7 @@ def hold_out(labels: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
     """Splits the rows of a training part with labels [N] into those to train on and those to validate on.
 
     share: of each class's images that is held out, rounded down but at least one; at least one is trained on, so a
-    class with a single image is not validated.
+    class with a single image is not validated; says how many there are. Raises UsageError if all are such.
     """
     labels = np.asarray(labels, dtype=np.int64)
     held = np.zeros(len(labels), dtype=bool)
@@ -74,6 +78,12 @@ def hold_out(labels: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
     for label in np.unique(labels):
         rows = draw.permutation(np.flatnonzero(labels == label))
         held[rows[: min(max(1, int(share * len(rows))), len(rows) - 1)]] = True
+    classes, images = np.unique(labels, return_counts=True)
+    single = int((images == 1).sum())
+    if single == len(classes):
+        raise UsageError(f"--validation {share}: no class has a second training image, so nothing can be held out")
+    if single:
+        print(f"--validation: {single} of {len(classes)} classes have one image, which is not held out", file=sys.stderr)
     return np.flatnonzero(~held), np.flatnonzero(held)
 
 

@@ -40,6 +40,11 @@ class Plan:
         single = {name: seed if getattr(args, name) is None else getattr(args, name) for name in SEEDS[1:]}
         return replace(self, run=replace(self.run, args=replace(args, seed=seed, seeds=None, **single)))
 
+    def with_option(self, name: str, value: Any, origin: str) -> Plan:
+        """The same plan with another value of an option of the run."""
+        run = replace(self.run, args=replace(self.run.args, **{name: value}), origin=self.run.origin | {name: origin})
+        return replace(self, run=run)
+
     def settings(self) -> dict[str, Any]:
         """All options and where each value that is no plain default comes from, for `config.yaml`."""
         settings = {"run": as_dict(self.run.args), "method": as_dict(self.args.args)}

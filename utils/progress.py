@@ -8,6 +8,7 @@ import time
 from tqdm import tqdm
 
 from utils import checkpoint
+from utils.history import History
 from utils.results import RunFolder
 from utils.signals import Stopped, StopRequest
 from utils.training import Listener, Trainer
@@ -21,6 +22,7 @@ class Progress(Listener):
     """
 
     PLAIN_EVERY = 30.0  # seconds between plain lines when there is nothing to evaluate
+    LONG = 500  # rows of a history that is not written at every evaluation
 
     def __init__(
         self, folder: RunFolder, title: str, total: int, loggers: list, save_every: float, request: StopRequest
@@ -28,6 +30,7 @@ class Progress(Listener):
         self.folder, self.title, self.loggers = folder, title, loggers
         self.save_every, self.request, self._saved, self.saving = save_every, request, time.monotonic(), 0.0
         self._kept_at = -1  # images met at the last checkpoint
+        self._write_from, self._late = 0.0, False  # time of the next history to be written, whether one waits for it
         self.total, self._met, self._last_line = total, 0, time.monotonic()
         self.bar = (
             tqdm(total=total, desc=title, unit="img", smoothing=0.1, dynamic_ncols=True)
@@ -55,6 +58,8 @@ class Progress(Listener):
         """
         began = time.monotonic()
         trainer.check()
+        if self._late:
+            self._write(trainer.history)
         try:
             checkpoint.save(self.folder.checkpoints, trainer.state_dict())
         except OSError as error:
@@ -65,10 +70,9 @@ class Progress(Listener):
             raise Stopped(self.request.code)
 
     def evaluated(self, trainer: Trainer) -> None:
-        try:
-            self.folder.write_history(trainer.history)
-        except OSError as error:  # checkpoints hold the history too, and the end of the run writes it again
-            print(f"warning: metrics.csv not written ({error.strerror or error}); the run goes on", file=sys.stderr)
+        self._late = time.monotonic() < self._write_from
+        if not self._late:
+            self._write(trainer.history)
         row = trainer.history.rows[-1]
         for logger in self.loggers:
             logger(row)
@@ -76,6 +80,16 @@ class Progress(Listener):
             self.bar.set_postfix_str(self._state(trainer))
         else:
             self._line(trainer)
+
+    def _write(self, history: History) -> None:
+        """Writes the history; the next one may wait for a while if it is long, so that a fifth of the time is enough."""
+        began = time.monotonic()
+        try:
+            self.folder.write_history(history)
+        except OSError as error:  # checkpoints hold the history too, and the end of the run writes it again
+            print(f"warning: metrics.csv not written ({error.strerror or error}); the run goes on", file=sys.stderr)
+        ended, self._late = time.monotonic(), False
+        self._write_from = ended + (4 * (ended - began) if len(history.rows) > self.LONG else 0)
 
     def close(self) -> None:
         if self.bar is not None:

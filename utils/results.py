@@ -15,11 +15,11 @@ import pandas as pd
 import yaml
 
 from utils import checkpoint, locks
-from utils.errors import UsageError
-from utils.files import sha256, writable_folder, written_whole
+from utils.errors import UsageError, reason
+from utils.files import parse_json, parse_yaml, read_text, sha256, writable_folder, written_whole
 from utils.history import History
 from utils.streams import SiBlurry, TaskList
-from utils.tensors import export_pth, write_tensors
+from utils.tensors import export_pth, read_tensors, write_tensors
 
 
 class RunFolder:
@@ -51,6 +51,10 @@ class RunFolder:
     def write_config(self, config: dict[str, Any]) -> None:
         """`config.yaml`: every setting with its origin, what was read, package versions and the code's commit."""
         self._write_text("config.yaml", yaml.safe_dump(config, sort_keys=False))
+
+    def eval_period(self) -> int:
+        """The `--eval_period` that the run began with."""
+        return int(parse_yaml(read_text(self.path / "config.yaml"))["run"]["eval_period"])
 
     def write_stream(self, stream: TaskList, labels: list[list[int]]) -> None:
         """`stream.csv` (task, index, label in order of arrival) and `stream.png`. labels: per task, in stream order."""
@@ -102,3 +106,24 @@ class RunFolder:
     def _write_table(self, name: str, table: pd.DataFrame) -> None:
         with written_whole(self.path / name) as temporary:
             table.to_csv(temporary, index=False)
+
+
+def export_complete(folder: Path, names: list[str]) -> None:
+    """`backbone.pth` of a complete run that left none, from its `model.safetensors`. names: of the backbone's tensors.
+
+    Raises UsageError if the weights are not those that the run left, or the backbone's are not all among them.
+    """
+    file = folder / "model.safetensors"
+    try:
+        expected = parse_json(read_text(folder / "summary.json"))["sha256"][file.name]
+        intact = sha256(file) == expected
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise UsageError(f"--export pth: {file} cannot be read ({reason(error)}); use --resume never") from None
+    if not intact:
+        raise UsageError(f"--export pth: {file} is not as the run left it; use --resume never")
+    tensors = read_tensors(file)
+    # Under this name in every method, a wrapper included: a tensor of two names is stored under the first.
+    missing = [name for name in names if f"backbone.{name}" not in tensors]
+    if missing:
+        raise UsageError(f"--export pth: {file} has no {missing[0]} of the backbone; use --resume never")
+    export_pth({name: tensors[f"backbone.{name}"] for name in names}, folder / "backbone.pth")

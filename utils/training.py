@@ -21,6 +21,37 @@ from utils.streams import Draw, Stream
 CHECK_EVERY = 50  # batches between two looks at the loss; each look waits for the device
 
 
+ENOUGH = 10  # anytime evaluations
+
+
+def fitting_period(stream: Stream, num_images: int, period: int) -> int:
+    """A period of anytime evaluations, shorter than `period` where the stream is shorter than ten of these.
+
+    A tenth of the `num_images` of the training part, every pass counted, and less where the last batches of tasks are
+    so short that it would not evaluate ten times; with fewer than ten batches, as often as possible.
+    """
+    length = stream.num_images() * stream.num_epochs
+    if period < 0 or length >= ENOUGH * period or _evaluations(stream, period) >= ENOUGH:
+        return period
+    tried = [max(1, num_images * stream.num_epochs // ENOUGH)]
+    counts = [_evaluations(stream, tried[0])]
+    while counts[-1] < ENOUGH and tried[-1] > 1:
+        tried.append(tried[-1] * 3 // 4)
+        counts.append(_evaluations(stream, tried[-1]))
+    return tried[counts.index(max(counts))]
+
+
+def _evaluations(stream: Stream, period: int) -> int:
+    """How many anytime evaluations a run has, by the rule of `Trainer._pass`."""
+    met = done = 0
+    for task in range(stream.num_tasks):
+        for epoch in range(stream.num_epochs):
+            for draw in stream.batches(task, epoch):
+                met += len(draw.indices)
+                done += met + len(draw.indices) > (done + 1) * period
+    return done
+
+
 class Listener:
     """What the loop tells about its progress. Every method may be left out."""
 
