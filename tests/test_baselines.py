@@ -25,7 +25,7 @@ def expected(logits: torch.Tensor, smoothing: float = 0.0) -> torch.Tensor:
     return -(target * logits.log_softmax(dim=1)).sum(dim=1).mean()
 
 
-@pytest.mark.parametrize("name", ["finetune", "er", "supervised"])
+@pytest.mark.parametrize("name", ["finetune", "er", "derpp", "supervised"])
 @pytest.mark.parametrize("seen", [3, 5])
 def test_classes_not_met_do_not_compete(name, seen):
     model = build(name).model

@@ -147,6 +147,13 @@ def test_only_test_images_of_classes_met_count():
     assert model.shown == [2, 2] and model.training
 
 
+@pytest.mark.parametrize("mode", [True, False])
+def test_a_model_is_left_in_the_mode_that_it_was_in(mode):
+    model = Reader().train(mode)
+    evaluator(PIXELS, LABELS)(model, seen_classes(2, 0))
+    assert model.training == mode
+
+
 def test_without_the_mask_classes_not_met_compete():
     accuracy = evaluator(PIXELS, LABELS, mask="none")(Reader(), seen_classes(2, 0))
     assert accuracy.average == 0.75

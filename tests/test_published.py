@@ -13,6 +13,7 @@ from dataclasses import fields
 
 import pytest
 import torch
+from conftest import build
 
 import models.mepo
 import models.ranpac
@@ -419,6 +420,26 @@ def test_constants():
     assert Adaptation.RESTART == 1 / 3
     assert inspect.signature(FAM).parameters["rho"].default == 0.1
     assert utils.metrics.CLASS_COUNT_OFFSET == 1e-5
+
+
+@pytest.mark.parametrize("name", ["er", "l2p", "dualprompt", "coda", "mvp", "flyprompt", "slca", "supervised"])
+def test_classifiers_begin_small(name):
+    """Truncated normal of deviation 0.02, no bias, as timm's in the releases."""
+    head = build(name, {"rp_dim": 8} if name == "flyprompt" else {}).model.head
+    assert 0.017 < head.weight.std() < 0.023 and not head.bias.any()
+
+
+def test_prompts_and_keys_begin_as_released():
+    """Uniform in [-1, 1], but for MVP: normal, masks -1, and FlyPrompt: test_flyprompt.py."""
+    l2p, dualprompt, misa = (build(name).model for name in ("l2p", "dualprompt", "misa"))
+    single, mvp = build("singleprompt").model, build("mvp").model
+    pools = l2p.prompt, dualprompt.e_prompt, misa.e_prompt
+    even = [single.prompt, dualprompt.g_prompt.prompts, *(t for pool in pools for t in (pool.key, pool.prompts))]
+    for tensor in even:
+        assert -1 <= tensor.min() < -0.9 and 0.9 < tensor.max() <= 1 and abs(tensor.std() - 3**-0.5) < 0.05
+    for tensor in (mvp.key, mvp.g_prompts, mvp.e_prompts):
+        assert abs(tensor.std() - 1) < 0.1
+    assert (mvp.mask == -1).all() and not mvp.count.any()
 
 
 def test_shift_of_class_means():

@@ -363,8 +363,9 @@ def test_running_statistics_move_with_training_only(products):
     mean, covariance = statistics(features)
     torch.testing.assert_close(alignment.mean, mean[0])  # the first batch counts in full
     torch.testing.assert_close(alignment.covariance, covariance)
-    alignment.train()(features + 1)
-    torch.testing.assert_close(alignment.mean, mean[0] + 0.1)
+    alignment.train()(2 * features + 1)
+    torch.testing.assert_close(alignment.mean, mean[0] + 0.1 * (mean[0] + 1))
+    torch.testing.assert_close(alignment.covariance, covariance + 0.1 * 3 * covariance)
     before = weights_of(alignment)
     alignment.eval()(features + 5)
     assert_same_weights(weights_of(alignment), before)
@@ -460,6 +461,14 @@ def test_covariance_stage_is_the_covariance_of_class_means():
     assert {len(rows) for rows in means.values()} == {8}
     stacked = torch.stack([torch.stack(means[label]).mean(0) for label in range(Patches.num_classes)])
     torch.testing.assert_close(run.model.covariance(), torch.cov(stacked.T), rtol=1e-4, atol=1e-5)
+
+
+def test_a_class_of_one_image_is_a_class_and_one_of_none_is_not():
+    model = build("mepo_cov").model
+    model.count.copy_(torch.tensor([0, 1, 2] + [0] * 9))
+    model.total.copy_(torch.arange(12)[:, None].expand_as(model.total))
+    assert model.class_means()[:, 0].tolist() == [1, 1]
+    assert len(model.class_means()) == 2
 
 
 def test_meta_update_goes_part_of_the_way():
