@@ -6,12 +6,7 @@ Parses the command line, builds stream, network and method, trains, and leaves a
 from __future__ import annotations
 
 import os
-import shutil
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
 
 if __name__ == "__main__":  # ours, whatever other package of that name there is, or was imported when Python started
     sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -22,6 +17,12 @@ from utils import door, signals
 
 if __name__ == "__main__":
     door.begin(packages=False)  # --help needs none of them
+
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 from utils import identity, locks
 from utils import plan as plans
@@ -490,4 +491,4 @@ def go_on(trainer, state: dict, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    door.leave(main(sys.argv[1:]))

@@ -98,7 +98,7 @@ def test_every_file_is_used():
         module = waiting.pop()
         if module not in reached:
             reached.add(module)
-            waiting += IMPORTS[module]
+            waiting += IMPORTS[module] | {known(folder_of(module))}  # utils.args reads utils/__init__.py too
     assert sorted(FILES.keys() - reached) == []
 
 

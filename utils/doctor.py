@@ -6,6 +6,11 @@ nothing but the list of ImageNet's files that every run keeps. Exit code 0 witho
 
 from __future__ import annotations
 
+from utils import door
+
+if __name__ == "__main__":
+    door.begin(packages=False)  # what is missing is a finding
+
 import importlib
 import platform
 import shutil
@@ -15,12 +20,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from utils import door, requirements, signals
-
-if __name__ == "__main__":
-    door.begin(packages=False)  # what is missing is a finding
-
-from utils import identity, kept
+from utils import identity, kept, requirements, signals
 from utils.args import Parser
 from utils.errors import UsageError, reason
 from utils.files import MANIFEST, changed_files, check_writable, read_manifest
@@ -290,4 +290,4 @@ def _unfinished(folder: Path) -> Iterator[Finding]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    door.leave(main())

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import atexit
 import builtins
 import errno
+import os
 import signal
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
-from utils import console, requirements, signals
+from utils import signals
 from utils.errors import UsageError, reason
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 OURS = ("backbone", "datasets", "models")  # packages of which others have the names
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -22,15 +23,19 @@ def begin(packages: bool = True) -> None:
 
     packages: those that runs need are there, else the process ends with exit code 2.
     """
-    if sys.version_info < (3, 10):  # noqa: UP036  (this file runs on older ones, so that they are answered)
-        sys.exit(answer(_too_old_python))
     if hasattr(builtins, "__IPYTHON__"):  # of a notebook, whose process goes on after this
         return
-    console.outlive()
     for number in signals.CODES:
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, signals.quit_at_once)
-    sys.path.insert(0, str(ROOT))
+    from utils import console, requirements  # here, so that no signal comes before its handler
+
+    if sys.version_info < (3, 10):  # noqa: UP036  (this file runs on older ones, so that they are answered)
+        text = f"Python {sys.version.split()[0]} ({sys.executable}) is too old, 3.10 or newer is needed"
+        print(f"error: {text}; {requirements.SETUP}", file=sys.stderr)
+        sys.exit(2)
+    console.outlive()
+    sys.path.insert(0, ROOT)
     for name in [name for name in sys.modules if name.partition(".")[0] in OURS]:
         del sys.modules[name]  # of another package that Python imported when it started
     if packages and (code := answer(requirements.check)):
@@ -57,7 +62,11 @@ def answer(command: Callable[[], int | None], debug: bool = False) -> int:
         return 2 if bad_input else 1
 
 
-def _too_old_python() -> None:
-    raise UsageError(
-        f"Python {sys.version.split()[0]} ({sys.executable}) is too old, 3.10 or newer is needed; {requirements.SETUP}"
-    )
+def leave(code: int) -> None:
+    """Ends the process with this exit code."""
+    if code == signals.INTERRUPTED:  # sys.exit lets it die of SIGINT instead where C code met the interrupt
+        atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(code)
+    sys.exit(code)

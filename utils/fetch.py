@@ -6,10 +6,15 @@ covariances and MISA prompts. The hub's own client resumes and checks sizes.
 
 from __future__ import annotations
 
+from utils import door
+
+if __name__ == "__main__":
+    door.begin(packages=False)  # --help needs none of them
+
 import sys
 from pathlib import Path
 
-from utils import door, requirements, signals
+from utils import requirements, signals
 from utils.args import Parser
 from utils.errors import UsageError, reason
 from utils.files import writable_folder
@@ -45,5 +50,4 @@ def command(options) -> None:
 
 
 if __name__ == "__main__":
-    door.begin(packages=False)  # --help needs none of them
-    sys.exit(main(sys.argv[1:]))
+    door.leave(main(sys.argv[1:]))

@@ -136,7 +136,8 @@ def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
     old, new, origin = deciding(there), deciding(here), here.get("origin") or {}
     if "command line" not in (_origin_of_period(there), _origin_of_period(here)):
         # It follows from dataset and stream, by a rule that may be another in another version; a run keeps its own.
-        old.pop(PERIOD, None), new.pop(PERIOD, None)
+        for options in (old, new):
+            options.pop(PERIOD, None)
     incidental = here["identity"]["incidental"]
     found = [f"{name} is {old[name]!r:.80} there, {new[name]!r:.80} here" for name in new if _differs(name, old, new)]
     found += [

@@ -5,17 +5,17 @@ Runs that agree in all options but seeds and places form one row, so different s
 
 from __future__ import annotations
 
+from utils import door, signals
+
+if __name__ == "__main__":
+    door.begin()
+
 import sys
 from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-from utils import door, signals
-
-if __name__ == "__main__":
-    door.begin()
 
 import numpy as np
 import pandas as pd
@@ -177,4 +177,4 @@ def has_anytime(metrics: pd.DataFrame) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    door.leave(main())

@@ -7,7 +7,6 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 
 REQUEUE = 75  # exit code that lets a scheduler start the run again
 INTERRUPTED = 130
@@ -70,7 +69,7 @@ def quit_at_once(number: int, frame: object) -> None:
 def last_words(stop: BaseException) -> str:
     """What is said when `Stopped` or KeyboardInterrupt ends a command. `stop.kept`: the run's newest checkpoint."""
     word = "interrupted" if isinstance(stop, KeyboardInterrupt) or stop.code == INTERRUPTED else "stopped"
-    kept: Path | None = getattr(stop, "kept", None)
+    kept = getattr(stop, "kept", None)
     if kept is None:
         return f"{word}; start the same command again"
     return f"{word}; the same command with --resume auto goes on from {kept}"
