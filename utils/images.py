@@ -83,7 +83,9 @@ def hold_out(labels: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
     if single == len(classes):
         raise UsageError(f"--validation {share}: no class has a second training image, so nothing can be held out")
     if single:
-        print(f"--validation: {single} of {len(classes)} classes have one image, which is not held out", file=sys.stderr)
+        print(
+            f"--validation: {single} of {len(classes)} classes have one image, which is not held out", file=sys.stderr
+        )
     return np.flatnonzero(~held), np.flatnonzero(held)
 
 
