@@ -103,8 +103,8 @@ class Mepo(Wrapper):
         if not count:
             return super().why_not_finite()
         return (
-            f"the alignment of a batch of {count} images: the covariance of their features has no Cholesky factor, even "
-            "in double precision; larger batches, --align_stats running or --cor_path none may help"
+            f"the alignment of a batch of {count} images: the covariance of their features has no Cholesky factor, "
+            "even in double precision; larger batches, --align_stats running or --cor_path none may help"
         )
 
 
