@@ -82,7 +82,7 @@ class Progress(Listener):
             self._line(trainer)
 
     def _write(self, history: History) -> None:
-        """Writes the history; the next one may wait for a while if it is long, so that a fifth of the time is enough."""
+        """Writes the history; if it is long the next one may wait for a while, so that a fifth of the time suffices."""
         began = time.monotonic()
         try:
             self.folder.write_history(history)
