@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import math
 
 import numpy as np
@@ -184,6 +185,23 @@ def test_of_several_passes_over_a_task_the_last_counts():
     rows = history.per_class()[["task", "label", "slot"]].values.tolist()
     assert rows == [[0, 5, 0], [0, 5, 0], [1, 5, 0], [1, 3, 1]]
     assert history.metrics()["accuracy"].tolist() == [0.2, 0.6, 0.5]
+
+
+def test_class_names_stand_beside_labels_whatever_they_are(tmp_path):
+    names = ["a, b", 'say "x"', "two\nlines", "großer Hund 大きな犬", "007", "NA", "caf\udce9", "cr\rlf"]
+    history = History()
+    for known in (None, names):
+        history.names = known
+        history.add_task_end(9, 0, Accuracy(0.5, torch.full((8,), 0.5)), [*range(8)][::-1], loss=0.0, classes_exposed=8)
+        history.per_class().to_csv(tmp_path / "per_class.csv", index=False)
+        with open(tmp_path / "per_class.csv", newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        assert [row["label"] for row in rows[-8:]] == [str(label) for label in range(7, -1, -1)]
+        texts = [name.replace("\udce9", "\\udce9").replace("\r", "\\r") for name in names]
+        written = texts if known else [str(label) for label in range(8)]
+        assert [row["name"] for row in rows[-8:]] == written[::-1]
+    history.load_state_dict(history.state_dict())
+    assert history.names == names
 
 
 def test_run_without_evaluation_has_a_record_but_no_accuracy():

@@ -6,8 +6,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from miniatures import answer
 
 from utils.errors import UsageError
+from utils.listing import read_class_order
 from utils.streams import Adaptation, ClassIncremental, Episodes, Shuffled, SiBlurry
 
 
@@ -200,6 +202,47 @@ def test_class_incremental_passes_differ_and_repeat():
     assert arrived(first, 0) != last
     assert arrived(again, 1) == last  # a pass can be drawn without the one before it
     assert arrived(ClassIncremental(labels_of(10, 200), 10, 2, 2, 16, 2), 1) != last
+
+
+def test_class_incremental_takes_an_order_of_classes():
+    targets, order = labels_of(5, 100), [3, 0, 4, 1, 2]
+    for seed in (1, 2):
+        stream = ClassIncremental(targets, 5, 2, seed, 16, 1, order)
+        assert [stream.task_classes(task) for task in (0, 1)] == [[3, 0, 4], [1, 2]]
+        assert [set(targets[indices].tolist()) for indices in arrived(stream)] == [{0, 3, 4}, {1, 2}]
+
+
+def test_the_order_of_classes_is_random_natural_or_that_of_a_file(tmp_path):
+    file = tmp_path / "order.txt"
+    names = ["a, b", "große Katze", "10", 'say "x"']
+    assert read_class_order("random", 4, names) is None
+    assert read_class_order("natural", 4, None) == [0, 1, 2, 3]
+    for text in ("3\n0\n\n2\n1\n", "\ufeff3\r\n0\r\n2\r\n1", " 3 \n0\n2\n1"):
+        file.write_text(text, newline="")
+        assert read_class_order(str(file), 4, None) == [3, 0, 2, 1]
+    file.write_text('say "x"\na, b\n10\n1\n')  # a name before a number
+    assert read_class_order(str(file), 4, names) == [3, 0, 2, 1]
+
+
+@pytest.mark.parametrize(
+    "text, reason",
+    [
+        ("0\n1\n1\n", "line 3: '1' is there already, in line 2"),
+        ("cat\n1\n0", "line 3: '0' is there already, in line 1"),
+        ("0\n\nemu\n", "line 3: 'emu' is no class"),
+        ("0\n3\n", "line 2: '3' is no class"),
+        ("-1\n", "line 1: '-1' is no class"),
+        ("1\n0\n", "names 2 of 3 classes; fox is the first that is missing"),
+        ("", "names 0 of 3 classes; cat"),
+        (b"\xff", "neither random, natural, nor a file"),
+        (None, "neither random, natural, nor a file to be read (No such file or directory)"),
+    ],
+)
+def test_files_that_give_no_order_of_classes(text, reason, tmp_path):
+    file = tmp_path / "order.txt"
+    if text is not None:
+        file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    answer(lambda: read_class_order(str(file), 3, ["cat", "dog", "fox"]), file, reason)
 
 
 @pytest.mark.parametrize("tasks", [0, 11])

@@ -76,8 +76,10 @@ class History:
         return pd.DataFrame(rows, columns=columns)
 
     def _name(self, label: int) -> str:
-        # A folder may be called by bytes that are no text.
-        return str(label) if self.names is None else self.names[label].encode("utf-8", "backslashreplace").decode()
+        if self.names is None:
+            return str(label)
+        # A folder may be called by bytes that are no text; and tables are written without quotes around \r.
+        return self.names[label].replace("\r", "\\r").encode("utf-8", "backslashreplace").decode()
 
     def state_dict(self) -> dict:
         """One text, which is made far faster than thousands of rows are packed one by one."""
