@@ -357,6 +357,8 @@ class PublicDataset(Dataset):
             self._listings[folder] = self.list_classes(folder, known, nested, own)
             self._class_names = self._class_names or self._listings[folder].names
         listed = self._listings[folder]
+        if not self.known_bad:
+            return listed.paths, listed.labels
         rows = [k for k, path in enumerate(listed.paths) if "/".join(path.parts[-2:]) not in self.known_bad]
         return [listed.paths[k] for k in rows], [listed.labels[k] for k in rows]
 

@@ -119,7 +119,8 @@ class Tree:
             ]
             files = [file for file in files if not is_litter(file)]
             own = [file for file in files if file.lower().endswith(extensions())]
-            self.others.update(_ending(file) for file in files if file not in {*own})
+            if len(own) < len(files):
+                self.others.update(_ending(file) for file in {*files} - {*own})
             found.append((parent, sorted(own)))
         return [Path(parent, file) for parent, files in sorted(found) for file in files]
 
