@@ -605,8 +605,8 @@ def test_crop_and_flip_of_a_batch_mirrors_every_second_batch():
 
 
 def test_random_flip_draws_for_each_image():
-    flipped = random_flip(numbered(400), Generator().manual_seed(0))[:, 1, 0, 0] == 12
-    assert 150 < flipped.sum() < 250
+    flipped = random_flip(numbered(4000), Generator().manual_seed(0))[:, 1, 0, 0] == 12
+    assert 1900 < flipped.sum() < 2100  # half of them, but for three standard errors
 
 
 def test_random_resized_crop_cuts_rectangles_of_the_published_range():
@@ -641,6 +641,27 @@ def test_resizing_is_that_of_torchvision(stored, size):
         assert transform(raw).shape == (2, 3, size, size)
         assert (transform(raw) - expected).abs().max() < 1e-5
     assert torch.equal(dataset(stored).test(raw), raw.float() / 255)
+
+
+def test_inputs_are_normalised_by_channel():
+    statistics = {"mean": (0.1, 0.2, 0.3), "std": (0.5, 0.25, 2.0)}
+    plain = types.SimpleNamespace(**statistics, augment=lambda images, _: images / 2)
+    transform = Transform(plain, torch.device("cpu"), 0, 4)
+    raw = torch.full((2, 3, 4, 4), 51, dtype=torch.uint8)  # 0.2
+    for made, value in ((transform.test(raw), 0.2), (transform.train(raw), 0.1)):
+        expected = [(value - 0.1) / 0.5, (value - 0.2) / 0.25, (value - 0.3) / 2]
+        torch.testing.assert_close(made, torch.tensor(expected).view(1, 3, 1, 1).expand(2, 3, 4, 4))
+
+
+def test_the_training_seed_decides_the_augmentation():
+    def drawn(seed):
+        plain = types.SimpleNamespace(
+            mean=(0.0,) * 3, std=(1.0,) * 3, augment=lambda images, own: torch.rand(3, generator=own)
+        )
+        transform = Transform(plain, torch.device("cpu"), seed, 4)
+        return transform.train(torch.zeros(1, 3, 4, 4, dtype=torch.uint8)).flatten().tolist()
+
+    assert drawn(1) == drawn(1) != drawn(2)
 
 
 def test_small_images_are_kept_small_and_enlarged_by_the_batch(tmp_path):

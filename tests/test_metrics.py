@@ -162,8 +162,17 @@ def test_without_the_mask_classes_not_met_compete():
 
 
 def test_average_is_over_images_not_over_classes():
-    pixels = [[9, 0, 0, 0]] * 4
-    assert evaluator(pixels, [0, 0, 0, 1])(Reader(), seen_classes(0, 1)).average == 0.75
+    pixels = [[9, 0, 0, 0]] * 5
+    assert evaluator(pixels, [0, 0, 0, 0, 1])(Reader(), seen_classes(0, 1)).average == 0.8
+
+
+def test_one_logit_that_is_no_number_says_nothing_of_the_image():
+    class Broken(Reader):
+        def forward(self, x):
+            return super().forward(x).masked_fill(torch.tensor([False, True, False, False]), torch.nan)
+
+    with pytest.raises(FloatingPointError, match="of 4 test images"):
+        evaluator(PIXELS, LABELS)(Broken(), seen_classes(2, 0))
 
 
 def test_no_class_met_gives_no_value():
