@@ -332,7 +332,6 @@ def train(job: Job) -> Path:
     if weights is not None:
         report = backbone.load_weights(network, weights)
 
-    print(*survey.lines(options.dataset, dataset.num_classes), sep="\n", file=sys.stderr)
     train_part = dataset.load(places, train=True)
     rows, held = hold_out(train_part[1], options.validation) if options.validation > 0 else (None, None)
     images = image_set(dataset, options, train_part, device, rows)

@@ -55,7 +55,8 @@ class Survey:
         """What to say of the dataset at the start of a run."""
         text = f"{name}: {num_classes:,} classes"
         if self.counts is not None:
-            text += f", {self.counts[0]:,} training and {self.counts[1]:,} test images"
+            tests = f" and {self.counts[1]:,} test" if self.counts[1] else ""
+            text += f", {self.counts[0]:,} training{tests} images"
         if self.class_names:
             first = ", ".join(one_line(name) for name in self.class_names[:5])
             text += f"; classes {first}" + (", ..." if len(self.class_names) > 5 else "")
