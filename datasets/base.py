@@ -60,7 +60,7 @@ class Survey:
         if self.class_names:
             first = ", ".join(one_line(name) for name in self.class_names[:5])
             text += f"; classes {first}" + (", ..." if len(self.class_names) > 5 else "")
-        return [text, *(f"{name}: {note}" for note in self.notes)]
+        return [text, *(f"{name}: {one_line(note)}" for note in self.notes)]
 
 
 def one_line(name: str) -> str:
@@ -74,7 +74,7 @@ class Dataset:
     Attributes
     ----------
     Args: dataclass of the dataset's own options.
-    num_classes: labels are the integers 0 ... num_classes - 1. Known after `inspect` or `load`.
+    num_classes: labels are the integers 0 ... num_classes - 1. Known after `inspect`, `survey` or `load`.
     image_size: side in pixels of its images if the network must have that input size; None: any network.
     mean, std: per-channel statistics in [0, 1] with which images are normalised.
     counts: images of the training and the test part; known after `inspect`. A dataset that leaves them out can be run,
