@@ -29,6 +29,7 @@ class SeqCifar10(PublicDataset):
             "cifar-10-batches-py.tar.gz",
             "md5:c58f30108f718f92721af3b95e74349a",
             name_inside="cifar-10-batches-py",
+            most=10**9,
         ),
     )
     download_to = "CIFAR"

@@ -37,6 +37,7 @@ class SeqCifar100(PublicDataset):
             "cifar-100-python.tar.gz",
             "md5:eb9058c3a382ffc7106e4002c42a8d85",
             name_inside="cifar-100-python",
+            most=10**9,
         ),
     )
     download_to = "CIFAR"

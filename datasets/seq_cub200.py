@@ -37,6 +37,7 @@ class SeqCub200(PublicDataset):
             "CUB_200_2011.tgz",
             "md5:97eceeb196236b17998738112f37df78",
             name_inside="CUB_200_2011",
+            most=4 * 10**9,
         ),
     )
 

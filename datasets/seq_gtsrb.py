@@ -66,14 +66,18 @@ class SeqGtsrb(PublicDataset):
             "Final_Training.zip",
             "md5:f33fd80ac59bff73c82d25ab499e03a3",
             name_inside="GTSRB/Final_Training",
+            most=10**9,
         ),
         Download(
             f"{ARCHIVE}GTSRB_Final_Test_Images.zip",
             "Final_Test.zip",
             "md5:c7e4e6327067d32654124b0fe9e82185",
             name_inside="GTSRB/Final_Test",
+            most=10**9,
         ),
-        Download(f"{ARCHIVE}GTSRB_Final_Test_GT.zip", "GT-final_test.zip", "md5:fe31e9c9270bbcd7b84b7f21a9d9d9e5"),
+        Download(
+            f"{ARCHIVE}GTSRB_Final_Test_GT.zip", "GT-final_test.zip", "md5:fe31e9c9270bbcd7b84b7f21a9d9d9e5", most=10**8
+        ),
     )
     download_to = "GTSRB"
     fit = "crop"

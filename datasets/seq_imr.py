@@ -27,6 +27,7 @@ class SeqImr(PublicDataset):
             "imagenet-r.tar",
             "md5:a61312130a589d0ca1a8fca1f2bd3337",
             name_inside="imagenet-r",
+            most=8 * 10**9,
         ),
     )
     counts = (24_000, 6_000)

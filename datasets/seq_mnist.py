@@ -36,7 +36,9 @@ class SeqMnist(PublicDataset):
     folders = ("MNIST/raw", "MNIST", "mnist")
     markers = (tuple(f"{name}.gz" for name in FILES), tuple(FILES))
     address = "http://yann.lecun.com/exdb/mnist/"
-    downloads = tuple(Download(f"{MIRROR}{name}.gz", f"{name}.gz", f"md5:{md5}") for name, md5 in FILES.items())
+    downloads = tuple(
+        Download(f"{MIRROR}{name}.gz", f"{name}.gz", f"md5:{md5}", most=10**8) for name, md5 in FILES.items()
+    )
     download_to = "MNIST/raw"
     counts = (60_000, 10_000)
 

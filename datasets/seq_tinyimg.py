@@ -28,6 +28,7 @@ class SeqTinyimg(PublicDataset):
             "tiny-imagenet-200.zip",
             "md5:90528d7ca1a48142e341f4ef8d21d0de",
             name_inside="tiny-imagenet-200",
+            most=10**9,
         ),
     )
     counts = (100_000, 10_000)

@@ -13,6 +13,7 @@ import argparse
 import dataclasses
 import difflib
 import math
+import os
 import types
 import typing
 from dataclasses import dataclass
@@ -152,6 +153,16 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str):
         raise UsageError(message)
 
+    def parse_known_args(self, args=None, namespace=None):
+        """As argparse does, with `~` and `~user` in front of a value as a shell takes them: only paths begin so."""
+        known, unknown = super().parse_known_args(args, namespace)
+        for name, value in vars(known).items():
+            if isinstance(value, list):
+                setattr(known, name, [_at_home(single) for single in value])
+            else:
+                setattr(known, name, _at_home(value))
+        return known, unknown
+
     def parse(self, argv: list[str]) -> argparse.Namespace:
         known, unknown = self.parse_known_args(argv)
         if unknown:
@@ -174,6 +185,15 @@ class _Once(argparse.Action):
 class _HelpFormatter(argparse.HelpFormatter):
     def __init__(self, prog: str):
         super().__init__(prog, max_help_position=34, width=118)
+
+
+def _at_home(value: Any) -> Any:
+    if not isinstance(value, str) or not value.startswith("~"):
+        return value
+    path = os.path.expanduser(value)
+    if path.startswith("~"):
+        raise UsageError(f"{value}: nobody's home is known by that name; a folder of this name is ./{value}")
+    return path
 
 
 def add_options(parser: argparse.ArgumentParser, title: str, cls: type, shown: Resolved | None = None) -> None:

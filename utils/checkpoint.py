@@ -23,6 +23,7 @@ from torch import Tensor
 
 from utils.errors import reason
 from utils.files import MANIFEST, parse_json, read_text, sha256
+from utils.files import remove as clear
 from utils.tensors import save_whole
 
 TENSORS, TREE = "state.safetensors", "state.json"
@@ -41,7 +42,7 @@ def save(folder: Path, state: dict[str, Any]) -> Path:
         raise OSError(errno.ELOOP, "is a link, no checkpoint is written to another place", str(folder))
     number = 1 + max((int(path.name) for path in found(folder)), default=0)
     final, work = folder / f"{number:06}", folder / f".{number:06}.part"
-    shutil.rmtree(work, ignore_errors=True)
+    clear(work)
     try:
         work.mkdir()
         tensors: dict[tuple, tuple[str, Tensor]] = {}
@@ -141,7 +142,9 @@ def _unpack(tree: Any, tensors: dict[str, Tensor], device: torch.device) -> Any:
 
 
 def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
+    if os.name == "nt" and path.is_dir():  # opens no folders
+        return
+    handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

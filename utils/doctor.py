@@ -23,7 +23,7 @@ from pathlib import Path
 from utils import identity, kept, requirements, signals
 from utils.args import Parser
 from utils.errors import UsageError, reason
-from utils.files import MANIFEST, changed_files, check_writable, read_manifest
+from utils.files import MANIFEST, changed_files, check_writable, read_manifest, refuse_pipe
 from utils.registry import DATASETS
 
 OK, NOTE, FAULT = "ok", "note", "FAULT"

@@ -26,8 +26,10 @@ from tqdm import tqdm
 
 from utils import locks
 from utils.errors import UsageError, reason
-from utils.files import MAX_GROWTH, growth_limit
+from utils.files import MAX_GROWTH, growth_limit, no_link, open_file, remove
 
+MOST = 40 * 10**9  # bytes, more than any of the data sets
+LONGEST_TAG = 200  # characters of what names a state of a file
 TIMEOUT = 60  # seconds without an answer or a byte
 CHUNK = 1 << 16  # bytes
 PLAIN_EVERY = 30.0  # seconds between lines where there is no terminal
@@ -43,7 +45,8 @@ Show = Callable[[int, int | None], None]  # of bytes done and bytes in all
 class Download:
     """A public file. name: what it is saved as. digest: "md5:..." or "sha256:...". size: in bytes.
 
-    name_inside: the folder of an archive that is wanted; None: all of it. damaged: members known to be, left out.
+    name_inside: the folder of an archive that is wanted; None: all of it. damaged: members known to be, left out. most:
+    bytes that are fetched at most where the size is not known.
     """
 
     url: str
@@ -52,6 +55,7 @@ class Download:
     size: int | None = None
     name_inside: str | None = None
     damaged: tuple[str, ...] = ()
+    most: int = MOST
 
 
 def obtain(downloads: Sequence[Download], folder: Path, ready: Callable[[], bool]) -> None:
@@ -138,8 +142,11 @@ def _fetch(download: Download, folder: Path) -> Path:
 
 def _get_http(download: Download, part: Path, show: Show) -> None:
     """Fetches all of the file to `part`, after the bytes that are there if they are still the file's."""
+    for file in (part, _validator_file(part)):  # ours are plain files
+        if file.is_symlink() or file.exists() and not file.is_file():
+            remove(file)
     start = part.stat().st_size if part.exists() else 0
-    validator = _validator_file(part).read_text("latin-1") if _validator_file(part).exists() else ""
+    validator = _usable(_validator_file(part).read_text("latin-1")) if _validator_file(part).exists() else ""
     # Without either one, nobody would notice that the file changed in between.
     if not (validator or download.digest) or start > (download.size or start):
         start = 0
@@ -159,11 +166,14 @@ def _get_http(download: Download, part: Path, show: Show) -> None:
         if response.headers.get_content_type() == "text/html":
             raise UsageError(_not_the_file(download, "is an HTML page", part.parent))
         total = None if response.length is None else start + response.length
-        if response.status == 206 and (whole := sent.rpartition("/")[2]).isdecimal():
+        whole = sent.rpartition("/")[2]
+        if response.status == 206 and re.fullmatch("[0-9]{1,18}", whole):
             total = int(whole)  # a server may send less than is left
         if None not in (total, download.size) and total != download.size:
             fault = f"has {total} bytes instead of {download.size}"
             raise UsageError(_not_the_file(download, fault, part.parent))
+        if (total or 0) > (download.size or download.most):
+            raise UsageError(_not_the_file(download, _too_long(download), part.parent))
         _check_space(part.parent, (total or start) - start, download.name)
         done = _write(response, part, start, total, download, show)
     expected = total or download.size
@@ -190,17 +200,25 @@ def _open(url: str, start: int, validator: str) -> http.client.HTTPResponse | ur
 def _write(response, part: Path, start: int, total: int | None, download: Download, show: Show) -> int:
     """Writes the body of `response` to `part` from byte `start` on. The size of `part` then."""
     done = start
-    with open(part, "ab" if start else "wb") as file:
+    with open(part, "ab" if start else "wb", opener=no_link) as file:
         if not start:  # the old bytes are gone by now, so it never stands beside bytes of another file
-            _validator_file(part).write_text(_validator(response), "latin-1")
+            with open(_validator_file(part), "w", encoding="latin-1", opener=no_link) as tag:
+                tag.write(_validator(response))
         while True:
             with _network_errors(download):
                 chunk = response.read1(CHUNK)
             if not chunk:
                 return done
-            file.write(chunk)
             done += len(chunk)
+            if done > (download.size or download.most):
+                part.unlink()
+                raise UsageError(_not_the_file(download, _too_long(download), part.parent))
+            file.write(chunk)
             show(done, total)
+
+
+def _too_long(download: Download) -> str:
+    return f"has more than {download.size or download.most} bytes"
 
 
 def _validator_file(part: Path) -> Path:
@@ -210,16 +228,22 @@ def _validator_file(part: Path) -> Path:
 def _validator(response) -> str:
     """What names this state of the file, for If-Range: a strong ETag or else the date; "" without either."""
     tag = response.headers.get("ETag", "")
-    return tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified", "")
+    return _usable(tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified", ""))
+
+
+def _usable(tag: str) -> str:
+    """A tag as it can be sent back, else ""."""
+    return tag if len(tag) <= LONGEST_TAG and re.fullmatch("[!-~ ]*", tag) else ""
 
 
 def _get_drive(download: Download, part: Path, show: Show) -> None:
     """Fetches all of a file on Google Drive to `part`. gdown keeps unfinished ones in `<part>????????.part`."""
     import gdown  # heavy, and few need it
 
-    if not download.digest:  # nobody would notice that the file changed in between
-        for old in [part, *part.parent.glob(f"{part.name}*.part")]:
-            old.unlink(missing_ok=True)
+    for old in [part, *part.parent.glob(f"{part.name}*.part")]:
+        # Without a digest nobody would notice that the file changed in between.
+        if not download.digest or old.is_symlink() or not old.is_file():
+            remove(old)
     try:
         gdown.download(
             download.url, str(part), quiet=True, use_cookies=False, resume=True, timeout=TIMEOUT, progress=show
@@ -232,7 +256,7 @@ def _get_drive(download: Download, part: Path, show: Show) -> None:
 
 def _fault(path: Path, download: Download) -> str | None:
     """What is wrong with a file that is complete."""
-    with open(path, "rb") as file:
+    with open_file(path) as file:
         if file.read(CHUNK).lstrip().lower().startswith((b"<!doctype html", b"<html")):
             return "is an HTML page"
         size = path.stat().st_size
@@ -272,8 +296,8 @@ def _unpack(archive: Path, target: Path, name_inside: str | None, damaged: Seque
         raise UsageError(f"{archive}: no archive that can be unpacked; these are: {', '.join(ENDINGS)}")
     extract = _extract_zip if _ending(archive.name) == ".zip" else _extract_tar
     work = target.with_name(f".{target.name}.unpacking")
-    shutil.rmtree(work, ignore_errors=True)  # of a process that was killed
     with _disk_errors(target.parent):
+        remove(work)  # of a process that was killed
         try:
             work.mkdir()
             with _progress(f"unpacking {archive.name}") as show, _damage(archive):
@@ -396,7 +420,7 @@ def _disk_errors(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UsageError(f"{folder}: the disk is full; free some space and run again") from None
+            raise OSError(error.errno, "the disk is full; free some space and run again", str(folder)) from None
         where = f": {error.filename!r:.200}" if error.filename else ""
         raise UsageError(
             f"{folder}: cannot be used ({error.strerror}{where}); repair that or choose another folder"
@@ -416,7 +440,7 @@ def _check_space(folder: Path, size: int, name: str) -> None:
 def _network_errors(download: Download) -> Iterator[None]:
     try:
         yield
-    except (OSError, http.client.HTTPException) as error:
+    except Exception as error:  # of addresses, headers and bodies that make no sense urllib raises almost anything
         plain = error.reason if type(error) is urllib.error.URLError else error  # it wraps the reason in brackets
         raise _interrupted(download, reason(plain)) from None
 

@@ -7,6 +7,8 @@ import errno
 import hashlib
 import json
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -21,9 +23,15 @@ ALWAYS_FINE = 64 * 2**20  # bytes
 
 @contextlib.contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Gives a temporary name beside `path`; on leaving without an exception it takes the place of `path`."""
+    """Gives a new file of a temporary name beside `path`; on leaving without an exception it takes the place of `path`.
+
+    Raises OSError, with its number and with `path` where a library says neither.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    # Made here under a name that nobody foresees, so that it is no link to, and no pipe of, somebody else.
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
     try:
         yield temporary
         with open(temporary, "rb+") as file:
@@ -34,11 +42,24 @@ def written_whole(path: Path) -> Iterator[Path]:
         temporary.chmod(0o666 & ~mask)
         os.replace(temporary, path)
     except OSError as error:
+        if error.errno is None:  # numpy's, of a write that was cut short
+            raise _cause(temporary, error, path) from None
         if error.filename in (None, str(temporary)):  # a full disk does not say where it is full
             error.filename = str(path)
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _cause(temporary: Path, error: OSError, path: Path) -> OSError:
+    """What an error without a number comes from: the next write to the file tells."""
+    try:
+        with open(temporary, "ab") as file:
+            file.write(bytes(1 << 20))
+            os.fsync(file.fileno())
+    except OSError as cause:
+        return OSError(cause.errno, cause.strerror, str(path))
+    return OSError(errno.EIO, reason(error), str(path))
 
 
 def writable_folder(path: Path, option: str) -> Path:
@@ -49,6 +70,19 @@ def writable_folder(path: Path, option: str) -> Path:
         raise UsageError(f"{option} {path}: cannot be made ({error.strerror}: {error.filename})") from None
     check_writable(path, option)
     return path
+
+
+def remove(path: Path) -> None:
+    """Takes away the file, the folder or the link of this name, and not what a link leads to."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def no_link(name: str, flags: int) -> int:
+    """How `open` opens a file so that it follows no link (`opener`)."""
+    return os.open(name, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 def refuse_pipe(path: Path) -> None:
@@ -110,7 +144,7 @@ def write_manifest(folder: Path) -> None:
     """`manifest.json` with the SHA-256 of every other file of a folder, hidden ones left out."""
     files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith((".", MANIFEST)))
     with written_whole(folder / MANIFEST) as temporary:
-        temporary.write_text(json.dumps({path.name: sha256(path) for path in files}, indent=1) + "\n")
+        temporary.write_text(json.dumps({path.name: sha256(path) for path in files}, indent=1) + "\n", encoding="utf-8")
 
 
 def read_manifest(folder: Path) -> dict[str, str]:

@@ -20,6 +20,7 @@ from torch import Generator, Tensor
 from utils import kept
 from utils.augment import affine_matrices, uniform
 from utils.errors import UsageError
+from utils.plots import import_matplotlib
 
 SANS = ("DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-Oblique", "DejaVuSans-BoldOblique")
 MONO = ("DejaVuSansMono", "DejaVuSansMono-Bold", "DejaVuSansMono-Oblique", "DejaVuSansMono-BoldOblique")
@@ -90,6 +91,7 @@ def base_masks(root: Path, chosen: str, faces: tuple[str, ...]) -> np.ndarray:
 
 def render(text: str, face: str) -> np.ndarray:
     """Each character of `text` centred, its larger side FILL of the mask: uint8 [len(text), MASK_SIZE, MASK_SIZE]."""
+    import_matplotlib()
     from matplotlib.ft2font import LoadFlags
 
     font = _open(face)
@@ -139,7 +141,7 @@ def _select() -> list[str]:
 
 def _open(face: str):
     """The matplotlib font object of one face."""
-    import matplotlib
+    matplotlib = import_matplotlib()
     from matplotlib.ft2font import FT2Font
 
     return FT2Font(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / f"{face}.ttf"))

@@ -12,6 +12,8 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
+from utils.files import open_file
+
 MOST = 2**28  # bytes that reading may take; 16,185 annotations are a tenth of that
 
 
@@ -28,11 +30,11 @@ def read_structs(file: Path, name: str, fields: list[str]) -> list[list[str | fl
 
 
 def _limit() -> None:
-    import resource
-
     import scipy.io  # noqa: F401  (before the limit, as its size differs between machines)
 
-    with contextlib.suppress(OSError, ValueError):  # where nobody tells what is used so far
+    with contextlib.suppress(ImportError, OSError, ValueError):  # where there is none, or nobody tells what is used
+        import resource
+
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + MOST, resource.RLIM_INFINITY))
 
@@ -40,6 +42,6 @@ def _limit() -> None:
 def _read(file: Path, name: str, fields: list[str]) -> list[list[str | float]]:
     from scipy.io import loadmat
 
-    with open(file, "rb") as content:
+    with open_file(file) as content:
         rows = loadmat(content, squeeze_me=True)[name]
     return [rows[field].tolist() for field in fields]

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+import os
+import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from utils.errors import reason
 from utils.files import written_whole
 
 # Okabe and Ito's palette, safe for the colour-blind; its yellow is left out since lines vanish on white.
@@ -25,6 +30,43 @@ WIDEST_ROW_NAME = 40  # characters of a line beside a row of a heat map
 MOST_WRITTEN = 20  # columns of a heat map up to which its numbers are written into the cells
 
 
+def import_matplotlib():
+    """The module, whatever backend a notebook asks for: one that is not there would end the import."""
+    asked = os.environ.get("MPLBACKEND")
+    os.environ["MPLBACKEND"] = "agg"
+    try:
+        import matplotlib
+    finally:
+        if asked is None:
+            del os.environ["MPLBACKEND"]
+        else:
+            os.environ["MPLBACKEND"] = asked
+    return matplotlib
+
+
+def picture(draw: Callable[..., None]) -> Callable[..., bool]:
+    """A function that draws, with matplotlib's own settings instead of the user's: no LaTeX, no other fonts.
+
+    It says in a warning why there is no picture: that costs no run. Gives whether there is one.
+    """
+
+    @functools.wraps(draw)
+    def drawn(path: Path, *given, **named) -> bool:
+        try:
+            import_matplotlib()
+            from matplotlib import style
+
+            with style.context("default"):
+                draw(path, *given, **named)
+        except Exception as error:  # of a library as large, of any kind
+            print(f"warning: {path} was not drawn ({reason(error)})", file=sys.stderr)
+            return False
+        return True
+
+    return drawn
+
+
+@picture
 def draw_stream(
     path: Path,
     tasks: list[np.ndarray],
@@ -71,6 +113,7 @@ def draw_stream(
     _save(figure, path)
 
 
+@picture
 def draw_curve(path: Path, metrics: pd.DataFrame, title: str) -> None:
     """One run: accuracy in percent over images seen (left axis) and the number of classes met (right axis).
 
@@ -103,6 +146,7 @@ def draw_curve(path: Path, metrics: pd.DataFrame, title: str) -> None:
     _save(figure, path)
 
 
+@picture
 def draw_comparison(path: Path, curves: dict[str, list[pd.DataFrame]], title: str) -> None:
     """Mean accuracy in percent over images seen per method, with a band of one sample standard deviation over seeds.
 
@@ -134,6 +178,7 @@ def draw_comparison(path: Path, curves: dict[str, list[pd.DataFrame]], title: st
     _save(figure, path)
 
 
+@picture
 def draw_forgetting(path: Path, points: np.ndarray, names: list[str], columns: str, title: str) -> None:
     """Heat map of forgetting: one row per method, red for what was lost and blue for what was gained.
 
@@ -238,9 +283,11 @@ def _count_axis(axis) -> None:
 
 def _new_figure(width: float, height: float):
     """A figure with one axes; sizes in inches. No pyplot: it would look for a display and keep the figure alive."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_axisbelow(True)

@@ -32,7 +32,7 @@ from utils.runs import Run, find_runs, read_class_accuracies, read_metrics, read
 LATEX_HEAD = "% Tables for a document with \\usepackage{booktabs}; one tabular per dataset and scenario."
 
 Rows = dict[str, list[Run]]  # row name -> its runs, one per seed
-Pictures = dict[str, Callable[[Path], None]]  # file name -> what draws it
+Pictures = dict[str, Callable[[Path], bool]]  # file name -> what draws it, and says whether it could
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -100,8 +100,8 @@ def write(out: Path, texts: dict[str, str], pictures: Pictures) -> None:
                 temporary.write_text(text, encoding="utf-8")
             print(out / name)
         for name, draw in pictures.items():
-            draw(out / name)
-            print(out / name)
+            if draw(out / name):
+                print(out / name)
     except OSError as error:
         raise UsageError(f"cannot write to {out}: {error.strerror}; name another folder with --out DIR") from None
 

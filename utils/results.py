@@ -97,7 +97,8 @@ class RunFolder:
         }
         self._write_text("summary.json", json.dumps(plain, indent=2) + "\n")
         checkpoint.remove(self.checkpoints)
-        (self.path / ".lock").unlink(missing_ok=True)
+        with contextlib.suppress(PermissionError):  # Windows removes nothing that is open
+            (self.path / ".lock").unlink(missing_ok=True)
 
     def _write_text(self, name: str, text: str) -> None:
         with written_whole(self.path / name) as temporary:
