@@ -97,13 +97,14 @@ class MisaIsa(DualPrompt):
         return self.g_proj(self.g_prompt.prompts), self.e_proj(self.e_prompt.prompts)
 
     def observe(self, batch: Batch) -> Tensor | None:
-        """Nothing for a session batch S, which `end_batch` keeps; for its forgetting batch F one update with both.
+        """Takes a session batch S and keeps it, then a forgetting batch F and makes one update with both.
 
         Classes of F count as met in both losses. Gives the loss of S at the weights that the first step led to.
         """
         if self.session_batch is None:
+            self.session_batch = batch
             return None
-        session = replace(self.session_batch, seen=batch.seen)
+        session, self.session_batch = replace(self.session_batch, seen=batch.seen), None
         fam = FAM(self.optimizer, self.args.rho, self.args.adaptive)
         self.optimizer.zero_grad(set_to_none=True)
         self._backward(batch)
@@ -120,7 +121,8 @@ class MisaIsa(DualPrompt):
 
     def end_batch(self, batch: Batch) -> None:
         super().end_batch(batch)
-        self.session_batch = batch if self.session_batch is None else None
+        if self.session_batch is not batch:  # S is there still, if the update of the pair was left out
+            self.session_batch = None
 
     def end_stream(self) -> None:
         if self.args.save_to:

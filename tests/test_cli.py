@@ -13,14 +13,17 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from conftest import random_covariance
+from conftest import build, random_covariance
 from safetensors.torch import load_file, save_file
 
 import main
 from models.mepo import Mepo
 from utils import plan as plans
 from utils.args import RunArgs, method_options, option_names
+from utils.errors import UsageError
+from utils.history import History
 from utils.registry import DATASETS, METHODS
+from utils.results import RunFolder, export_complete, find_run
 
 ROOT = Path(__file__).resolve().parent.parent
 WIDTH = 128  # of vit_tiny_glyphs
@@ -669,3 +672,63 @@ def test_options_of_a_dataset_are_its_own(tmp_path, capsys):
     assert "unknown option --split" in capsys.readouterr().err
     plan = plans.parse(["--model", "er", "--dataset", "seq-imagenet-r", "--skip_bad"])
     assert plan.run.args.dataset == "seq-imr" and plan.settings()["data"]["skip_bad"] is True
+
+
+def test_a_complete_run_is_exported_from_its_weights(places, glyph_weights, capsys):
+    assert main.main([*ER, *places]) == 0
+    later = run_folder(capsys.readouterr().out)
+    again = [*ER, *places, "--resume", "auto", "--export", "pth"]
+    assert main.main(again) == 0
+    assert run_folder(capsys.readouterr().out) == later
+    state = torch.load(later / "backbone.pth", weights_only=True)
+    assert state.keys() == load_file(glyph_weights).keys()
+    assert all(torch.equal(state[name], value) for name, value in load_file(glyph_weights).items())
+    for spoil, reason in ((b"?", "is not as the run left it"), (None, "cannot be read")):
+        (later / "backbone.pth").unlink(missing_ok=True)
+        file = later / "model.safetensors"
+        file.write_bytes(file.read_bytes() + spoil) if spoil else file.unlink()
+        assert main.main(again) == 2
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert error.startswith("error: --export pth: ") and reason in error and not (later / "backbone.pth").exists()
+
+
+def test_backbone_of_a_wrapper_is_found_under_its_first_name(tmp_path):
+    model = build("joint", {"host": "finetune"}).model
+    folder = RunFolder(tmp_path)
+    (tmp_path / "config.yaml").touch()
+    (tmp_path / "checkpoints").mkdir()
+    folder.write_end({"label": "x", "dataset": "y", "seed": 1}, History(), model, "pth")
+    first = (tmp_path / "backbone.pth").read_bytes()
+    (tmp_path / "backbone.pth").unlink()
+    names = list(model.backbone.state_dict())
+    export_complete(tmp_path, names)
+    assert (tmp_path / "backbone.pth").read_bytes() == first
+    with pytest.raises(UsageError, match="has no elsewhere of the backbone"):
+        export_complete(tmp_path, [*names, "elsewhere"])
+
+
+SHORT = ["--model", "er", "--dataset", "seq-digits", "--validation", "0.5"]  # 721 images; period of the dataset: 100
+
+
+def test_a_short_stream_is_evaluated_ten_times_and_says_so(places, capsys):
+    words = [*SHORT, *places, "--resume", "auto", "--device", "cpu", "--online_iter", "1"]
+    assert main.main(words) == 0
+    out, err = capsys.readouterr()
+    folder = run_folder(out)
+    assert "--eval_period 72 instead of 100: the stream has only 721 images" in err
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    assert config["run"]["eval_period"] == 72
+    assert config["origin"]["eval_period"] == "seq-digits: a tenth of the stream"
+    kinds = pd.read_csv(folder / "metrics.csv")["kind"].tolist()
+    assert kinds.count("anytime") >= 10
+    assert json.loads((folder / "summary.json").read_text())["A_auc"] > 0
+    assert main.main(words) == 0  # the same run
+    assert run_folder(capsys.readouterr().out) == folder
+    # A run that began before there were such periods goes on with the one it has.
+    old = yaml.safe_dump(config | {"run": config["run"] | {"eval_period": 100}})
+    (folder / "config.yaml").write_text(old.replace("a tenth of the stream", ""))
+    assert main.main(words) == 0
+    assert run_folder(capsys.readouterr().out) == folder
+    for given, found in (([], folder), (["--eval_period", "100"], folder), (["--eval_period", "300"], None)):
+        plan = plans.parse([*words, *given]).with_seed(1)
+        assert find_run(plan.run.args.results, plan.settings(), complete=True) == found

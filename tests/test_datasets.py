@@ -16,6 +16,8 @@ from datasets.seq_glyphs import SeqGlyphs
 from datasets.seq_glyphs_dev import SeqGlyphsDev
 from utils import glyphs, renditions
 from utils.augment import affine_matrices, random_affine, random_shift
+from utils.errors import UsageError
+from utils.evaluation import Evaluator
 from utils.images import ImageSet, hold_out
 
 COUNTS = {
@@ -247,3 +249,22 @@ def test_held_out_images_are_not_trained_on():
     held_set = ImageSet(images, labels, torch.device("cpu"), held)
     assert held_set.labels.tolist() == labels[held].tolist()
     assert held_set.raw(torch.tensor([1, 0]))[:, 0, 0, 0].tolist() == [3 * held[1], 3 * held[0]]
+
+
+def test_validation_needs_a_second_image_of_some_class(capsys):
+    with pytest.raises(UsageError, match="--validation 0.5: no class has a second training image"):
+        hold_out(np.arange(7), 0.5)
+    rows, held = hold_out(np.array([0, 1, 1, 2, 3, 3, 3]), 0.5)
+    assert len(rows) == 5 and len(held) == 2
+    assert "2 of 4 classes have one image, which is not held out" in capsys.readouterr().err
+
+
+def test_a_test_part_that_cannot_be_evaluated_is_refused():
+    labels = np.zeros(0, dtype=np.int64)
+    empty = Evaluator(ImageSet(np.zeros((0, 3, 8, 8), np.uint8), labels, torch.device("cpu")), None, 8)
+    with pytest.raises(UsageError, match="the test part holds no image"):
+        empty.check(torch.arange(3))
+    other = Evaluator(ImageSet(np.zeros((2, 3, 8, 8), np.uint8), np.array([3, 4]), torch.device("cpu")), None, 8)
+    with pytest.raises(UsageError, match="no test image is of a class that is trained on"):
+        other.check(torch.arange(3))
+    other.check(torch.arange(4))

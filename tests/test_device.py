@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import build
 
 import main
 from utils import device as devices
@@ -68,3 +69,16 @@ def test_peak_memory_where_there_is_no_proc(monkeypatch, readable):
     monkeypatch.setattr(Path, "write_text", lambda *_: (_ for _ in ()).throw(PermissionError()))
     devices.reset_peak_memory(CPU)
     assert devices.peak_memory_mb(CPU) > 50
+
+
+def test_peak_memory_of_a_resumed_run_is_that_of_its_largest_part(monkeypatch):
+    peaks = iter([500.0, 500.0, 80.0, 80.0])
+    monkeypatch.setattr(devices, "peak_memory_mb", lambda device: next(peaks))
+    first, second = build("er").trainer, build("er").trainer
+    assert first.peak_memory_mb == 500
+    state = first.state_dict()
+    second.load_state_dict(state)
+    assert second.peak_memory_mb == 500
+    del state["peak_memory_mb"], state["left_out"]  # as older versions wrote it
+    second.load_state_dict(state)
+    assert second.peak_memory_mb == 80

@@ -28,8 +28,8 @@ from models.base import ContinualModel
 from models.mepo import RIDGE, Alignment, MepoArgs, align, factor, statistics
 from utils.images import ImageSet
 from utils.registry import METHODS
-from utils.streams import ClassIncremental
-from utils.training import Listener, Trainer
+from utils.streams import ClassIncremental, SiBlurry, TaskList
+from utils.training import Listener, Trainer, _evaluations, fitting_period
 
 # Options that a method needs on so small a stream; the others run with their defaults.
 NEEDED = {
@@ -566,3 +566,91 @@ def test_no_training_step_waits_for_the_gpu(start, monkeypatch):
     monkeypatch.setattr(Trainer, "_step", watched)
     start(device="cuda").trainer.train()
     assert not sorted(waits)
+
+
+# Streams that are too short, and tasks without images
+
+
+@pytest.mark.parametrize(
+    "tasks, batch_size, epochs, period, expected",
+    [
+        ([100], 10, 1, 1000, 10),
+        ([100], 10, 3, 1000, 30),
+        ([100], 10, 1, 7, 7),  # enough already
+        ([100], 10, 1, -1, -1),
+        ([100], 64, 1, 1000, 10),  # two batches cannot have more than two evaluations
+        ([9990], 64, 1, 1000, 1000),  # its last batch counts as a tenth evaluation
+    ],
+)
+def test_period_that_evaluates_ten_times(tasks, batch_size, epochs, period, expected):
+    stream = TaskList([torch.arange(count) for count in tasks], [[0]], 1, batch_size)
+    stream.num_epochs = epochs
+    assert fitting_period(stream, sum(tasks), period) == expected
+
+
+def test_period_looks_at_the_batches():
+    """37 batches, of which the last brings nearly two thirds of the images."""
+    stream = TaskList([torch.arange(1)] * 36 + [torch.arange(64)], [[0]] * 37, 1, 64)
+    period = fitting_period(stream, 100, 1000)
+    evaluations = lambda p: _evaluations(stream, p)  # noqa: E731
+    assert evaluations(10) < 10 <= evaluations(period)
+
+
+@pytest.mark.parametrize("own", [{"batch_size": 16}, {"batch_size": 5}, {"n_tasks": 5, "batch_size": 7}])
+def test_evaluations_are_counted_as_they_happen(own):
+    run = build("er", {"memory_size": 0}, eval_period=13, **own)
+    run.trainer.train()
+    anytime = [row for row in run.trainer.history.rows if row["kind"] == "anytime"]
+    assert len(anytime) == _evaluations(run.trainer.stream, 13)
+
+
+def with_empty_tasks(count: int):
+    stream = ClassIncremental(torch.from_numpy(Patches().load(None, train=True)[1]), 12, 3, 1, 16, 1)
+    for place in (3, 1, 0):
+        stream.tasks[place:place] = [torch.empty(0, dtype=torch.int64)] * count
+        stream.classes[place:place] = [[]] * count
+    stream.num_tasks = len(stream.tasks)
+    return stream
+
+
+def test_tasks_without_images_repeat_the_last_accuracy_without_an_evaluation():
+    counts, rows = [], []
+    for repeats in (True, False):
+        run = build("l2p", stream=with_empty_tasks(4))
+        calls, evaluate = [], run.trainer._evaluate
+        run.trainer._evaluate = lambda calls=calls, evaluate=evaluate: (calls.append(0), evaluate())[1]
+        if not repeats:
+            run.trainer.history.ended_at = lambda: None
+        run.trainer.train()
+        counts.append(len(calls))
+        rows.append(rows_of(run.trainer))
+    assert counts[0] == counts[1] - 11 and rows[0] == rows[1]
+
+
+def test_a_method_that_is_told_of_borders_is_evaluated_in_every_task():
+    run = build("l2p", {"frequency_update": "task"}, stream=with_empty_tasks(2), eval_period=-1)
+    calls, evaluate = [], run.trainer._evaluate
+    run.trainer._evaluate = lambda: (calls.append(0), evaluate())[1]
+    run.trainer.train()
+    assert len(calls) == 9
+
+
+def test_history_comes_back_as_it_was_and_older_ones_are_read():
+    run = build("er")
+    run.trainer.train()
+    history = run.trainer.history
+    state = history.state_dict()
+    for form in (state, {"rows": history.rows, "class_rows": history.class_rows}):
+        other = type(history)()
+        other.load_state_dict(form)
+        assert repr((other.rows, other.class_rows)) == repr((history.rows, history.class_rows))
+
+
+def test_many_tasks_do_not_slow_down_the_stream(monkeypatch):
+    """One sort finds the images of all tasks; a scan for each would look at every label again."""
+    calls = []
+    monkeypatch.setattr(torch, "where", lambda *given, where=torch.where: (calls.append(0), where(*given))[1])
+    labels = torch.arange(400) % 40
+    SiBlurry(labels, 40, 300)
+    ClassIncremental(labels, 40, 40, 1, 16, 1)
+    assert len(calls) < 10

@@ -28,8 +28,8 @@ class Evaluator:
     use twice the training batch. mask: "seen" masks classes not met, "none" lets them compete.
     Images go through the test transform batch by batch; a method's `fixed_features` are computed once per test image
     and kept on the device, since its frozen backbone and the test transform never change.
-    Raises FloatingPointError for logits of classes met that are not finite, whose largest would mean nothing. -inf of a
-    class not met is a method's own mask; anything else that is not finite counts where such classes compete.
+    Raises FloatingPointError for logits that are not finite, whose largest would mean nothing, of the classes that
+    compete; of one that was not met, -inf is a method's own mask.
     """
 
     def __init__(self, images: ImageSet, transform: Transform, batch_size: int, mask: str = "seen"):

@@ -82,7 +82,7 @@ class Progress(Listener):
             self._line(trainer)
 
     def _write(self, history: History) -> None:
-        """Writes the history; if it is long the next one may wait for a while, so that a fifth of the time suffices."""
+        """Writes the history. If it is long, the next one waits, so that this takes a fifth of the time at most."""
         began = time.monotonic()
         try:
             self.folder.write_history(history)
