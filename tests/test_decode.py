@@ -602,6 +602,8 @@ def test_crop_and_flip_of_a_batch_mirrors_every_second_batch():
         assert torch.equal(row[0], row[1])
         flips += row[0, 0].item() == 12
     assert 70 < flips < 130
+    mirrored = crop_and_flip(numbered(4000), 0, generator)[:, 1, 0, 0] == 12
+    assert 1900 < mirrored.sum() < 2100  # half of them, but for three standard errors
 
 
 def test_random_flip_draws_for_each_image():
