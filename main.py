@@ -127,9 +127,11 @@ def check_stage(stage, plan: plans.Plan, before: Sequence) -> None:
 
 def refuse_other_options(plan: plans.Plan) -> None:
     """Raises UsageError if `--resume FOLDER` names a run of other options."""
+    from utils.runs import config_of
+
     folder = Path(plan.run.args.resume)
     here = plan.settings() | identity.record(plan, {})
-    if different := identity.differences(identity.config_of(folder), here):
+    if different := identity.differences(config_of(folder), here):
         raise UsageError(f"--resume {folder}: that run has other settings: {'; '.join(different)}")
 
 
@@ -239,16 +241,17 @@ def content_of(job: Job, train: bool) -> str | None:
 
 def complete_run(job: Job) -> Path | None:
     """The folder of this run if `--resume` asks for one that has ended. Raises UsageError if it names another run."""
+    from utils import runs
+
     plan, resume = job.plan, job.plan.run.args.resume
     if resume == "never":
         return None
     settings = plan.settings() | identity.record(plan, {})
     if resume != "auto":
         settings |= identity.record(plan, what_is_read(job))
-        identity.refuse_another(Path(resume), settings)
-        return Path(resume) if (Path(resume) / "summary.json").exists() else None
-    runs = identity.candidates(plan.run.args.results, settings)
-    ended = [(folder, config) for folder, config in runs if (folder / "summary.json").exists()]
+        runs.refuse_another(Path(resume), settings)
+        return Path(resume) if runs.read_run(Path(resume)).summary else None
+    ended = [run for run in runs.candidates(plan.run.args.results, settings) if runs.has_ended(run[0])]
     if not ended:  # so that nothing has to be read for it
         return None
     settings |= identity.record(plan, what_is_read(job))
@@ -445,6 +448,7 @@ def open_run(options, settings: dict, device):
     """The folder of a run, and the state of the one that it goes on with; None for a new one."""
     from utils import checkpoint
     from utils.results import RunFolder
+    from utils.runs import config_of
 
     old = run_to_go_on_with(options, settings)
     if old is None:
@@ -452,7 +456,7 @@ def open_run(options, settings: dict, device):
         folder.write_config(settings | identity.code())
         return folder, None
     folder, now = RunFolder(old), identity.code()
-    config = identity.config_of(old)
+    config = config_of(old)
     if changed := identity.code_changes(config, now):
         print(f"{old}: since this run was last at work, there changed: {', '.join(changed)}", file=sys.stderr)
         folder.write_config(config | {"resumed": now})
@@ -461,15 +465,13 @@ def open_run(options, settings: dict, device):
 
 def run_to_go_on_with(options, settings: dict) -> Path | None:
     """The run that has not ended and that `--resume` asks for, if any. Raises UsageError if it read something else."""
+    from utils import runs
+
     if options.resume not in ("auto", "never"):
-        identity.refuse_another(Path(options.resume), settings)
+        runs.refuse_another(Path(options.resume), settings)
         return Path(options.resume)
-    runs = identity.candidates(options.results, settings) if options.resume == "auto" else []
-    begun = [
-        (folder, config)
-        for folder, config in runs
-        if (folder / "checkpoints").is_dir() and not (folder / "summary.json").exists()
-    ]
+    found = runs.candidates(options.results, settings) if options.resume == "auto" else []
+    begun = [run for run in found if (run[0] / "checkpoints").is_dir() and not runs.has_ended(run[0])]
     if not begun or (same := identity.same_run(begun, settings)) is not None:
         return same if begun else None
     folder, config = begun[0]

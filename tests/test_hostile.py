@@ -37,11 +37,10 @@ from utils.download import unpack
 from utils.errors import UsageError
 from utils.files import read_manifest, sha256
 from utils.glyphs import cached
-from utils.identity import candidates, config_of
 from utils.listing import Listed, read_list, remembered_listing
 from utils.pickles import read_arrays
 from utils.registry import DATASETS
-from utils.runs import read_class_accuracies, read_metrics, read_run
+from utils.runs import candidates, config_of, read_class_accuracies, read_metrics, read_run
 from utils.tensors import read_tensors
 
 TRACE = "trace-of-a-gadget"  # a file that appears in the working folder if anything in a corpus file runs

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 import main
 from models.base import open_dataset
-from utils import identity, locks, report
+from utils import identity, locks, report, runs
 from utils import plan as plans
 from utils.errors import UsageError
 from utils.files import write_manifest
@@ -365,4 +365,4 @@ def test_a_damaged_record_is_no_run(own, ended, capsys):
         config = yaml.safe_load((ended / "config.yaml").read_text())
         (ended / "config.yaml").write_text(yaml.safe_dump(config | {"identity": section}))
         with pytest.raises(UsageError):
-            identity.config_of(ended)
+            runs.config_of(ended)

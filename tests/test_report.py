@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
@@ -15,7 +16,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from utils import differences, forgetting, markup, metrics, plots, report, runs, tables
+from utils import claims, differences, forgetting, markup, metrics, plots, report, runs, tables
 from utils.evaluation import Accuracy
 from utils.history import History
 
@@ -35,9 +36,13 @@ def make_run(
     run: dict | None = None,
     method: dict | None = None,
     host: dict | None = None,
+    classes: list[list[float | None]] | None = None,
     **summary,
 ) -> Path:
-    """A finished run. scores: metric -> fraction, the others undefined."""
+    """A finished run whose tables give its scores: metric -> fraction, the others follow or are undefined.
+
+    classes: accuracies per task end and slot, instead of those that the scores ask for.
+    """
     model = label.split()[0]
     folder = results / dataset / model / f"{time}-seed{seed}"
     folder.mkdir(parents=True)
@@ -46,26 +51,43 @@ def make_run(
     if host is not None:
         config["host"] = host
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    write_tables(folder, {"A_auc": 0.5} if scores is None else scores)
+    if classes is not None:
+        write_classes(folder, classes)
+    measured = claims.recomputed(runs.read_metrics(folder), runs.read_class_accuracies(folder))
     values = {
         "label": label,
-        **dict.fromkeys(runs.METRICS),
-        **(scores if scores is not None else {"A_auc": 0.5}),
+        **{name: value if runs.defined(value) else None for name, value in measured.items()},
+        **(scores or {}),
         "complete": True,
         "samples": 3000,
         "seconds": 10.0,
         "trainable_parameters": 12345,
         "needs_task_boundaries": False,
-        "stream_sha256": f"stream {seed}",
+        "stream_sha256": digest_of(f"stream {seed}"),
         "peak_memory_mb": 1000.0,
     }
     (folder / "summary.json").write_text(json.dumps(values | summary))
+    return folder
+
+
+def digest_of(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def write_tables(folder: Path, scores: dict) -> None:
+    """`metrics.csv` and `per_class.csv` that give these scores, of two tasks."""
+    auc, last, average = (scores.get(name) for name in ("A_auc", "A_last", "A_avg"))
     lines = [METRICS_HEADER]
     for nominal in (1000, 2000, 3000):
-        lines.append(f"anytime,{nominal + 24},{nominal},,{0.5 + seed / 100},1.2,4,3.5")
-    lines.append("task_end,3000,,0,0.4,,4,10.0")
+        lines.append(f"anytime,{min(nominal + 24, 3000)},{nominal},,{'' if auc is None else auc},1.2,4,3.5")
+    if last is not None:
+        first = last if average is None else 2 * average - last
+        lines.append(f"task_end,1500,,0,{first},,4,10.0")
+    lines.append(f"task_end,3000,,1,{'' if last is None else last},,4,10.0")
     (folder / "metrics.csv").write_text("\n".join(lines) + "\n")
-    write_classes(folder, [[0.4]])
-    return folder
+    lost = scores.get("F_last")
+    write_classes(folder, [] if lost is None else [[0.5], [0.5 - lost]])
 
 
 def write_classes(folder: Path, table: list[list[float | None]]) -> None:
@@ -128,8 +150,8 @@ def test_mean_and_sample_deviation(tmp_path, capsys):
     out, _ = make_table(tmp_path, capsys=capsys)
     # mean 53; deviations -3, -1, 4; variance (9 + 1 + 16) / 2 = 13
     assert table_rows(out) == {
-        "misa": ["3", "53.00 ± 3.61", "40.00 ± 0.00", "30.00 ± 0.00", "-1.00 ± 0.00", "–", "no", "12,345", "300",
-                 "10.0 ± 0.0", "1,000 ± 0"]
+        "misa": ["3", "53.00 ± 3.61", "40.00 ± 0.00", "30.00 ± 0.00", "-1.00 ± 0.00", "1.00 ± 0.00", "no", "12,345",
+                 "300", "10.0 ± 0.0", "1,000 ± 0"]
     }  # fmt: skip
 
 
@@ -207,7 +229,7 @@ def test_same_seed_with_other_train_seed_is_no_repetition(tmp_path, capsys):
 
 def test_unequal_streams_are_told(tmp_path, capsys):
     make_run(tmp_path, "misa")
-    make_run(tmp_path, "slda", stream_sha256="another")
+    make_run(tmp_path, "slda", stream_sha256=digest_of("another"))
     assert "did not all see the same stream for seed 1." in make_table(tmp_path, capsys=capsys)[0]
 
 
@@ -285,7 +307,7 @@ def test_difference_counts_only_common_seeds(tmp_path, capsys):
     assert rows["er"] == ["misa", "0", *["–"] * 6]
 
 
-@pytest.mark.parametrize("other", [{"stream_sha256": "another"}, {"run": {"train_seed": 5}}])
+@pytest.mark.parametrize("other", [{"stream_sha256": digest_of("another")}, {"run": {"train_seed": 5}}])
 def test_difference_needs_the_same_stream_and_seeds(tmp_path, capsys, other):
     make_run(tmp_path, "misa")
     make_run(tmp_path, "slda", **other)
@@ -516,10 +538,8 @@ def test_heat_maps_of_forgetting(tmp_path, capsys, monkeypatch):
     drawn = {}
     monkeypatch.setattr(report, "draw_forgetting", lambda path, **what: drawn.update({path.name: what}))
     for seed in (1, 2):
-        write_classes(
-            make_run(tmp_path, "misa", seed), [[0.1 * seed + value for value in row if value] for row in TABLE]
-        )
-        write_classes(make_run(tmp_path, "er", seed), [[0.5, 0.5], [0.5, 0.3 + 0.1 * seed, 0.1]])
+        make_run(tmp_path, "misa", seed, classes=[[0.05 * seed + value for value in row if value] for row in TABLE])
+        make_run(tmp_path, "er", seed, classes=[[0.5, 0.5], [0.5, 0.3 + 0.1 * seed, 0.1]])
     make_run(tmp_path, "one_task")
     make_table(tmp_path, capsys=capsys)
     assert set(drawn) == {"forgetting-glyphs.png", "forgetting-classes-glyphs.png"}
@@ -531,7 +551,7 @@ def test_heat_maps_of_forgetting(tmp_path, capsys, monkeypatch):
 
 
 def test_heat_map_files(tmp_path, capsys):
-    write_classes(make_run(tmp_path), TABLE)
+    make_run(tmp_path, classes=TABLE)
     out, _ = make_table(tmp_path, capsys=capsys)
     for name in ("forgetting-glyphs.png", "forgetting-classes-glyphs.png"):
         assert_picture(tmp_path / name)

@@ -29,6 +29,7 @@ from utils.tensors import save_whole
 TENSORS, TREE = "state.safetensors", "state.json"
 FORMAT = 1  # of what a checkpoint holds; raised by a change after which older ones cannot be read
 KEPT = 2  # checkpoints of a run
+MOST_TREE, MOST_MANIFEST = 2**29, 2**16  # bytes of a file up to which it is read
 
 
 def save(folder: Path, state: dict[str, Any]) -> Path:
@@ -75,7 +76,7 @@ def load(folder: Path, device: torch.device) -> dict[str, Any] | None:
         fault = verify(path)
         if fault is None:
             try:
-                tree = parse_json(read_text(path / TREE))
+                tree = parse_json(read_text(path / TREE, MOST_TREE))
                 state = _unpack(tree, load_file(path / TENSORS), device)
                 if isinstance(state, dict):
                     return state
@@ -89,7 +90,7 @@ def load(folder: Path, device: torch.device) -> dict[str, Any] | None:
 def verify(path: Path) -> str | None:
     """What is wrong with a checkpoint, or None if it is what was written."""
     try:
-        manifest = parse_json(read_text(path / MANIFEST))
+        manifest = parse_json(read_text(path / MANIFEST, MOST_MANIFEST))
         if manifest["format"] != FORMAT:
             return f"has format {manifest['format']!r:.20}, this version reads {FORMAT}"
         for part in (TENSORS, TREE):

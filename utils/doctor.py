@@ -22,8 +22,8 @@ from pathlib import Path
 
 from utils import identity, kept, requirements, signals
 from utils.args import Parser
-from utils.errors import UsageError, reason
-from utils.files import MANIFEST, changed_files, check_writable, read_manifest, refuse_pipe
+from utils.errors import UsageError, printable, reason
+from utils.files import MANIFEST, changed_files, check_writable, read_manifest
 from utils.registry import DATASETS
 
 OK, NOTE, FAULT = "ok", "note", "FAULT"
@@ -50,7 +50,7 @@ def examine(options) -> int:
         for title, findings in examinations(options):
             print(f"{title}")
             for level, text in readable(findings):
-                print(f"  {level:5}  {text}", flush=True)
+                print(f"  {level:5}  {printable(text)}", flush=True)
                 faults += level == FAULT
     print(f"{faults} fault{'s' * (faults != 1)}" if faults else "no fault")
     return 1 if faults else 0
@@ -244,16 +244,16 @@ def products(checkpoints: Path) -> Iterator[Finding]:
 
 def runs(results: Path) -> Iterator[Finding]:
     """Run folders: files against their digests, versions, and whether unfinished ones can go on."""
-    from utils.runs import read_metrics, read_run
+    from utils.runs import read_class_accuracies, read_metrics, read_run, run_folders
 
     whole, here = 0, identity.versions()
     others, older = Counter(), 0
-    found = sorted(config.parent for config in results.rglob("config.yaml"))
-    for folder in found:
+    for folder in sorted(run_folders(results)):
         try:
             run = read_run(folder)
             if run.summary is not None:
                 read_metrics(folder)
+                read_class_accuracies(folder)
         except UsageError as error:
             yield FAULT, f"{error}"
             continue

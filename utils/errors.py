@@ -10,3 +10,8 @@ class UsageError(Exception):
 def reason(error: Exception) -> str:
     """What an error of a library says, as one line of at most 200 characters; its kind if it says nothing."""
     return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def printable(text: str) -> str:
+    """Text of one line that a terminal only shows: characters that do more, or cannot be written, as their escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

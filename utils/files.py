@@ -97,10 +97,16 @@ def open_file(path: Path) -> BinaryIO:
     return open(path, "rb")
 
 
-def read_text(path: Path) -> str:
-    """Text of a file, its line ends as they are. Raises OSError, or ValueError for what is not UTF-8."""
+def read_text(path: Path, most: int | None = None) -> str:
+    """Text of a file, its line ends as they are. Raises OSError, or ValueError for what is not UTF-8.
+
+    most: bytes of a longer file that is not read, a ValueError too.
+    """
     with open_file(path) as file:
-        return file.read().decode("utf-8")
+        content = file.read() if most is None else file.read(most + 1)
+    if most is not None and len(content) > most:
+        raise ValueError(f"it has more than {most:,} bytes")
+    return content.decode("utf-8")
 
 
 def growth_limit(archive: Path) -> int:

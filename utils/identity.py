@@ -12,18 +12,17 @@ import hashlib
 import importlib.metadata
 import platform
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from utils.args import SEEDS, RunArgs, option_metadata
 from utils.errors import UsageError
+from utils.fields import PARTS
 from utils.files import parse_yaml, read_text, sha256
 from utils.plan import Plan
 from utils.registry import ROOT, plugin_folders
 
-PARTS = ("run", "method", "host", "data")
 NOTHING = (None, "none", "random", "natural")  # values of options that read nothing
 STATED = ("stream_sha256", "backbone_sha256")  # beside the section; what follows from all that was read
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "pandas")
@@ -164,28 +163,9 @@ def _differs(name: str, old: dict[str, Any], new: dict[str, Any]) -> bool:
     return name in old and old[name] != new[name]
 
 
-def config_of(folder: Path) -> dict[str, Any]:
-    """`config.yaml` of a run. Raises UsageError if it is none."""
-    try:
-        config = parse_yaml(read_text(folder / "config.yaml"))
-        deciding(config), read(config)
-        return config
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        raise UsageError(f"--resume {folder}: no run, or one whose config.yaml is damaged") from None
-
-
-def candidates(results: str, here: dict[str, Any]) -> list[tuple[Path, dict[str, Any]]]:
-    """Runs below `results` that have the options and seeds of `here`, whatever they read; newest first."""
-    parent, found = Path(results) / here["run"]["dataset"] / here["run"]["model"], []
-    here = here | {"identity": here["identity"] | {"read": {}}} | dict.fromkeys(STATED)
-    for file in sorted(parent.glob("*/config.yaml"), reverse=True):
-        try:
-            config = config_of(file.parent)
-        except UsageError:  # somebody else's, or cut off
-            continue
-        if not differences(config, here):
-            found.append((file.parent, config))
-    return found
+def without_content(here: dict[str, Any]) -> dict[str, Any]:
+    """A config that agrees with every run of the same options."""
+    return here | {"identity": here["identity"] | {"read": {}}} | dict.fromkeys(STATED)
 
 
 def same_run(runs: list[tuple[Path, dict[str, Any]]], here: dict[str, Any]) -> Path | None:
@@ -196,15 +176,6 @@ def same_run(runs: list[tuple[Path, dict[str, Any]]], here: dict[str, Any]) -> P
 def why_another(there: dict[str, Any], here: dict[str, Any]) -> str:
     """Why a run with the config `there` cannot be taken for the one of `here`."""
     return "; ".join(differences(there, here)) or "a version that did not record what a run reads has begun it"
-
-
-def refuse_another(folder: Path, here: dict[str, Any]) -> None:
-    """Raises UsageError if the run in `folder`, named by somebody, is not the one of `here`; says what is unknown."""
-    config = config_of(folder)
-    if different := differences(config, here):
-        raise UsageError(f"--resume {folder}: that run is another one: {'; '.join(different)}")
-    if read(config) is None:
-        print(f"note: {folder} does not say which data and weights it read; nobody can compare them", file=sys.stderr)
 
 
 # The code

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import re
 
+from utils.errors import printable
+
+# What Markdown would not set as it stands: code, emphasis, HTML, entities, formulas, cells, links.
+MARKDOWN = re.compile(r"[\\`*<&~$|]|](?=[(\[:])|(?<![^\W_])_|_(?![^\W_])")
 # What has a meaning of its own in LaTeX, or another shape there. "[" and "*" would be read as arguments of a line end.
 LATEX = {
     "\\": r"\textbackslash{}",
@@ -25,13 +29,18 @@ NUMBER = re.compile(r"(-?[\d,]+(?:\.\d+)?)(?: ± ([\d,]+(?:\.\d+)?))?(?= |$)")
 
 def markdown_table(rows: list[list[str]]) -> str:
     """A GitHub table whose columns line up in plain text too; the first column is set left, the others right."""
-    rows = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    rows = [[markdown_text(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
     lines = [rows[0], rule, *rows[1:]]
     return "\n".join(
         "| " + " | ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) + " |" for line in lines
     )
+
+
+def markdown_text(text: str) -> str:
+    """Text of one line that Markdown sets as it stands."""
+    return MARKDOWN.sub(r"\\\g<0>", printable(text))
 
 
 def latex_table(rows: list[list[str]]) -> str:
@@ -53,4 +62,4 @@ def latex_cell(text: str) -> str:
 
 def latex_text(text: str) -> str:
     """Text that LaTeX sets as it stands."""
-    return "".join(LATEX.get(character, character) for character in text)
+    return "".join(LATEX.get(c, c if c.isprintable() else " ") for c in text)

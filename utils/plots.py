@@ -6,6 +6,7 @@ import functools
 import os
 import sys
 import textwrap
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,6 +28,7 @@ NARROWEST_TASK = 0.03  # share of the width below which a task's number has no r
 MOST_BANDS = 8
 WIDEST_NAME = 64  # characters of a line of the legend of a comparison
 WIDEST_ROW_NAME = 40  # characters of a line beside a row of a heat map
+MOST_LINES = 8  # of a name, the rest is left out
 MOST_WRITTEN = 20  # columns of a heat map up to which its numbers are written into the cells
 
 
@@ -139,7 +141,7 @@ def draw_curve(path: Path, metrics: pd.DataFrame, title: str) -> None:
     axes.plot(task_end["samples_seen"], accuracy, color=VERMILLION, label="end of a task", **marks)
     axes.plot([], [], color="0.75", label="classes seen (right)")
     axes.set_ylim(0, 102)
-    axes.set_title(title)
+    axes.set_title(_literal(title))
     _label_accuracy(axes)
     axes.set_xlim(0, 1.04 * max([1, *metrics["samples_seen"]]))
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
@@ -156,22 +158,22 @@ def draw_comparison(path: Path, curves: dict[str, list[pd.DataFrame]], title: st
     curves: name in the legend -> `metrics.csv` rows of each seed. Methods without anytime rows are passed over.
     """
     anytime = {name: [run for run in map(_anytime, runs) if len(run)] for name, runs in curves.items()}
-    drawn = {textwrap.fill(name, WIDEST_NAME): runs for name, runs in anytime.items() if runs}
+    drawn = [(_wrapped(name, WIDEST_NAME), runs) for name, runs in anytime.items() if runs]
 
-    columns = 2 if len(drawn) > 1 and max(map(len, drawn)) <= WIDEST_NAME // 3 else 1
-    legend_lines = sum(name.count("\n") + 1 for name in drawn) / columns
+    columns = 2 if len(drawn) > 1 and max(len(name) for name, _ in drawn) <= WIDEST_NAME // 3 else 1
+    legend_lines = sum(name.count("\n") + 1 for name, _ in drawn) / columns
     figure, axes = _new_figure(6.0, 3.5 + 0.22 * legend_lines)
-    for index, (name, runs) in enumerate(drawn.items()):
+    for index, (name, runs) in enumerate(drawn):
         grid, accuracy = _on_common_grid(runs)
         auc = np.mean([100 * run["accuracy"].mean() for run in runs])
         colour = PALETTE[index % len(PALETTE)]
         style = LINE_STYLES[index // len(PALETTE) % len(LINE_STYLES)]
         mean = accuracy.mean(axis=0)
-        axes.plot(grid, mean, color=colour, linestyle=style, label=f"{name}, $A_{{auc}}$ {auc:.1f}")
+        axes.plot(grid, mean, color=colour, linestyle=style, label=f"{_literal(name)}, $A_{{auc}}$ {auc:.1f}")
         if len(runs) > 1 and len(drawn) <= MOST_BANDS:
             spread = accuracy.std(axis=0, ddof=1)
             axes.fill_between(grid, mean - spread, mean + spread, color=colour, alpha=0.2, linewidth=0)
-    axes.set_title(title)
+    axes.set_title(_literal(title))
     _label_accuracy(axes)
     if drawn:
         figure.legend(loc="outside lower center", ncols=columns, frameon=False)
@@ -186,7 +188,7 @@ def draw_forgetting(path: Path, points: np.ndarray, names: list[str], columns: s
     """
     from matplotlib.ticker import MaxNLocator
 
-    names = [textwrap.fill(name, WIDEST_ROW_NAME) for name in names]
+    names = [_wrapped(name, WIDEST_ROW_NAME) for name in names]
     lines = max(name.count("\n") + 1 for name in names)
     widest = max(len(line) for name in names for line in name.split("\n"))
     num_rows, num_columns = points.shape
@@ -206,12 +208,12 @@ def draw_forgetting(path: Path, points: np.ndarray, names: list[str], columns: s
                 colour = "white" if abs(value) > 0.6 * limit else "black"
                 text = f"{round(value, 1) + 0.0:.1f}"  # + 0.0 makes -0 a 0
                 axes.text(column + 1, row, text, ha="center", va="center", color=colour, fontsize=8)
-    axes.set_yticks(range(num_rows), names, fontsize=9)
+    axes.set_yticks(range(num_rows), map(_literal, names), fontsize=9)
     axes.tick_params(axis="y", length=0)
     axes.hlines(np.arange(1, num_rows) - 0.5, 0.5, num_columns + 0.5, color="white", linewidth=1)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=20, integer=True, steps=[1, 2, 5, 10]))
     axes.set_xlabel(columns)
-    axes.set_title(title)
+    axes.set_title(_literal(title))
     bar = figure.colorbar(image, ax=axes, orientation="horizontal", shrink=0.6, aspect=40, pad=0.01)
     bar.set_label("points lost since the best earlier task end\n(grey: never right before the last task)")
     bar.outline.set_visible(False)
@@ -281,6 +283,15 @@ def _count_axis(axis) -> None:
     axis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
 
 
+def _wrapped(name: str, width: int) -> str:
+    return textwrap.fill(name, width, max_lines=MOST_LINES, placeholder=" …")
+
+
+def _literal(text: str) -> str:
+    """Text that is drawn as it stands; between dollars it would be a formula."""
+    return text.replace("$", r"\$")
+
+
 def _new_figure(width: float, height: float):
     """A figure with one axes; sizes in inches. No pyplot: it would look for a display and keep the figure alive."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -295,5 +306,6 @@ def _new_figure(width: float, height: float):
 
 
 def _save(figure, path: Path) -> None:
-    with written_whole(Path(path)) as temporary:
+    with written_whole(Path(path)) as temporary, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # a name in a script that the font lacks
         figure.savefig(temporary, format="png", dpi=150)

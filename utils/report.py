@@ -10,9 +10,10 @@ from utils import door, signals
 if __name__ == "__main__":
     door.begin()
 
+import re
 import sys
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,9 @@ import pandas as pd
 
 from utils import differences, forgetting, tables
 from utils.args import Parser
-from utils.errors import UsageError
+from utils.errors import UsageError, printable
 from utils.files import written_whole
-from utils.markup import latex_table, markdown_table
+from utils.markup import latex_table, markdown_table, markdown_text
 from utils.plots import draw_comparison, draw_forgetting
 from utils.rows import name_rows, newest_per_seed, stage_notes, stream_notes, unfinished_notes, unknown_notes
 from utils.runs import Run, find_runs, read_class_accuracies, read_metrics, read_runs, shared_folder
@@ -67,26 +68,27 @@ def report(given: list[Path], out: Path, baseline: str | None = None) -> None:
     if baseline is not None:
         differences.check_baseline(baseline, [name for rows, _ in scenes.values() for name in rows])
 
+    names = file_names(scenes)
     sections, tabulars, lines, pictures = [], [LATEX_HEAD], [], {}
     for scene, (rows, notes) in scenes.items():
         sections.append(section(scene, rows, notes))
         if not rows:
             continue
-        tabulars.append(f"% {', '.join(scene)}\n{latex_table(tables.table(rows))}")
+        tabulars.append(f"% {printable(', '.join(scene))}\n{latex_table(tables.table(rows))}")
         lines += tables.per_seed(scene, rows)
         if baseline is not None:
             sections.append(difference_section(rows, baseline))
-        several = sum(dataset == scene[0] for dataset, _ in scenes) > 1
-        drawings, unread = drawings_of(rows, ", ".join(scene), "-".join(scene) if several else scene[0])
+        drawings, unread = drawings_of(rows, ", ".join(scene), names[scene])
         pictures |= drawings
         problems += unread
 
-    warnings = [f"warning: {problem}" for problem in problems]
+    warnings = [printable(f"warning: {problem}") for problem in problems]
     sections += [tables.LEGEND] if baseline is None else [tables.LEGEND, differences.LEGEND]
     print("\n\n".join(sections) + "\n")
     for warning in warnings:
         print(warning, file=sys.stderr)
-    texts = {"table.md": [*sections, *warnings], "table.tex": tabulars}
+    # Indented, so that Markdown sets them as they stand.
+    texts = {"table.md": [*sections, *(f"    {warning}" for warning in warnings)], "table.tex": tabulars}
     texts = {name: "\n\n".join(parts) + "\n" for name, parts in texts.items()}
     texts["seeds.csv"] = pd.DataFrame(lines, columns=tables.PER_SEED).to_csv(index=False)
     write(out, texts, pictures)
@@ -120,7 +122,7 @@ def rows_and_notes(runs: list[Run]) -> tuple[Rows, list[str]]:
 def section(scene: tuple[str, str], rows: Rows, notes: list[str]) -> str:
     """Heading, table and notes."""
     parts = [markdown_table(tables.table(rows))] if rows else []
-    return "\n\n".join([f"## {', '.join(scene)}", *parts, *notes])
+    return "\n\n".join([f"## {markdown_text(', '.join(scene))}", *parts, *map(markdown_text, notes)])
 
 
 def difference_section(rows: Rows, baseline: str) -> str:
@@ -128,10 +130,24 @@ def difference_section(rows: Rows, baseline: str) -> str:
     comparisons, notes = differences.compare(rows, baseline)
     parts = [markdown_table(differences.table(comparisons))] if comparisons else []
     heading = f"### Difference to {'the host' if baseline == differences.HOST else baseline}"
-    return "\n\n".join([heading, *parts, *notes])
+    return "\n\n".join([markdown_text(heading), *parts, *map(markdown_text, notes)])
 
 
 # Pictures
+
+
+def file_names(scenes: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    """How the files of each table's pictures end: the dataset, with the scenario if there are several; each once."""
+    names, taken = {}, set()
+    for scene in scenes:
+        several = sum(dataset == scene[0] for dataset, _ in scenes) > 1
+        plain = re.sub(r"[^\w.+-]", "_", "-".join(scene) if several else scene[0], flags=re.ASCII)
+        name, number = plain, 1
+        while name.casefold() in taken:  # some file systems do not tell A from a
+            name, number = f"{plain}-{number + 1}", number + 1
+        names[scene] = name
+        taken.add(name.casefold())
+    return names
 
 
 def drawings_of(rows: Rows, title: str, name: str) -> tuple[Pictures, list[str]]:

@@ -16,6 +16,7 @@ import yaml
 
 from utils import checkpoint, locks
 from utils.errors import UsageError, reason
+from utils.fields import OWN_DIGEST, fields_sha256
 from utils.files import parse_json, parse_yaml, read_text, sha256, writable_folder, written_whole
 from utils.history import History
 from utils.streams import SiBlurry, TaskList
@@ -95,6 +96,7 @@ class RunFolder:
         plain = {
             key: None if isinstance(value, float) and math.isnan(value) else value for key, value in summary.items()
         }
+        plain[OWN_DIGEST] = fields_sha256(plain)
         self._write_text("summary.json", json.dumps(plain, indent=2) + "\n")
         checkpoint.remove(self.checkpoints)
         with contextlib.suppress(PermissionError):  # Windows removes nothing that is open

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter, defaultdict
 
 from utils import identity
 from utils.errors import UsageError
 from utils.runs import CONTENT, UNKNOWN, Run, read_metrics
+
+LONGEST_VALUE = 80  # characters of an option's value in the name of a row
 
 
 def newest_per_seed(runs: list[Run]) -> tuple[list[Run], list[str]]:
@@ -43,16 +46,24 @@ def name_rows(runs: list[Run]) -> dict[str, list[Run]]:
         ]
         if len(set(names)) < len(names):
             names = [_name(label, options, differing) for options in settings]
-        named = {
-            name: sorted(group, key=lambda run: str(run.seeds)) for name, group in zip(names, members, strict=True)
-        }
-        rows |= dict(sorted(named.items()))
+        for name, group in sorted(zip(names, members, strict=True), key=lambda pair: pair[0]):
+            # A value may look like another option, and a label like a name with options.
+            same = sum(other == name or other.startswith(f"{name} [") for other in rows)
+            rows[f"{name} [{same + 1}]" if same else name] = sorted(group, key=lambda run: str(run.seeds))
     return rows
 
 
 def _name(label: str, options: dict[str, str], shown: list[str]) -> str:
     absent = {True: UNKNOWN, False: "unset"}
-    return " ".join([label, *(f"{_short(key)}={options.get(key, absent[key.endswith(CONTENT)])}" for key in shown)])
+    shown_of = {key: options.get(key, absent[key.endswith(CONTENT)]) for key in shown}
+    return " ".join([label, *(f"{_short(key)}={_shown(value)}" for key, value in shown_of.items())])
+
+
+def _shown(value: str) -> str:
+    """A value for the name of a row; a long one is cut, and told from others by its digest."""
+    if len(value) <= LONGEST_VALUE:
+        return value
+    return f"{value[: LONGEST_VALUE - 10]}…{hashlib.sha256(value.encode()).hexdigest()[:8]}"
 
 
 def _typed(key: str, group: list[Run]) -> bool:

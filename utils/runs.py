@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import csv
 import io
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,14 +16,16 @@ import pandas as pd
 
 from utils import identity
 from utils.args import SEEDS
-from utils.errors import UsageError, reason
+from utils.claims import check_claims
+from utils.errors import UsageError, printable, reason
+from utils.fields import METRICS, check_config, check_summary, defined, require
 from utils.files import changed_files, parse_json, parse_yaml, read_text
 
-METRICS = ("A_auc", "A_avg", "A_last", "F_last", "BWT")  # fractions or None
-NUMBERS = ("samples", "seconds", "trainable_parameters")
+# Bytes of a file up to which it is read. Those of real runs have a few thousand, of long ones some millions.
+MOST = {"config.yaml": 2**16, "summary.json": 2**16, "metrics.csv": 2**24, "per_class.csv": 2**25}
 TABLES = ("config.yaml", "metrics.csv", "per_class.csv")
 MOST_CELLS = 10**7  # tasks times classes of a table of accuracies
-OPTIONAL = ("peak_memory_mb",)  # a number, None or absent
+MOST_IMAGES = 1e15
 REPETITION = tuple(f"run.{name}" for name in SEEDS)
 CONTENT = ":"  # ends the name of what was read, which may be that of an option of older runs
 READ, UNKNOWN = ("data.train",), "unknown"  # of runs that do not say what they read
@@ -37,11 +42,11 @@ class Run:
     @property
     def scene(self) -> tuple[str, str]:
         """(dataset, scenario): the table that the run belongs to."""
-        return str(self.config["run"]["dataset"]), str(self.config["run"]["scenario"])
+        return self.config["run"]["dataset"], self.config["run"]["scenario"]
 
     @property
     def label(self) -> str:
-        return str(self.summary["label"] if self.summary else self.config["run"]["model"])
+        return self.summary["label"] if self.summary else self.config["run"]["model"]
 
     @property
     def seeds(self) -> tuple:
@@ -55,7 +60,7 @@ class Run:
     def settings(self) -> dict[str, str]:
         """Option -> value as text, for all options that decide what was computed but the seeds, and what was read ->
         the first digits of its digest. Keys: run.x, method.x, host.x, data.x."""
-        options = {name: str(value) for name, value in identity.deciding(self.config).items()}
+        options = {name: printable(str(value)) for name, value in identity.deciding(self.config).items()}
         read = identity.read(self.config) or dict.fromkeys(READ, UNKNOWN)
         read = {f"{name}{CONTENT}": str(digest)[: identity.SHORT] for name, digest in read.items()}
         return {name: text for name, text in options.items() if name not in REPETITION} | read
@@ -72,11 +77,17 @@ def find_runs(given: list[Path]) -> list[Path]:
     for folder in given:
         if not os.path.isdir(folder):  # unlike Path.is_dir it never raises
             raise UsageError(f"{folder}: no such folder, or not readable; give a run folder or a folder of runs")
-        for config in folder.rglob("config.yaml"):
-            found[config.resolve()] = config.parent
+        found |= {os.path.realpath(path): path for path in run_folders(folder)}
     if not found:
         raise UsageError(f"no run below {', '.join(map(str, given))}: a run folder holds a config.yaml")
     return sorted(found.values())
+
+
+def run_folders(folder: Path) -> Iterator[Path]:
+    """The run folders at or below a folder. Links to folders are not followed, but for the folder itself."""
+    for path, _, files in os.walk(folder):
+        if "config.yaml" in files:
+            yield Path(path)
 
 
 def shared_folder(given: list[Path]) -> Path:
@@ -108,14 +119,64 @@ def read_runs(folders: list[Path]) -> tuple[list[Run], list[str]]:
 
 
 def read_run(folder: Path) -> Run:
-    """Raises UsageError if a file is damaged, lacks what the report needs, or is not what the run left."""
-    config = _read(folder / "config.yaml", _parse_config)
-    summary_path = folder / "summary.json"
-    summary = _read(summary_path, _parse_summary) if summary_path.exists() else None
+    """Raises UsageError if a file is damaged, holds what it cannot, or is not what the run left, or if the summary
+    says other than the tables that it was made from."""
+    config = read_config(folder)
+    # A link that leads nowhere is no sign of a run that goes on.
+    summary = _read(folder / "summary.json", _parse_summary) if os.path.lexists(folder / "summary.json") else None
     digests = (summary or {}).get("sha256") or {}
     for name in changed_files(folder, {name: digests[name] for name in TABLES if name in digests}):
-        raise UsageError(f"{folder / name} is not what the run left; remove the run folder or repeat the run")
+        raise _refusal(folder / name, "is not what the run left")
+    if summary is not None:
+        _check_summary(folder, config, summary)
     return Run(folder, config, summary)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Content of `config.yaml`. Raises UsageError if it is not what a run writes."""
+    return _read(folder / "config.yaml", _parse_config)
+
+
+def config_of(folder: Path) -> dict[str, Any]:
+    """`read_config` of a folder that `--resume` names."""
+    try:
+        return read_config(folder)
+    except UsageError as error:
+        raise UsageError(f"--resume {folder}: no run to go on with: {error}") from None
+
+
+def candidates(results: str, here: dict[str, Any]) -> list[tuple[Path, dict[str, Any]]]:
+    """Runs below `results` with the options and seeds of the one that is to begin with the config `here`, whatever they
+    read, and their configs; newest first."""
+    parent, found = Path(results) / here["run"]["dataset"] / here["run"]["model"], []
+    for file in sorted(parent.glob("*/config.yaml"), reverse=True):
+        if file.parent.is_symlink():
+            continue
+        with contextlib.suppress(UsageError):  # somebody else's, or cut off
+            config = read_config(file.parent)
+            if not identity.differences(config, identity.without_content(here)):
+                found.append((file.parent, config))
+    return found
+
+
+def has_ended(folder: Path) -> bool:
+    """Whether a run is complete. Says it of one that is, but not as it was left."""
+    if not (folder / "summary.json").exists():
+        return False
+    try:
+        return read_run(folder).summary is not None
+    except UsageError as error:
+        print(f"warning: {error}", file=sys.stderr)
+        return False
+
+
+def refuse_another(folder: Path, here: dict[str, Any]) -> None:
+    """Raises UsageError if the run in `folder`, named by somebody, is not the one of `here`; says what is unknown."""
+    config = config_of(folder)
+    if different := identity.differences(config, here):
+        raise UsageError(f"--resume {folder}: that run is another one: {'; '.join(different)}")
+    if identity.read(config) is None:
+        print(f"note: {folder} does not say which data and weights it read; nobody can compare them", file=sys.stderr)
 
 
 def read_metrics(folder: Path) -> pd.DataFrame:
@@ -128,75 +189,79 @@ def read_class_accuracies(folder: Path) -> pd.DataFrame:
     return _read(folder / "per_class.csv", _parse_class_accuracies)
 
 
+def _check_summary(folder: Path, config: dict[str, Any], summary: dict[str, Any]) -> None:
+    try:
+        tables = read_metrics(folder), read_class_accuracies(folder)
+    except UsageError:  # said where they are needed; a run with digests was refused already
+        return
+    try:
+        check_claims(summary, config, *tables)
+    except ValueError as error:
+        raise _refusal(folder / "summary.json", f"is not what the run left: {reason(error)}") from None
+
+
 def _read(path: Path, parse: Callable[[str], Any]) -> Any:
     """What `parse` makes of a file's text; anything wrong with either becomes a UsageError of one line."""
     try:
         # Newlines as they are: a line cut between \r and \n is not a whole line.
-        return parse(read_text(path))
+        return parse(read_text(path, MOST[path.name]))
     except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}; make it readable, or remove the run folder") from None
+        raise UsageError(printable(f"{path}: {error.strerror}; make it readable, or remove the run folder")) from None
     except ValueError as error:
-        raise UsageError(f"{path} is damaged: {reason(error)}; remove the run folder or repeat the run") from None
+        raise _refusal(path, f"is damaged: {reason(error)}") from None
+
+
+def _refusal(path: Path, what: str) -> UsageError:
+    return UsageError(printable(f"{path} {what}; remove the run folder or repeat the run"))
 
 
 def _parse_config(text: str) -> dict[str, Any]:
     config = parse_yaml(text)
-    _require(config, ["run"])
-    _require(config["run"], ["model", "dataset", "scenario", "seed"])
-    _require(config.get("versions") or {}, [])
-    for part in ("method", "host", "data"):
-        _require(config.get(part) or {}, [])
+    check_config(config)
     return config
 
 
-def _parse_summary(text: str) -> dict[str, Any]:
+def _parse_summary(text: str) -> dict[str, Any] | None:
     summary = parse_json(text)
-    _require(summary, ["label", "needs_task_boundaries", *METRICS, *NUMBERS])
-    _require(summary.get("sha256") or {}, [])
-    if not isinstance(summary["label"], str):
-        raise ValueError(f"label is {summary['label']!r:.40}, not a text")
-    for name in (*METRICS, *NUMBERS, *OPTIONAL):
-        value = summary.get(name)
-        number = isinstance(value, float | int) and not abs(value) > 1e300
-        if not number and not (value is None and name not in NUMBERS):
-            raise ValueError(f"{name} is {value!r:.40}, not a number")
+    check_summary(summary)
     return summary if summary.get("complete", True) else None
 
 
 def _parse_metrics(text: str) -> pd.DataFrame:
-    metrics = _whole_lines(text)
-    columns = ["samples_seen", "nominal", "accuracy", "classes_exposed"]
-    _require(dict(metrics), ["kind", *columns])
-    metrics[columns] = metrics[columns].apply(pd.to_numeric)
-    return metrics
+    rows = _whole_rows(text, ["kind", "samples_seen", "nominal", "task", "accuracy", "classes_exposed", "seconds"])
+    numbers = rows.drop(columns="kind").apply(pd.to_numeric)
+    if not (numbers.isna() | (numbers >= 0) & (numbers < MOST_IMAGES)).all(axis=None):
+        raise ValueError("a number is below zero or beyond all bounds")
+    if (numbers["accuracy"] > 1).any():
+        raise ValueError("an accuracy is above 1")
+    needed = {"samples_seen": rows["kind"].notna(), "classes_exposed": rows["kind"].notna()}
+    needed |= {"nominal": rows["kind"] == "anytime", "task": rows["kind"] == "task_end"}
+    for name, where in needed.items():
+        if numbers.loc[where, name].isna().any():
+            raise ValueError(f"a row has no {name}")
+    return numbers.assign(kind=rows["kind"])
 
 
 def _parse_class_accuracies(text: str) -> pd.DataFrame:
-    rows = _whole_lines(text)
-    _require(dict(rows), ["task", "slot", "accuracy"])
-    rows = rows[["task", "slot", "accuracy"]].apply(pd.to_numeric)
-    if rows.isna().any(axis=None) or (rows[["task", "slot"]] < 0).any(axis=None):
-        raise ValueError("a task, slot or accuracy is missing or negative")
+    rows = _whole_rows(text, ["task", "slot", "accuracy"]).apply(pd.to_numeric)
+    if rows.isna().any(axis=None) or (rows < 0).any(axis=None) or (rows["accuracy"] > 1).any():
+        raise ValueError("a task, slot or accuracy is missing, negative, or too large")
     if len(rows) and (rows["task"].max() + 1.0) * (rows["slot"].max() + 1.0) > MOST_CELLS:
         raise ValueError("it names more tasks and classes than any stream has")
     return rows.astype({"task": int, "slot": int})
 
 
-def _whole_lines(text: str) -> pd.DataFrame:
-    """The table of a CSV text without what follows its last line break."""
+def _whole_rows(text: str, columns: list[str]) -> pd.DataFrame:
+    """These columns, as text, of a CSV text without its last row if that is not whole."""
     whole = text[: text.rfind("\n") + 1]
-    if len({line.count(",") for line in whole.splitlines()}) > 1:
+    try:
+        heading, *rows = csv.reader(io.StringIO(whole, newline=""))
+    except csv.Error as error:
+        raise ValueError(reason(error)) from None
+    if rows and whole.count('"') % 2:  # it was cut behind a line break in a text
+        rows.pop()
+    if any(len(row) != len(heading) for row in rows):
         raise ValueError("its rows have different lengths")
-    return pd.read_csv(io.StringIO(whole), index_col=False)
-
-
-def _require(table: Any, names: list[str]) -> None:
-    if not isinstance(table, dict):
-        raise ValueError(f"found {type(table).__name__} where names and values belong")
-    missing = [name for name in names if name not in table]
-    if missing:
-        raise ValueError(f"it lacks {', '.join(missing)}")
-
-
-def defined(value: float | None) -> bool:
-    return value is not None and value == value  # NaN differs from itself
+    require(dict.fromkeys(heading), columns)
+    places = [heading.index(name) for name in columns]
+    return pd.DataFrame([[row[place] for place in places] for row in rows], columns=columns)
