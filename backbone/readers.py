@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,12 +21,22 @@ from torch import Tensor
 from utils.errors import UsageError
 from utils.tensors import read_tensors
 
-CONTAINERS = ("teacher", "state_dict", "model")  # the first one there is opened, then what is left of the row
-PREFIXES = ("module.", "backbone.", "base_encoder.")  # of DataParallel; of DINO, iBOT and FlyGCL; of MoCo v3
+TEACHER = "teacher"  # beside a student it holds the weights to be used, as DINO and iBOT say
+CONTAINERS = (
+    *(TEACHER, "student", "state_dict", "model", "model_state_dict", "model_state", "net", "network", "weights"),
+    *("backbone", "encoder", "module", "params", "model_ema", "ema", "state_dict_ema", "ema_state_dict"),
+)
+DEEPEST = 4  # containers in each other; one may hold itself
+# Of DataParallel, torch.compile and Lightning; of DINO, iBOT and FlyGCL; of MoCo v3 and v1, whose other encoders are
+# no more than followers. In any order.
+PREFIXES = (
+    *("module.", "_orig_mod.", "model.", "net.", "network.", "backbone.", "encoder.", f"{TEACHER}.", "student."),
+    *("base_encoder.", "encoder_q."),
+)
 # No part of the trunk: classifiers, projectors, and what only self-supervised pretraining needs.
 ASIDE = (
     *("head.", "head_dist.", "fc.", "pre_logits."),
-    *("predictor.", "momentum_encoder.", "decoder_", "mask_token", "masked_embed"),
+    *("predictor.", "momentum_encoder.", "encoder_k.", "queue", "student.", "decoder_", "mask_token", "masked_embed"),
 )
 
 
@@ -82,7 +93,8 @@ def load_weights(vit: VisionTransformer, file: Path) -> Report:
             raise UsageError(f"{file}: {key} has shape {shapes}")
     missing, unknown = sorted(trunk.keys() - found.keys()), sorted(found.keys() - trunk.keys())
     if missing or unknown:
-        raise UsageError(f"{file}: does not fit the network; missing {missing[:3]}, unknown {unknown[:3]}")
+        found_in = "".join(f"; {note}" for note in notes)
+        raise UsageError(f"{file}: does not fit the network; missing {missing[:3]}, unknown {unknown[:3]}{found_in}")
     found = {key: value.to(trunk[key].dtype) for key, value in found.items()}
     for key in sorted(found):
         if not found[key].isfinite().all():
@@ -93,36 +105,104 @@ def load_weights(vit: VisionTransformer, file: Path) -> Report:
 
 def _read_state(file: Path) -> tuple[dict[str, Tensor], list[str]]:
     """State dict with timm's names, as far as the file's are known, and notes on where it was found."""
-    state, notes = read_tensors(file), []
-    for name in CONTAINERS:
-        if isinstance(state, dict) and isinstance(state.get(name), dict):
-            state = state[name]
-            notes.append(f"taken from '{name}'")
+    state, opened = _opened(read_tensors(file), file)
+    notes = [f"taken from {name!r}" for name in opened]
     if not isinstance(state, dict) or not state or not all(isinstance(key, str) for key in state):
         raise UsageError(f"{file}: holds no state dict")
     others = [key for key, value in state.items() if not isinstance(value, Tensor)]
     if others:
-        raise UsageError(f"{file}: holds no flat state dict; {others[0]!r} is no tensor")
+        raise UsageError(
+            f"{file}: holds no flat state dict; {others[0]!r:.60} is no tensor (of {str(list(state)[:5]):.300}; "
+            f"containers that are opened: {', '.join(CONTAINERS)})"
+        )
     state = {key: Tensor.detach(value) for key, value in state.items()}  # without what a file may have hung on them
     if file.suffix == ".npz":
         try:
             return _from_google(state), notes
         except (IndexError, RuntimeError) as error:
             raise UsageError(f"{file}: its arrays have not the axes of a ViT ({error})") from None
-    return _renamed(state, file), notes
+    own = _own_prefix(state, opened, file)
+    return _renamed(state, own, file), [*notes, *([f"without {own!r} before its names"] if own else [])]
 
 
-def _renamed(state: dict[str, Tensor], file: Path) -> dict[str, Tensor]:
-    """State dict without the prefixes of training scripts."""
+def _opened(state: object, file: Path) -> tuple[object, list[str]]:
+    """What lies in the containers of a file, and their names from the outermost. Raises UsageError if several hold
+    a network and none is the one that is known to be meant."""
+    opened = []
+    while isinstance(state, dict) and len(opened) < DEEPEST and not _trunks(state):
+        held = [name for name in CONTAINERS if isinstance(state.get(name), dict)]
+        whole = [name for name in held if _holds_trunk(state[name])]
+        if len(whole) > 1 and whole[0] != TEACHER:
+            raise UsageError(
+                f"{file}: {' and '.join(map(repr, whole))} hold a network each; keep the one that you mean, here "
+                f"{whole[0]}: {_keeping(file, [*opened, whole[0]])}"
+            )
+        if not held:
+            break
+        opened.append((whole or held)[0])
+        state = state[opened[-1]]
+    return state, opened
+
+
+def _holds_trunk(state: object, depth: int = 0) -> bool:
+    """Whether a container, or one in it, holds a ViT."""
+    if not isinstance(state, dict) or depth == DEEPEST:
+        return False
+    return bool(_trunks(state)) or any(_holds_trunk(state.get(name), depth + 1) for name in CONTAINERS)
+
+
+def _trunks(state: dict) -> list[str]:
+    """What stands before the names of each ViT in a state dict: known prefixes, or nothing."""
+    names = [key for key in state if isinstance(key, str) and key.endswith("pos_embed")]
+    return sorted(name.removesuffix("pos_embed") for name in names if _without_prefixes(name) == "pos_embed")
+
+
+def _own_prefix(state: dict[str, Tensor], opened: list[str], file: Path) -> str:
+    """What stands before the names of the one ViT, or of the teacher beside its student; nothing if there is none."""
+    trunks = _trunks(state)
+    meant = [prefix for prefix in trunks if f".{TEACHER}." in f".{prefix}"]
+    if len(trunks) > 1 and len(meant) == 1 and all(".student." in f".{trunk}" for trunk in set(trunks) - set(meant)):
+        return meant[0]
+    if len(trunks) > 1:
+        raise UsageError(
+            f"{file}: the names before pos_embed are {' and '.join(map(repr, trunks))}, a network each; keep the one "
+            f"that you mean, here {trunks[-1]}: {_keeping(file, opened, trunks[-1])}"
+        )
+    return trunks[0] if trunks else ""
+
+
+def _renamed(state: dict[str, Tensor], own: str, file: Path) -> dict[str, Tensor]:
+    """State dict without the prefixes of training scripts. own: those of the network; others keep their student."""
     renamed = {}
     for key, value in state.items():
-        name = key
-        for prefix in PREFIXES:
-            name = name.removeprefix(prefix)
+        name = key.removeprefix(own)
+        if name == key or not own:
+            name = _without_prefixes(key, PREFIXES if TEACHER not in own else _BUT_STUDENT)
         if name in renamed:
             raise UsageError(f"{file}: holds {name!r} twice, under different prefixes")
         renamed[name] = value
     return renamed
+
+
+_BUT_STUDENT = tuple(prefix for prefix in PREFIXES if prefix != "student.")
+
+
+def _without_prefixes(name: str, prefixes: tuple[str, ...] = PREFIXES) -> str:
+    while prefix := next((prefix for prefix in prefixes if name.startswith(prefix)), None):
+        name = name.removeprefix(prefix)
+    return name
+
+
+def _keeping(file: Path, opened: list[str], prefix: str = "") -> str:
+    """A command, for the folder of this code, that writes one network of a file into another file."""
+    place = "".join(f"[{name!r}]" for name in opened)
+    code = (
+        "import sys; from pathlib import Path; from utils.tensors import read_tensors, write_pth; "
+        f"i, o = map(Path, sys.argv[1:]); c = read_tensors(i){place}; "
+        f"write_pth({{k: v for k, v in c.items() if k.startswith({prefix!r})}}, o)"
+    )
+    kept = file.with_name(f"{file.stem}-{prefix.strip('.') or opened[-1]}.pth")
+    return f'python -c "{code}" {shlex.quote(str(file))} {shlex.quote(str(kept))}'
 
 
 def _is_plain(value: Tensor) -> bool:

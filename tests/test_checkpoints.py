@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from conftest import WIDTH, assert_same_weights, tiny_vit, weights_of
+from conftest import ROOT, WIDTH, assert_same_weights, tiny_vit, weights_of
 from miniatures import Gadget
 from safetensors.torch import save_file
 from timm.layers import resample_abs_pos_embed
@@ -262,7 +262,10 @@ def test_positions_of_no_square_grid_are_refused(shape, tmp_path):
 def test_report_names_what_it_saw(tmp_path):
     state = ibot_checkpoint(weights_of(small_vit()))
     report = backbones.load_weights(small_vit(), save(state, tmp_path / "checkpoint.pth"))
-    assert str(report) == "30 tensors loaded, 4 ignored (head.*), none missing; taken from 'teacher'"
+    assert str(report) == (
+        "30 tensors loaded, 4 ignored (head.*), none missing; taken from 'teacher'; "
+        "without 'backbone.' before its names"
+    )
     assert report.ignored == sorted(PROJECTOR)
 
 
@@ -291,6 +294,98 @@ def test_final_norm_is_optional_for_a_network_without_one_only(tmp_path):
     moved = save(state | {"fc_norm.weight": torch.ones(WIDTH), "fc_norm.bias": torch.zeros(WIDTH)}, file)
     assert backbones.load_weights(without_norm(small_vit()), moved).ignored == ["fc_norm.bias", "fc_norm.weight"]
     assert "unknown ['fc_norm.bias', 'fc_norm.weight']" in refused(moved)
+
+
+# Containers and prefixes
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        *(
+            "_orig_mod.",
+            "model.",
+            "backbone.",
+            "encoder_q.",
+            "module.",
+            "base_encoder.",
+            "student.",
+            "teacher.",
+            "net.",
+        ),
+        *("module._orig_mod.", "_orig_mod.module.", "model.backbone.", "student.backbone.", "module.encoder_q.model."),
+    ],
+)
+def test_prefixes_come_in_any_order(prefix, tmp_path):
+    state, vit = weights_of(small_vit(seed=3)), small_vit()
+    report = backbones.load_weights(vit, save(prefixed(state, prefix) | zeros("head.weight"), tmp_path / "w.pth"))
+    assert_same_weights(weights_of(vit), state)
+    assert report.notes == [f"without {prefix!r} before its names"] and report.ignored == ["head.weight"]
+
+
+@pytest.mark.parametrize(
+    "names", ["net", "model_state_dict", "student", "model_ema", "ema", "model state_dict", "weights net"]
+)
+def test_containers_are_opened(names, tmp_path):
+    content = state = weights_of(small_vit(seed=3))
+    for name in reversed(names.split()):
+        content = {"epoch": 3, "optimizer": {"state": {}}, name: content}
+    vit = small_vit()
+    report = backbones.load_weights(vit, save(content, tmp_path / "w.pth"))
+    assert_same_weights(weights_of(vit), state)
+    assert report.notes == [f"taken from {name!r}" for name in names.split()]
+
+
+def test_only_the_container_with_the_network_is_opened(tmp_path):
+    content = {"model": {"centre": torch.zeros(3)}, "net": weights_of(small_vit(seed=3))}
+    vit = small_vit()
+    assert backbones.load_weights(vit, save(content, tmp_path / "w.pth")).notes == ["taken from 'net'"]
+    assert_same_weights(weights_of(vit), content["net"])
+
+
+@pytest.mark.parametrize(
+    "pair, chosen",
+    [(("encoder_q.", "encoder_k."), "encoder_q."), (("teacher.backbone.", "student.backbone."), "teacher.")],
+)
+def test_of_two_networks_the_documented_one_is_taken(pair, chosen, tmp_path):
+    networks = {prefix: weights_of(small_vit(seed=seed)) for seed, prefix in enumerate(pair, 3)}
+    content = {f"module.{prefix}{key}": v for prefix, state in networks.items() for key, v in state.items()}
+    vit = small_vit()
+    report = backbones.load_weights(vit, save(content | zeros("module.queue"), tmp_path / "w.pth"))
+    assert_same_weights(weights_of(vit), networks[pair[0]])
+    assert len(report.ignored) == 31 and report.notes == [f"without {f'module.{pair[0]}'!r} before its names"]
+    assert pair[0].startswith(chosen)
+
+
+@pytest.mark.parametrize(
+    "names, chosen", [(("model", "model_ema"), 0), (("state_dict", "state_dict_ema"), 0), (("student", "ema"), 0)]
+)
+def test_containers_of_a_network_each_are_named_and_one_can_be_kept(names, chosen, tmp_path):
+    content = {name: weights_of(small_vit(seed=seed)) for seed, name in enumerate(names, 3)}
+    file = save(content, tmp_path / "it's $(one) of two.pth")
+    message = refused(file)
+    assert f"{names[0]!r} and {names[1]!r} hold a network each; keep the one that you mean" in message
+    vit = small_vit()
+    backbones.load_weights(vit, converted(message, file))
+    assert_same_weights(weights_of(vit), content[names[chosen]])
+
+
+def test_prefixes_of_a_network_each_are_named_and_one_can_be_kept(tmp_path):
+    networks = {prefix: weights_of(small_vit(seed=seed)) for seed, prefix in enumerate(("backbone.", "net."), 3)}
+    state = {prefix + key: value for prefix, state in networks.items() for key, value in state.items()}
+    file = save({"state_dict": state}, tmp_path / "w.pth")
+    message = refused(file)
+    assert "'backbone.' and 'net.', a network each" in message
+    vit = small_vit()
+    backbones.load_weights(vit, converted(message, file))
+    assert_same_weights(weights_of(vit), networks["net."])
+
+
+def test_what_is_not_understood_is_named(tmp_path):
+    state = weights_of(small_vit())
+    assert "unknown ['towers.blocks.0" in refused(save(prefixed(state, "towers."), tmp_path / "w.pth"))
+    message = refused(save({"epoch": 3, "towers": state}, tmp_path / "w.pth"))
+    assert "'epoch' is no tensor (of ['epoch', 'towers']; containers that are opened: teacher, student" in message
 
 
 # Where the file is looked for
@@ -515,8 +610,8 @@ def test_arguments_and_numpy_scalars_are_never_made(tmp_path):
 
 def converted(message: str, file):
     """Runs the command that an error message ends with; gives the file it wrote."""
-    command = message.partition("convert it: python ")[2]
-    subprocess.run(f"{sys.executable} {command}", shell=True, check=True)
+    command = message.partition(": python ")[2]
+    subprocess.run(f"{sys.executable} {command}", shell=True, check=True, cwd=ROOT)
     (new,) = set(file.parent.iterdir()) - {file}
     return new
 
@@ -530,6 +625,20 @@ def test_a_pickle_of_more_than_tensors_can_be_converted(tmp_path):
     vit = small_vit()
     backbones.load_weights(vit, converted(message, file))
     assert_same_weights(weights_of(vit), state)
+
+
+@pytest.mark.parametrize("place", ["alone", "in a container", "beside its optimiser"])
+def test_a_pickled_module_can_be_converted(place, tmp_path):
+    vit = small_vit(seed=3)
+    optimizer = torch.optim.SGD(vit.parameters(), 0.1)
+    content = {"alone": vit, "in a container": {"net": nn.DataParallel(vit), "epoch": 3}}
+    content["beside its optimiser"] = {"model": vit, "optimizer": optimizer, "loss": [0.1]}
+    file = save(content[place], tmp_path / 'a `b` "c".pth')
+    message = refused(file)
+    assert "its classes can be imported here" in message
+    other = small_vit()
+    backbones.load_weights(other, converted(message, file))
+    assert_same_weights(weights_of(other), weights_of(vit))
 
 
 def test_objects_in_an_npz_are_refused_and_can_be_converted(tmp_path):

@@ -83,7 +83,7 @@ def read_tensors(path: Path) -> Any:
         if needed:
             raise UsageError(
                 f"{path}: cannot be read as tensors, it holds more than these ({needed}); "
-                f"if you trust it, convert it: {_conversion(path)}"
+                f"if you trust it, and its classes can be imported here, convert it: {_conversion(path)}"
             ) from None
         # One sentence: what torch adds to it is advice to load the file in an unsafe way.
         reason = next(iter(str(error).strip().splitlines()), "").split(". ")[0]
@@ -152,8 +152,9 @@ def _conversion(path: Path) -> str:
     else:
         code = (
             f"c = torch.load(i, map_location='cpu', weights_only={False}); "
-            "c = c.get('teacher', c.get('state_dict', c.get('model', c))); "
-            "torch.save({k: v for k, v in c.items() if torch.is_tensor(v)}, o)"
+            "d = lambda c: c.state_dict() if hasattr(c, 'state_dict') else c; "
+            "f = lambda c: {k: f(d(v)) for k, v in c.items() if isinstance(d(v), (dict, torch.Tensor))} "
+            "if isinstance(c, dict) else c; torch.save(f(d(c)), o)"
         )
         code, suffix = f"import sys, torch; i, o = sys.argv[1:]; {code}", "pth"
     converted = path.with_name(f"{path.stem}-tensors.{suffix}")
