@@ -486,7 +486,7 @@ def go_on(trainer, state: dict, folder: Path) -> None:
     """Puts a trainer where another stood. Raises UsageError if the state is not that of such a run."""
     try:
         trainer.load_state_dict(state)
-    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise UsageError(
             f"{folder}: its checkpoint does not fit this run ({reason(error)}); use --resume never"
         ) from error

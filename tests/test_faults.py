@@ -350,6 +350,20 @@ def test_a_state_of_another_run_is_refused(words, monkeypatch, tmp_path, capsys)
     assert "does not fit this run" in one_line(capsys.readouterr().err)
 
 
+@pytest.mark.parametrize(
+    "part, value",
+    [
+        ("position", [-5, 0, 0]), ("position", [10**9, 0, 0]), ("position", [0, 10**9, 0]), ("position", "abc"),
+        ("images_met", float("inf")), ("seconds", "x"), ("loss", [0.0, "abc"]), ("seen", {"met": [10**30]}),
+        ("history", {"rows": [1], "class_rows": []}), ("history", {"rows": [], "class_rows": [{}]}),
+    ],
+)  # fmt: skip
+def test_a_state_that_no_run_has_is_refused(part, value, tmp_path):
+    trainer = build("er").trainer
+    with pytest.raises(UsageError, match="does not fit this run"):
+        main.go_on(trainer, trainer.state_dict() | {part: value}, tmp_path)
+
+
 def test_weights_that_cannot_change_are_no_part_of_a_checkpoint():
     for method, held in (("dualprompt", False), ("slca", True)):
         state = build(method).trainer.state_dict()["model"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import json
 import re
@@ -16,7 +17,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from utils import claims, differences, forgetting, markup, metrics, plots, report, runs, tables
+from utils import claims, differences, doctor, fields, forgetting, markup, metrics, plots, report, runs, tables
+from utils.errors import UsageError
 from utils.evaluation import Accuracy
 from utils.history import History
 
@@ -690,6 +692,274 @@ def test_output_that_cannot_be_written(tmp_path, capsys):
     folder = make_run(tmp_path)
     (tmp_path / "file").write_text("")
     assert "--out DIR" in error_of(str(folder), "--out", str(tmp_path / "file"), capsys=capsys)
+
+
+# Run folders of somebody else
+
+
+ESCAPE, ENDLESS = "\x1b[2J", "x" * 2_000_000
+# What -> (file, field, value that it cannot have). A field of several names lies in the options of a run.
+UNFIT = {
+    "dataset that goes up": ("config.yaml", "run.dataset", "x/../../../evil"),
+    "dataset from the root": ("config.yaml", "run.dataset", "/evil"),
+    "dataset of two dots": ("config.yaml", "run.dataset", ".."),
+    "scenario with a line end": ("config.yaml", "run.scenario", "a\n\\input{evil}"),
+    "model that is a list": ("config.yaml", "run.model", ["er"]),
+    "no seed": ("config.yaml", "run.seed", None),
+    "seeds as a list": ("config.yaml", "run.seed", [1, 2]),
+    "seed of a text": ("config.yaml", "run.seed", "1"),
+    "seed that is true": ("config.yaml", "run.seed", True),
+    "seed of 90 digits": ("config.yaml", "run.seed", 10**90),
+    "other seed as a dictionary": ("config.yaml", "run.train_seed", {"a": 1}),
+    "option with an escape": ("config.yaml", "method.path", ESCAPE),
+    "option with NUL": ("config.yaml", "method.path", "a\0b"),
+    "option with half a character": ("config.yaml", "method.path", "\ud800"),
+    "option of 5,000 characters": ("config.yaml", "method.path", "x" * 5000),
+    "option of 2 MB": ("config.yaml", "method.path", ENDLESS),
+    "option of lists": ("config.yaml", "method.lr", [[1]]),
+    "date": ("config.yaml", "method.lr", datetime.date(2020, 1, 1)),
+    "options as a list": ("config.yaml", "method", [1]),
+    "a thousand options": ("config.yaml", "method", {f"a{k}": 1 for k in range(1000)}),
+    "name of an option that is a number": ("config.yaml", "method", {1: 1}),
+    "name of an option with a line end": ("config.yaml", "method", {"a\n": 1}),
+    "digest that is a path": ("config.yaml", "stream_sha256", "../evil"),
+    "origin as a list": ("config.yaml", "origin", [1]),
+    "versions with numbers": ("config.yaml", "versions", {"torch": 2}),
+    "commit as a number": ("config.yaml", "git_commit", 12),
+    "label with a line end": ("summary.json", "label", "er\n\\input{evil}"),
+    "label with an escape": ("summary.json", "label", f"er {ESCAPE}"),
+    "label with NUL": ("summary.json", "label", "er\0"),
+    "label with half a character": ("summary.json", "label", "er \ud83d"),
+    "label that turns the line round": ("summary.json", "label", "er \u202e"),
+    "label of a formula": ("summary.json", "label", "=cmd()"),
+    "label of 300 characters": ("summary.json", "label", "x" * 300),
+    "label of 2 MB": ("summary.json", "label", ENDLESS),
+    "label that is a list": ("summary.json", "label", ["er"]),
+    "empty label": ("summary.json", "label", ""),
+    "borders as a text": ("summary.json", "needs_task_boundaries", "no"),
+    "complete as a text": ("summary.json", "complete", "yes"),
+    "endless seconds": ("summary.json", "seconds", float("inf")),
+    "seconds below zero": ("summary.json", "seconds", -1),
+    "undefined seconds": ("summary.json", "seconds", float("nan")),
+    "samples that are true": ("summary.json", "samples", True),
+    "parameters as a list": ("summary.json", "trainable_parameters", [1]),
+    "stream of a word": ("summary.json", "stream_sha256", "evil"),
+    "digests as a list": ("summary.json", "sha256", [1]),
+    "digest of a file elsewhere": ("summary.json", "sha256", {"../evil": "0" * 64}),
+    "deep lists": ("summary.json", "extra", [[[[[[[[1]]]]]]]]),
+    "numbers without end": ("summary.json", "extra", [1] * 20_000),
+}
+
+
+def set_field(file: Path, field: str, value) -> None:
+    text = file.read_text(encoding="utf-8")
+    content = json.loads(text) if file.suffix == ".json" else yaml.safe_load(text)
+    place = content
+    *parents, last = field.split(".")
+    for parent in parents:
+        place = place[parent]
+    place[last] = value
+    file.write_text(json.dumps(content) if file.suffix == ".json" else yaml.safe_dump(content), encoding="utf-8")
+
+
+def ended(results: Path, settings: dict) -> list[Path]:
+    """What `--resume auto` finds of complete runs."""
+    here = settings | {"identity": {"incidental": [], "read": {}}}
+    return [folder for folder, _ in runs.candidates(str(results), here) if runs.has_ended(folder)]
+
+
+def refusals_of_every_reader(results: Path, folder: Path, capsys) -> list[str]:
+    """What report, doctor, `--resume FOLDER` and `--resume auto` say of a run folder beside which lies a sound one."""
+    settings = {"run": {"model": "misa", "dataset": "glyphs", "scenario": "si-blurry", "seed": 2} | STREAM}
+    settings["run"]["device"], settings["method"] = "cpu", {"lr": 0.005}
+    before = {path for path in results.parent.rglob("*")}
+    _, err = make_table(results, "--out", results / "out", capsys=capsys)
+    assert {path.parent for path in results.parent.rglob("*") if path not in before} <= {results, results / "out"}
+    assert (results / "out" / "table.tex").read_text(encoding="utf-8").count("\\input") == 0
+    found = [text for level, text in doctor.runs(results) if level == doctor.FAULT]
+    assert ended(results, settings) == []
+    capsys.readouterr()
+    with pytest.raises(UsageError) as refusal:
+        runs.config_of(folder)
+        runs.read_run(folder)
+    return [*err.splitlines(), *found, str(refusal.value)]
+
+
+@pytest.mark.parametrize("what", UNFIT)
+def test_fields_that_cannot_be_are_named_by_every_reader(what, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(report, "draw_comparison", lambda path, **_: None)  # it takes longest
+    file, field, value = UNFIT[what]
+    results = tmp_path / "results"
+    make_run(results, seed=1)
+    folder = make_run(results, seed=2)
+    set_field(folder / file, field, value)
+    for said in refusals_of_every_reader(results, folder, capsys):
+        assert str(folder / file) in said and said.isprintable() and len(said) < 700
+        assert "more than 65,536 bytes" in said if value == ENDLESS else field.rpartition(".")[2] in said
+
+
+@pytest.mark.parametrize("file", ["metrics.csv", "per_class.csv"])
+@pytest.mark.parametrize("content", ["x" * 2**26, "a,b\n1,2\n", '"', "task,slot,accuracy\n0,1e99,0.5\n", "\0\n"])
+def test_tables_that_cannot_be_cost_one_line(file, content, tmp_path, capsys):
+    folder = make_run(tmp_path, seed=1)
+    (folder / file).write_text(content)
+    out, err = make_table(tmp_path, capsys=capsys)
+    assert str(folder / file) in err and err.count("\n") == 1 and len(err) < 500
+    faults = [text for level, text in doctor.runs(tmp_path) if level == doctor.FAULT]
+    assert len(faults) == 1 and str(folder / file) in faults[0]
+
+
+@pytest.mark.parametrize(
+    "row", ["anytime,1,1,,2,1,1,1", "anytime,1,,,0.5,1,1,1", "task_end,1,,,1,1,1,1", "anytime,inf,1,,0,1,1,1"]
+)
+def test_numbers_of_metrics_are_bounded(row, tmp_path):
+    (tmp_path / "metrics.csv").write_text(f"{METRICS_HEADER}\n{row}\n")
+    with pytest.raises(UsageError, match="metrics.csv is damaged"):
+        runs.read_metrics(tmp_path)
+
+
+def test_class_names_with_commas_quotes_and_line_ends(tmp_path):
+    names = ["a, b", 'the "c"', "d\ne", "f"]
+    table = pd.DataFrame({"task": 0, "name": names, "slot": range(4), "accuracy": 0.5})
+    table.to_csv(tmp_path / "per_class.csv", index=False)
+    assert runs.read_class_accuracies(tmp_path)["slot"].tolist() == [0, 1, 2, 3]
+    whole = (tmp_path / "per_class.csv").read_text()
+    for end in (whole.index('e",2'), whole.index("d\n") + 1, whole.index("d\n") + 2):  # cut within the third row
+        (tmp_path / "per_class.csv").write_text(whole[:end])
+        assert runs.read_class_accuracies(tmp_path)["slot"].tolist() == [0, 1]
+
+
+def test_links_in_place_of_a_run_and_its_files(tmp_path, capsys):
+    """Links to folders are not followed, links to files are read; those that lead nowhere are named."""
+    elsewhere = make_run(tmp_path / "elsewhere", seed=3)
+    results = tmp_path / "results"
+    make_run(results, seed=1)
+    (results / "glyphs" / "misa" / "linked").symlink_to(elsewhere)
+    (results / "loop").symlink_to(results)
+    assert table_rows(make_table(results, capsys=capsys)[0])["misa"][0] == "1"
+    for name in ("config.yaml", "summary.json"):
+        folder = make_run(results, seed=2, time=name)
+        (folder / name).unlink()
+        (folder / name).symlink_to(name)
+        _, err = make_table(results, capsys=capsys)
+        assert str(folder / name) in err
+        assert [text for level, text in doctor.runs(results) if level == doctor.FAULT and str(folder / name) in text]
+    settings = yaml.safe_load((elsewhere / "config.yaml").read_text())
+    assert ended(results, settings) == []
+    assert ended(tmp_path / "elsewhere", settings) == [elsewhere]
+
+
+def test_odd_labels_are_shown_as_they_are(tmp_path, capsys):
+    """In Markdown, LaTeX, CSV and pictures."""
+    labels = [
+        "a $x$ b",
+        "a $x_{ b",
+        "m|n",
+        "**bold**"[2:],
+        "c <b>html</b> `code`",
+        "d [link](http://x)",
+        "e %& \\input",
+        "\u4e2d",
+    ]
+    for label in labels:
+        folder = make_run(tmp_path, time=f"{labels.index(label)}", classes=TABLE)
+        set_field(folder / "summary.json", "label", label)
+    out, err = make_table(tmp_path, capsys=capsys)
+    assert err == "" and {path.name for path in tmp_path.glob("*.png")} == {
+        "comparison-glyphs.png", "forgetting-glyphs.png", "forgetting-classes-glyphs.png"
+    }  # fmt: skip
+    assert set(pd.read_csv(tmp_path / "seeds.csv")["method"]) == set(labels)
+    shown = (tmp_path / "table.md").read_text(encoding="utf-8")
+    for text in (r"a \$x\$ b", r"m\|n", r"bold\*\*", r"\<b>html\</b> \`code\`", r"d [link\](http://x)"):
+        assert text in shown
+    assert r"e \%\& \textbackslash{}input &" in (tmp_path / "table.tex").read_text(encoding="utf-8")
+
+
+def test_odd_folder_names_do_nothing_to_a_terminal(tmp_path, capsys, monkeypatch):
+    (make_run(tmp_path, seed=1, time=f"a{ESCAPE}\n## b") / "summary.json").write_text("{")
+    make_run(tmp_path, seed=2)
+    kill(make_run(tmp_path, seed=3, time=f"c{ESCAPE}\n## d"), "")
+    out, err = make_table(tmp_path, capsys=capsys)
+    assert ESCAPE not in out + err and "\n## b" not in out + err and "\n## d" not in out
+    assert err.count("\n") == 1 and r"a\x1b[2J\n## b" in err
+    assert ESCAPE not in (tmp_path / "table.md").read_text()
+    monkeypatch.setattr(doctor, "examinations", lambda _: [("runs", doctor.runs(tmp_path))])
+    assert doctor.main([]) == 1
+    out = capsys.readouterr().out
+    assert ESCAPE not in out and r"c\x1b[2J\n## d" in out
+
+
+def test_files_of_two_scenes_do_not_take_each_others_place():
+    scenes = [("a", "b"), ("a", "c"), ("a-b", "x"), ("A-B", "y"), ("\u00e9", "z")]
+    assert list(report.file_names(scenes).values()) == ["a-b", "a-c", "a-b-2", "A-B-3", "_"]
+
+
+def test_rows_whose_names_look_alike_stay_apart(tmp_path, capsys):
+    make_run(tmp_path, "misa", 1, time="a", method={"x": "1 y=2", "y": "3"})
+    make_run(tmp_path, "misa", 1, time="b", method={"x": "1", "y": "2 y=3"})
+    make_run(tmp_path, "misa", 1, time="c", method={"x": "z" * 4000, "y": "0"})
+    make_run(tmp_path, "misa", 1, time="d", method={"x": "z" * 3999, "y": "0"})
+    rows = table_rows(make_table(tmp_path, capsys=capsys)[0])
+    assert len(rows) == 4 and max(map(len, rows)) < 200
+
+
+# Summaries that say other than the tables
+
+MEASURED = {"A_auc": 0.5, "A_avg": 0.4, "A_last": 0.3, "F_last": 0.1}
+
+
+@pytest.mark.parametrize(
+    "field, value, there",
+    [
+        ("A_auc", 0.6, "A_auc is 0.600000, by metrics.csv and per_class.csv it is 0.500000"),
+        ("A_avg", None, "A_avg is undefined, by metrics.csv and per_class.csv it is 0.400000"),
+        ("A_last", 0.31, "A_last is 0.310000"),
+        ("F_last", 0.0, "F_last is 0.000000"),
+        ("BWT", 0.1, "BWT is 0.100000"),
+        ("samples", 2999, "samples is 2999, by metrics.csv it is 3000"),
+        ("seconds", 9.0, "seconds is 9.0, by metrics.csv at least 10.0"),
+        ("dataset", "other", "dataset is 'other', in config.yaml it is 'glyphs'"),
+        ("seed", 7, "seed is 7, in config.yaml it is 2"),
+    ],
+)
+def test_summary_that_says_other_than_the_tables(field, value, there, tmp_path, capsys):
+    make_run(tmp_path, seed=1, scores=MEASURED)
+    folder = make_run(tmp_path, seed=2, scores=MEASURED)
+    set_field(folder / "summary.json", field, value)
+    out, err = make_table(tmp_path, capsys=capsys)
+    assert table_rows(out)["misa"][0] == "1"
+    assert f"{folder / 'summary.json'} is not what the run left: {there}" in err and err.count("\n") == 1
+    assert [text for level, text in doctor.runs(tmp_path) if level == doctor.FAULT and there in text]
+
+
+@pytest.mark.parametrize("field, value", [("label", "er"), ("seconds", 99.0), ("trainable_parameters", 1), ("new", 1)])
+def test_any_field_of_a_summary_that_was_changed_is_noticed(field, value, tmp_path, capsys):
+    make_run(tmp_path, seed=1)
+    summary = make_run(tmp_path, seed=2) / "summary.json"
+    content = json.loads(summary.read_text())
+    summary.write_text(json.dumps(content | {fields.OWN_DIGEST: fields.fields_sha256(content)}))
+    assert make_table(tmp_path, capsys=capsys)[1] == ""
+    set_field(summary, field, value)
+    assert f"{summary} is damaged: its fields are not what the run wrote" in make_table(tmp_path, capsys=capsys)[1]
+
+
+@pytest.mark.parametrize("evaluated", [True, False])
+def test_summary_is_recomputed_as_the_run_makes_it(evaluated, tmp_path):
+    """Several passes over a task, a task without a class, an undefined accuracy, a run that is not evaluated."""
+    history, random, images = History(), np.random.default_rng(0), 0
+    for task, met in enumerate((0, 3, 3, 7)):
+        for _ in range(2):
+            images += 100
+            classes = np.where(np.arange(9) < met, random.random(9).astype(np.float32), 0)
+            accuracy = Accuracy(classes[:met].mean() if met else float("nan"), classes) if evaluated else None
+            common = {"loss": None, "classes_exposed": met, "seconds": images / 7}
+            if task:
+                history.add_anytime(images, images, accuracy, **common)
+            history.add_task_end(images, task, accuracy, list(range(met)), **common)
+    history.metrics().to_csv(tmp_path / "metrics.csv", index=False)
+    history.per_class().to_csv(tmp_path / "per_class.csv", index=False)
+    found = claims.recomputed(runs.read_metrics(tmp_path), runs.read_class_accuracies(tmp_path))
+    assert found == pytest.approx(history.summary(), nan_ok=True) and found["A_auc"] > 0 or not evaluated
 
 
 # Where results go

@@ -32,7 +32,7 @@ def check_config(config: Any) -> None:
     _check_plain(config, "")
     for part in PARTS:
         options = config.get(part)
-        require({} if options is None and part != "run" else options, [])
+        require({} if options is None and part != "run" else options, [], part)
         for name, value in (options or {}).items():
             entries = value if isinstance(value, list) else [value]
             if not name.isidentifier() or any(isinstance(entry, dict | list) for entry in entries):
@@ -44,7 +44,7 @@ def check_config(config: Any) -> None:
         seed = config["run"].get(name)
         if type(seed) is not int and not (seed is None and name != "seed"):
             raise ValueError(f"run.{name} is {seed!r:.40}, not a whole number")
-    require(config.get("origin") or {}, [])
+    require(config.get("origin") or {}, [], "origin")
     for name, value in (config.get("origin") or {}).items():
         if not isinstance(value, str | None):
             raise ValueError(f"origin.{name} is {value!r:.40}, not a text")
@@ -52,13 +52,13 @@ def check_config(config: Any) -> None:
         _check_digest(config.get(name), name)
     _check_code(config, "")
     if (section := config.get("identity")) is not None:
-        require(section, ["incidental", "read"])
-        require(section["read"], [])
+        require(section, ["incidental", "read"], "identity")
+        require(section["read"], [], "identity.read")
         texts = section["incidental"], [value for value in section["read"].values() if value is not None]
         if not isinstance(texts[0], list) or not all(isinstance(text, str) for group in texts for text in group):
             raise ValueError("identity is no names of options and digests")
     if (resumed := config.get("resumed")) is not None:
-        require(resumed, ["versions", "git_commit", "code_sha256"])
+        require(resumed, ["versions", "git_commit", "code_sha256"], "resumed")
         _check_code(resumed, "resumed.")
 
 
@@ -66,7 +66,7 @@ def _check_code(config: dict[str, Any], where: str) -> None:
     if not isinstance(config.get("git_commit"), str | None):
         raise ValueError(f"{where}git_commit is no text")
     _check_digest(config.get("code_sha256"), f"{where}code_sha256")
-    require(config.get("versions") or {}, [])
+    require(config.get("versions") or {}, [], f"{where}versions")
     if not all(isinstance(version, str | None) for version in (config.get("versions") or {}).values()):
         raise ValueError(f"{where}versions holds what is no text")
 
@@ -91,7 +91,7 @@ def check_summary(summary: Any) -> None:
         if not isinstance(summary.get(name, True), bool):
             raise ValueError(f"{name} is {summary[name]!r:.40}, neither true nor false")
     _check_digest(summary.get("stream_sha256"), "stream_sha256")
-    require(summary.get("sha256") or {}, [])
+    require(summary.get("sha256") or {}, [], "sha256")
     for name, digest in (summary.get("sha256") or {}).items():
         _check_name(name, "a file in sha256")
         _check_digest(digest, f"sha256.{name}")
@@ -105,9 +105,10 @@ def fields_sha256(summary: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(others, sort_keys=True).encode()).hexdigest()
 
 
-def require(table: Any, names: list[str]) -> None:
+def require(table: Any, names: list[str], where: str = "") -> None:
     if not isinstance(table, dict):
-        raise ValueError(f"found {type(table).__name__} where names and values belong")
+        place = f" ({where})" if where else ""
+        raise ValueError(f"found {type(table).__name__} where names and values belong{place}")
     missing = [name for name in names if name not in table]
     if missing:
         raise ValueError(f"it lacks {', '.join(missing)}")

@@ -89,3 +89,4 @@ class History:
         """Older versions kept the rows as they are."""
         rows = json.loads(state["text"]) if "text" in state else (state["rows"], state["class_rows"])
         self.rows, self.class_rows = map(list, rows)
+        self.summary(), self.metrics(), self.per_class()  # raises something for rows that are none

@@ -296,9 +296,12 @@ class Trainer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes back what `state_dict` gave."""
         self.task, self.epoch, self.batch = map(int, state["position"])
+        if not (0 <= self.task <= self.stream.num_tasks and 0 <= self.epoch <= self.stream.num_epochs):
+            raise ValueError("it stands at no place of this stream")
         self.images_met, self.nominal = int(state["images_met"]), int(state["nominal"])
-        loss, self.losses = state["loss"]
+        loss, losses = state["loss"]
         self.loss_sum.fill_(loss)
+        self.losses = int(losses)
         self.skipped = int(state["skipped"])
         self.left_out = int(state.get("left_out", 0))  # as the next, not in checkpoints of older versions
         self._peak_before = state.get("peak_memory_mb")
