@@ -103,8 +103,8 @@ class Mepo(Wrapper):
         if not count:
             return super().why_not_finite()
         return (
-            f"the alignment of a batch of {count} images: the covariance of their features has no Cholesky factor, "
-            "even in double precision; larger batches, --align_stats running or --cor_path none may help"
+            f"the alignment of a batch of {count} images: the covariance of their features has no Cholesky factor even "
+            "in double precision; larger batches, --align_stats running or --cor_path none may help"
         )
 
 
@@ -142,7 +142,7 @@ class Alignment(nn.Module):
             return None
         if self.training and len(features) > 1:
             # The first batch counts in full, so that the average does not start at zero.
-            weight = torch.where(self.batches == 0, 1.0, self.args.momentum)
+            weight = torch.where(self.batches == 0, 1.0, self.args.momentum).double()
             mean, covariance = statistics(features)
             self.mean.lerp_(mean[0], weight)
             self.covariance.lerp_(covariance, weight)
