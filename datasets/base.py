@@ -20,7 +20,7 @@ from utils.args import option
 from utils.augment import crop_and_flip
 from utils.autoaugment import autoaugment
 from utils.contracts import Places
-from utils.decode import MAX_PIXELS, Fit, bad_message, content_sha256, decoded
+from utils.decode import MAX_PIXELS, Fit, bad_message, content_sha256, decoded, unreadable
 from utils.download import Download, obtain
 from utils.errors import UsageError, reason
 from utils.listing import (
@@ -362,6 +362,27 @@ class PublicDataset(Dataset):
             return listed.paths, listed.labels
         rows = [k for k, path in enumerate(listed.paths) if "/".join(path.parts[-2:]) not in self.known_bad]
         return [listed.paths[k] for k in rows], [listed.labels[k] for k in rows]
+
+    def drawn_over(self, folder: Path, paths: list[Path], labels: list[int]) -> tuple[list[Path], list[int]]:
+        """The images of a random split, from all that are there: with `--skip_bad` those that can be read, as if the
+        others were removed. Where there are as many as were published, a bad one is one of these and keeps its place in
+        the draw. Raises UsageError if no image of a class can be read."""
+        if not self.args.skip_bad or len(paths) == self.published():
+            return paths, labels
+        title = f"{self.name} all"
+        bad, file = unreadable(folder, paths, self.places.cache, title, self.args.max_pixels)
+        if not bad:
+            return paths, labels
+        print(f"warning: {bad_message(title, bad, f'left out, listed in {file}')}", file=sys.stderr)
+        kept = np.delete(np.arange(len(paths)), [row for row, _, _ in bad])
+        if lost := {*labels} - {labels[row] for row in kept}:
+            name = paths[labels.index(min(lost))].parent.name
+            raise UsageError(f"{folder}: no image of class {name} can be read; remove the class")
+        return [paths[row] for row in kept], [labels[row] for row in kept]
+
+    def published(self) -> int | None:
+        """Images of both parts together."""
+        return sum(self.counts)
 
     def list_classes(self, folder: Path, known: Sequence[str], nested: bool, own: Sequence[Path]) -> Listed:
         return class_folders(folder, self.args.skip_bad, known, nested, own)

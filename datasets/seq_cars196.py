@@ -51,7 +51,7 @@ class SeqCars196(PublicDataset):
             return paths, [int(labels[row]) - 1 for row in rows]
         if (folder / "train").is_dir():
             return self.class_folders(folder / part, names_in=folder / "train")
-        paths, labels = self.class_folders(folder)
+        paths, labels = self.drawn_over(folder, *self.class_folders(folder))
         rows = authors_split(len(paths), seed=42, train=train, in_order=False)
         return [paths[row] for row in rows], [labels[row] for row in rows]
 

@@ -48,6 +48,7 @@ class SeqCub200(PublicDataset):
     def files(self, folder: Path, train: bool) -> tuple[list[Path], list[int]]:
         paths, labels = self.class_folders(folder / "images")
         if self.args.split == "authors":
+            paths, labels = self.drawn_over(folder, paths, labels)
             rows = authors_split(len(paths), seed=42, train=train, in_order=False)
         else:
             part = _official(folder)

@@ -59,6 +59,9 @@ class SeqFolder(PublicDataset):
     def check_count(self, folder: Path, found: int, train: bool) -> None:
         """No number is published."""
 
+    def published(self) -> None:
+        return None
+
     def check_classes(self, found: int, where: str) -> None:
         self.num_classes = found
 
@@ -66,7 +69,8 @@ class SeqFolder(PublicDataset):
         parts = own_parts(folder, self.places.own)
         if parts is None:
             listed = self._classes(folder)
-            return split_classes(listed.paths, listed.labels, 1 - self.args.test_share, self.args.split_seed, train)
+            paths, labels = self.drawn_over(folder, listed.paths, listed.labels)
+            return split_classes(paths, labels, 1 - self.args.test_share, self.args.split_seed, train)
         training, testing, notes = parts
         self._notes += notes
         listed = self._classes(training)

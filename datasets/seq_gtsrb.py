@@ -104,6 +104,8 @@ class SeqGtsrb(PublicDataset):
             return self._official_test(folder, layout)
         known = [f"{label:0{layout.digits}d}" for label in range(self.num_classes)]
         paths, labels = self.class_folders(folder / layout.training, known=known)
+        if self.args.split == "authors":
+            paths, labels = self.drawn_over(folder, paths, labels)
         order = sorted(range(len(paths)), key=labels.__getitem__)  # as numbers: 2 before 10
         if self.args.split == "authors":
             order = [order[row] for row in authors_split(len(paths), seed=0, train=train, in_order=True)]

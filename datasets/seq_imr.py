@@ -45,7 +45,7 @@ class SeqImr(PublicDataset):
             raise UsageError(f"{folder}: holds class folders beside {parts[0].name}; move one of them out of there")
         if parts is not None:
             return self.class_folders(parts[0 if train else 1], names_in=parts[0])
-        paths, labels = self.class_folders(folder)
+        paths, labels = self.drawn_over(folder, *self.class_folders(folder))
         return split_classes(paths, labels, 0.8, seed=0, train=train)
 
     def _parts_of(self, folder: Path) -> tuple[Path, Path] | None:

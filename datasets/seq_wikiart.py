@@ -38,6 +38,6 @@ class SeqWikiart(PublicDataset):
     policy = "imagenet"
 
     def files(self, folder: Path, train: bool) -> tuple[list[Path], list[int]]:
-        paths, labels = self.class_folders(folder)
+        paths, labels = self.drawn_over(folder, *self.class_folders(folder))
         rows = authors_split(len(paths), seed=0, train=train, in_order=True)
         return [paths[row] for row in rows], [labels[row] for row in rows]

@@ -373,6 +373,7 @@ def test_a_bad_image_moves_no_other(name, places, made, monkeypatch):
     """Splits are drawn over the published list; what cannot be read is left out of its part then."""
     with official(monkeypatch, CASES[name], made(name)):
         parts = [dataset_of(name, download=True).load(places, train) for train in (True, False)]
+    monkeypatch.setattr(DATASETS.load(name), "counts", tuple(len(labels) for _, labels in parts))
     dataset = dataset_of(name, skip_bad=True)
     bad = [dataset.images(places)[k] for k in (3, -2)]
     for file in bad:
@@ -381,6 +382,21 @@ def test_a_bad_image_moves_no_other(name, places, made, monkeypatch):
         found = dataset_of(name, skip_bad=True).load(places, train)
         assert found[1].tolist() == np.delete(labels, gone).tolist()
         assert np.array_equal(found[0], np.delete(images, gone, axis=0))
+
+
+@pytest.mark.parametrize("name", ["seq-wikiart", "seq-imr", "seq-cub200", "seq-gtsrb"])
+def test_a_bad_image_that_was_not_published_moves_none(name, places, made, monkeypatch, capsys):
+    """As if it were removed, so that a split is the one of the images that can be read."""
+    with official(monkeypatch, CASES[name], made(name)):
+        parts = [dataset_of(name, download=True).load(places, train) for train in (True, False)]
+    first = dataset_of(name).images(places)[0]
+    write(first.with_name(f"0-{first.name}"), "no image")
+    dataset = dataset_of(name, skip_bad=True)
+    for (images, labels), train in zip(parts, (True, False)):
+        found = dataset.load(places, train)
+        assert found[1].tolist() == labels.tolist() and np.array_equal(found[0], images)
+    said = capsys.readouterr().err
+    assert "1 images cannot be read: " in said and f"{first.parent.name}/0-{first.name} (" in said
 
 
 # ImageNet-R
@@ -727,7 +743,7 @@ def test_empty_classes_are_none_where_they_are_left_out(tmp_path, capsys):
         assert np.array_equal(images, other) and labels.tolist() == others.tolist()
     for file in (data / "cat").iterdir():
         write(file, "no image")
-    answer(lambda: folder_of(data, tmp_path, skip_bad=True), "no training image of class cat can be read", "remove")
+    answer(lambda: folder_of(data, tmp_path, skip_bad=True), "no image of class cat can be read", "remove")
     for file in data.glob("*/*"):
         file.unlink()
     answer(lambda: survey_of(data, tmp_path, skip_bad=True), "seq-folder train: no image in", data)

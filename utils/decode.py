@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import json
@@ -102,6 +103,25 @@ def content_sha256(folder: Path, paths: list[Path], cache: Path, title: str, sta
 
     sums = [found for _, found in _in_threads(one, paths, f"reading {title}")]
     return _keep_content(file, paths, sums, states)
+
+
+def unreadable(
+    folder: Path, paths: list[Path], cache: Path, title: str, max_pixels: int
+) -> tuple[list[tuple[int, str, str]], Path]:
+    """Row, name and reason of the images of `paths` that cannot be read, and the file that keeps these.
+
+    Every image is read for it, once; again if one of them was touched since.
+    """
+    states = _states(paths)
+    file = _place(cache, title, _key(folder, paths, states, max_pixels), ".unreadable.json")
+    note = kept.read_note(file)
+    if note is None or note["stamp"] != _stamp(states):
+        one = functools.partial(_decoded_or_why, size=8, fit="squash", max_pixels=max_pixels)
+        results = enumerate(_in_threads(one, paths, f"looking for bad images of {title}"))
+        bad = [(k, os.path.relpath(path, folder), why) for k, (path, (_, why)) in results if isinstance(why, str)]
+        note = {"stamp": _stamp(states), "bad": bad}
+        kept.write_note(file, note)
+    return note["bad"], file
 
 
 def decode(source: Path | BinaryIO, size: int, fit: Fit, max_pixels: int = MAX_PIXELS) -> np.ndarray:
@@ -225,6 +245,18 @@ def _in_threads(work, paths: list[Path], title: str) -> Iterator[tuple[Path, obj
             bar.update(len(chunk))
 
 
+def _decoded_or_why(path: Path, size: int, fit: Fit, max_pixels: int) -> tuple[str, np.ndarray | str]:
+    """Digest of a file, and its image or why there is none."""
+    own = ""
+    try:
+        content = _read(path)
+        own = _sha256(content)
+        return own, decode(io.BytesIO(content), size, fit, max_pixels)
+    except Exception as error:  # Pillow raises many types; whichever it is, the file is no usable image
+        reason = getattr(error, "strerror", None) or str(error).replace(f" {str(path)!r}", "")
+        return own, (reason.strip().splitlines() or [type(error).__name__])[0]
+
+
 def _decode_all(folder, paths, states, size, fit, file, title, skip_bad, max_pixels) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     needed, free = len(paths) * 3 * size * size, shutil.disk_usage(file.parent).free
@@ -237,17 +269,7 @@ def _decode_all(folder, paths, states, size, fit, file, title, skip_bad, max_pix
     for old in file.parent.glob(f".{file.name}.*.part"):
         old.unlink()  # of a process that was killed
 
-    def one(path: Path) -> tuple[str, np.ndarray | str]:
-        """Digest of a file, and its image or why there is none."""
-        own = ""
-        try:
-            content = _read(path)
-            own = _sha256(content)
-            return own, decode(io.BytesIO(content), size, fit, max_pixels)
-        except Exception as error:  # Pillow raises many types; whichever it is, the file is no usable image
-            reason = getattr(error, "strerror", None) or str(error).replace(f" {str(path)!r}", "")
-            return own, (reason.strip().splitlines() or [type(error).__name__])[0]
-
+    one = functools.partial(_decoded_or_why, size=size, fit=fit, max_pixels=max_pixels)
     bad: list[tuple[int, str, str]] = []
     sums: list[str] = []
     header = {"descr": "|u1", "fortran_order": False, "shape": (len(paths), 3, size, size)}
