@@ -10,6 +10,7 @@ from typing import Any
 
 from utils.args import SEEDS, Parser, Resolved, RunArgs, add_options, as_dict, method_options, option_names, resolve
 from utils.errors import UsageError
+from utils.fields import FORBIDDEN
 from utils.registry import DATASETS, METHODS, add_plugins
 
 HELP = ("-h", "--help")
@@ -60,8 +61,8 @@ class Plan:
 
 def parse(argv: list[str]) -> Plan | str:
     """The plan of a command line, or the help text it asks for."""
-    if split := [word for word in argv if len(f"{word}.".splitlines()) > 1]:
-        raise UsageError(f"{split[0]!r}: no option, name or path here has a line break")
+    if odd := [word for word in argv if FORBIDDEN.search(word)]:
+        raise UsageError(f"{odd[0]!r}: no option, name or path here has a line break or another control character")
     if empty := [word for word in argv if word.startswith("--") and word.endswith("=--")]:
         raise UsageError(f"{empty[0]}: -- is no value")  # argparse would make an empty list of it
     words = [word for word in argv if word not in HELP]
