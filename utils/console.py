@@ -47,6 +47,8 @@ def _outliving(stream, number: int):
     if stream is None:  # closed when Python started
         raw = io.FileIO(number, "w", closefd=False)
         return io.TextIOWrapper(io.BufferedWriter(_Outliving(raw)), encoding="utf-8", errors="backslashreplace")
+    if not isinstance(stream, io.TextIOWrapper):  # a notebook's own
+        return stream
     return io.TextIOWrapper(
         io.BufferedWriter(_Outliving(getattr(stream.buffer, "raw", stream.buffer))),
         encoding=stream.encoding,
