@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 import main
 from models.mepo import Mepo
-from utils import identity
+from utils import doctor, identity, report
 from utils import plan as plans
 from utils.args import RunArgs, method_options, option_names
 from utils.errors import UsageError
@@ -731,3 +731,19 @@ def test_a_short_stream_is_evaluated_ten_times_and_says_so(places, capsys):
         plan = plans.parse([*words, *given]).with_seed(1)
         here = identity.without_content(plan.settings() | identity.record(plan, {}))
         assert (identity.differences(old, here) == []) == same
+
+
+@pytest.mark.parametrize("form", [["--results", "~/runs"], ["--results=~/runs"]])
+def test_the_home_folder_is_known_in_every_path(form, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    args = plans.parse(["--model", "er", "--dataset", "seq-digits", *form, "--data_dir", "~"]).run.args
+    assert (args.results, args.data_dir) == (str(tmp_path / "runs"), str(tmp_path))
+
+
+def test_a_home_that_nobody_has_is_one_line(capsys):
+    for command in (main.main, report.main, doctor.main):
+        words = ["--model", "er", "--dataset", "seq-digits"] if command is main.main else []
+        option = "--out" if command is report.main else "--results"
+        assert command([*words, option, "~no.such.user/x"]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("error: ~no.such.user/x: ") and error.count("\n") == 1

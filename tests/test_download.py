@@ -14,6 +14,7 @@ import tarfile
 import threading
 import time
 import types
+import urllib.request
 import zipfile
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -50,6 +51,8 @@ class Server(ThreadingHTTPServer):
         self.cut: int | None = None  # bytes of the body after which the connection ends
         self.most: int | None = None  # bytes that a range has at most
         self.hold: threading.Event | None = None  # waits for it halfway
+        self.redirect: str | None = None
+        self.extra: dict[str, str] = {}  # further headers
         self.requests: list = []
 
     def download(self, **changes) -> Download:
@@ -78,11 +81,17 @@ class Handler(BaseHTTPRequestHandler):
             else:
                 end = min(len(body), start + (server.most or len(body)))
                 status, sent, body = 206, f"bytes {start}-{end - 1}/{len(body)}", body[start:end]
+        if server.redirect:
+            status = 302
         self.send_response(status)
         self.send_header("Content-Type", server.kind)
+        if server.redirect:
+            self.send_header("Location", server.redirect)
+        for name, value in server.extra.items():
+            self.send_header(name, value)
         if server.etag:
             self.send_header("ETag", server.etag)
-        if sent:
+        if sent and "Content-Range" not in server.extra:
             self.send_header("Content-Range", sent)
         if server.sends_length:
             self.send_header("Content-Length", str(len(body)))
@@ -340,6 +349,90 @@ def test_a_folder_without_the_right_to_write(server):
             fetch(server.download(), folder)
         with refused(folder, "Permission denied"):
             unpack(folder / "data.zip", folder / "data")
+
+
+# Servers and proxies that make no sense
+
+
+def test_a_redirect_to_nowhere_is_one_line(server, tmp_path, monkeypatch):
+    for place in ("http://[::1", "http:///x", "http://a b/", "http://.example/", f"http://{'x' * 70}.example/", "ftp://",
+                  "http://\xe9.invalid:99999/", "file:///etc/passwd", "http://127.0.0.1:port/"):  # fmt: skip
+        server.redirect = place
+        with refused(server.download().url):
+            fetch(server.download(), tmp_path)
+
+
+@pytest.mark.parametrize("proxy", ["http:/host", "http://[", "://", "http://host:port", "nonsense://x y"])
+def test_a_proxy_that_is_none_is_one_line(server, tmp_path, monkeypatch, proxy):
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", proxy)
+    monkeypatch.setattr(urllib.request, "_opener", None)  # it knows the proxies of the first request
+    with refused(server.download().url):
+        fetch(server.download(), tmp_path)
+
+
+@pytest.mark.parametrize("digits", [19, 5000])
+def test_numbers_of_any_length(server, tmp_path, digits):
+    """In Content-Range, and in Content-Length: where no file can have so many bytes, or no integer so many digits."""
+    cut_download(server, tmp_path)
+    server.extra = {"Content-Range": f"bytes 100000-{len(CONTENT) - 1}/{'9' * digits}"}
+    fetch(server.download(), tmp_path)
+    (tmp_path / "data.bin").unlink()
+    server.extra, server.sends_length = {"Content-Length": "9" * digits}, False
+    if digits > 4300:  # passed over
+        fetch(server.download(size=None), tmp_path)
+    else:
+        with refused(server.download().url, "has more than"):
+            fetch(server.download(size=None), tmp_path)
+
+
+@pytest.mark.parametrize("size, most", [(1000, 10**9), (None, 1000)])
+def test_a_body_without_end_is_cut_off(server, tmp_path, size, most):
+    server.content, server.sends_length = CONTENT * 300, False
+    with refused(server.download().url, "has more than 1000 bytes"):
+        fetch(server.download(size=size, most=most), tmp_path)
+    assert not (tmp_path / "data.bin.part").exists()
+
+
+def test_a_tag_that_cannot_be_sent_back_is_not_kept(server, tmp_path):
+    for tag in ('"' + "x" * 60_000 + '"', '"\xff"'):
+        server.etag = tag
+        cut_download(server, tmp_path)
+        assert (tmp_path / "data.bin.part.tag").read_text() == ""
+        fetch(server.download(), tmp_path).unlink()
+
+
+# What lies in the place of a partial file
+
+
+@pytest.mark.parametrize("name", ["data.bin.part", "data.bin.part.tag"])
+@pytest.mark.parametrize("what", ["link", "dangling link", "pipe"])
+def test_what_is_no_plain_file_is_not_written_to(server, tmp_path, name, what):
+    (tmp_path / "theirs").write_bytes(CONTENT[:1000])
+    if what == "pipe":
+        os.mkfifo(tmp_path / name)
+    else:
+        (tmp_path / name).symlink_to(tmp_path / ("theirs" if what == "link" else "nowhere"))
+    assert fetch(server.download(), tmp_path).read_bytes() == CONTENT
+    assert (tmp_path / "theirs").read_bytes() == CONTENT[:1000] and not (tmp_path / "nowhere").exists()
+    assert names_in(tmp_path) == ["data.bin", "theirs"]
+
+
+def test_a_pipe_in_place_of_the_file_is_not_waited_for(server, tmp_path):
+    os.mkfifo(tmp_path / "data.bin")
+    with refused(tmp_path / "data.bin", "a pipe or a device"):
+        fetch(server.download(), tmp_path)
+
+
+def test_a_link_in_place_of_what_is_being_unpacked_is_not_followed(server, tmp_path):
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "kept").touch()
+    archive = archive_on(server, tmp_path)
+    fetch(archive, tmp_path)
+    (tmp_path / ".images.unpacking").symlink_to(tmp_path / "theirs")
+    unpack(tmp_path / archive.name, tmp_path / "images")
+    assert names_in(tmp_path / "theirs") == ["kept"] and not (tmp_path / "images").is_symlink()
 
 
 # Google Drive

@@ -8,6 +8,7 @@ import os
 import random
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -28,13 +29,14 @@ from conftest import (
     tiny_vit,
     weights_of,
 )
+from miniatures import nobody
 
 import main
 from models.derpp import Derpp
 from models.er import Er
 from models.mepo import factor, load_covariance
 from models.misa import load_prompts
-from utils import checkpoint, decode
+from utils import checkpoint, decode, doctor, glyphs, report
 from utils.device import out_of_memory
 from utils.errors import UsageError
 from utils.evaluation import Evaluator
@@ -267,6 +269,51 @@ def test_products_are_whole_or_absent(suffix, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == [file.name] and file.read_text() == "old"
 
 
+def test_numpy_on_a_full_disk_says_so(tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10**5, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as info:
+            glyphs.cached(tmp_path, "images", (), lambda: np.zeros(10**6, np.uint8))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert Path(info.value.filename).name.startswith("images-") and list(tmp_path.iterdir()) == []
+
+
+def test_a_pipe_in_place_of_a_cache_is_not_waited_for(tmp_path):
+    glyphs.cached(tmp_path, "images", (), lambda: np.zeros(1, np.uint8))
+    (file,) = tmp_path.iterdir()
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(UsageError, match="a pipe or a device"):
+        glyphs.cached(tmp_path, "images", (), lambda: np.zeros(1, np.uint8))
+
+
+def test_a_link_in_place_of_a_checkpoint_in_the_making_is_not_followed(tmp_path):
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "kept").touch()
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / ".000001.part").symlink_to(tmp_path / "theirs")
+    kept = checkpoint.save(tmp_path / "checkpoints", {"value": 1})
+    assert checkpoint.verify(kept) is None and [path.name for path in (tmp_path / "theirs").iterdir()] == ["kept"]
+
+
+def test_folders_that_cannot_be_read_are_named_and_the_rest_is_reported(words, unbroken, capsys):
+    whole = unbroken(["--model", "er", *words])
+    with nobody() as folder:
+        for name in ("a", "b", "c"):
+            shutil.copytree(whole, folder / name)
+        (folder / "a").chmod(0)
+        (folder / "b" / "metrics.csv").chmod(0)
+        assert report.main([str(folder)]) == 0
+        err = capsys.readouterr().err.splitlines()
+        assert any(f"{folder}/a" in line for line in err) and any(f"{folder}/b/metrics.csv" in line for line in err)
+        assert "Traceback" not in "".join(err) and (folder / "table.md").exists()
+        assert doctor.main(["--results", str(folder)]) == 1
+        out = capsys.readouterr().out
+        assert f"{folder}/a" in out and f"{folder}/b" in out and "1 complete runs" in out
+
+
 # Images
 
 
@@ -278,6 +325,14 @@ def test_an_image_that_goes_away_before_it_is_read_is_named(own, pictures, monke
     monkeypatch.setattr("datasets.base.decoded", vanish)
     assert main.main(own) == 2
     assert "dog/07.png" in one_line(capsys.readouterr().err)
+    assert not list(tmp_path.glob("runs/*/*/*"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR2, signal.SIGINT])
+def test_a_run_that_is_stopped_while_images_are_decoded_points_to_nothing(number, own, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("datasets.base.decoded", lambda *given: os.kill(os.getpid(), number))
+    assert main.main(own) == (130 if number == signal.SIGINT else 75)
+    assert capsys.readouterr().err.splitlines()[-1].endswith("; start the same command again")
     assert not list(tmp_path.glob("runs/*/*/*"))
 
 

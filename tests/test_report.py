@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -1076,8 +1077,29 @@ def test_common_grid_is_what_all_seeds_span():
     np.testing.assert_allclose(accuracy, [[10, 20], [40, 80]])
 
 
-def test_failed_picture_leaves_the_old_one(tmp_path):
+def test_failed_picture_leaves_the_old_one_and_is_a_warning(tmp_path, capsys):
     (tmp_path / "stream.png").write_text("old")
-    with pytest.raises(ValueError):
-        plots.draw_stream(tmp_path / "stream.png", [np.array([3])], 5, class_order=[1])
+    assert not plots.draw_stream(tmp_path / "stream.png", [np.array([3])], 5, class_order=[1])
     assert (tmp_path / "stream.png").read_text() == "old"
+    warning = capsys.readouterr().err
+    assert warning.startswith(f"warning: {tmp_path / 'stream.png'} was not drawn (") and warning.count("\n") == 1
+
+
+DRAW = """
+import sys
+import numpy as np
+from utils import glyphs, plots
+from pathlib import Path
+assert plots.draw_stream(Path(sys.argv[1]), [np.array([0, 1])], 2, [0, 1], {1})
+assert glyphs.render("a", glyphs.SANS[0]).any()
+"""
+
+
+@pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline", "module://no.such", "nonsense"])
+def test_pictures_need_neither_latex_nor_the_backend_of_a_notebook(backend, tmp_path):
+    (tmp_path / "matplotlibrc").write_text("text.usetex: True\nfont.family: no such font\nsavefig.format: pdf\n")
+    environment = os.environ | {"MPLBACKEND": backend, "PYTHONPATH": str(ROOT), "PATH": ""}
+    command = [sys.executable, "-c", DRAW, tmp_path / "stream.png"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "stream.png").read_bytes().startswith(b"\x89PNG")

@@ -112,7 +112,7 @@ def test_signals_at_any_moment_change_nothing(number, code, words, unbroken, tmp
     assert_same_results(whole, run_folder(tmp_path / "broken"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2])
 def test_a_signal_before_training_stops_at_once(number, words, monkeypatch, tmp_path, capsys):
     before = signal.getsignal(number)
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from utils import identity, kept, requirements, signals
 from utils.args import Parser
 from utils.errors import UsageError, printable, reason
-from utils.files import MANIFEST, changed_files, check_writable, read_manifest
+from utils.files import MANIFEST, changed_files, check_writable, read_manifest, unlisted
 from utils.registry import DATASETS
 
 OK, NOTE, FAULT = "ok", "note", "FAULT"
@@ -136,6 +136,8 @@ def folders(given: dict[str, Path]) -> Iterator[Finding]:
         free = shutil.disk_usage(there).free
         text = f"--{option} {path}: {free / 2**30:.1f} GiB free"
         yield (OK, text) if free >= ROOM else (FAULT, f"{text}; make room, checkpoints and results may not fit")
+        for line in unlisted(path) if there == path.absolute() and option != "cache_dir" else ():
+            yield FAULT, f"{line}; make it readable"
         for file in path.rglob(".*.part") if option != "cache_dir" else ():  # decoding clears up its own
             yield NOTE, f"{file} was left by a process that was killed; it can be removed if nothing runs"
 

@@ -244,10 +244,20 @@ def _get_drive(download: Download, part: Path, show: Show) -> None:
         # Without a digest nobody would notice that the file changed in between.
         if not download.digest or old.is_symlink() or not old.is_file():
             remove(old)
+
+    def limited(done: int, total: int | None) -> None:
+        if done > (download.size or download.most):
+            raise UsageError(_not_the_file(download, _too_long(download), part.parent))
+        show(done, total)
+
     try:
         gdown.download(
-            download.url, str(part), quiet=True, use_cookies=False, resume=True, timeout=TIMEOUT, progress=show
+            download.url, str(part), quiet=True, use_cookies=False, resume=True, timeout=TIMEOUT, progress=limited
         )
+    except UsageError:
+        for old in part.parent.glob(f"{part.name}*"):
+            remove(old)
+        raise
     except Exception as error:  # its own types, those of requests and of the disk; only the last have a number
         if isinstance(error, OSError) and error.errno:
             raise

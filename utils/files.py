@@ -164,9 +164,23 @@ def read_manifest(folder: Path) -> dict[str, str]:
 
 
 def changed_files(folder: Path, digests: dict[str, str]) -> list[str]:
-    """Names in `digests` whose file is not there, or is not what it was."""
-    files = {name: folder / Path(name).name for name in digests}
-    return [name for name, file in files.items() if not file.is_file() or sha256(file) != digests[name]]
+    """Names in `digests` whose file is not there, cannot be read, or is not what it was."""
+    return [name for name in digests if not _is(folder / Path(name).name, digests[name])]
+
+
+def _is(file: Path, digest: str) -> bool:
+    try:
+        return file.is_file() and sha256(file) == digest
+    except OSError:  # not readable
+        return False
+
+
+def unlisted(folder: Path) -> list[str]:
+    """A line for each folder at or below this one that cannot be listed."""
+    lines: list[str] = []
+    for _ in os.walk(folder, onerror=lambda error: lines.append(f"{error.filename}: {error.strerror}")):
+        pass
+    return lines
 
 
 def check_writable(path: Path, option: str) -> Path:

@@ -24,7 +24,7 @@ import pandas as pd
 from utils import differences, forgetting, tables
 from utils.args import Parser
 from utils.errors import UsageError, printable
-from utils.files import written_whole
+from utils.files import unlisted, written_whole
 from utils.markup import latex_table, markdown_table, markdown_text
 from utils.plots import draw_comparison, draw_forgetting
 from utils.rows import name_rows, newest_per_seed, stage_notes, stream_notes, unfinished_notes, unknown_notes
@@ -52,6 +52,8 @@ def main(argv: list[str] | None = None) -> int:
 def command(options) -> None:
     given = [Path(name) for name in options.runs]
     with signals.obeyed():
+        for line in [line for folder in given if folder.is_dir() for line in unlisted(folder)]:
+            print(f"warning: {line}; no run in it counts", file=sys.stderr)
         report(given, Path(options.out) if options.out else shared_folder(given), options.baseline)
 
 
