@@ -14,8 +14,10 @@ repo="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 . "$repo/command/setup.sh"
 cd "$repo"
 
+seeds=(--seeds 1 2 3)
+case " $* " in *" --seeds"* | *" --seed "* | *" --seed="*) seeds=() ;; esac
 for model in misa mepo; do
-    "$VENV/bin/python" main.py --model "$model" --dataset seq-digits --seeds 1 2 3 --results runs/quickstart \
+    "$VENV/bin/python" main.py --model "$model" --dataset seq-digits ${seeds[@]+"${seeds[@]}"} --results runs/quickstart \
         --resume auto "$@"
 done
 "$VENV/bin/python" -m utils.report runs/quickstart/seq-digits --out runs/quickstart

@@ -27,9 +27,11 @@ done
 [ ${#methods[@]} -gt 0 ] || methods=(er l2p dualprompt coda mvp misa mepo)
 
 results="${RESULTS:-runs}"
-# shellcheck disable=SC2086  # SEEDS is a list
+# shellcheck disable=SC2206  # SEEDS is a list
+seeds=(--seeds ${SEEDS:-1 2 3 4 5})
+case " $* " in *" --seeds"* | *" --seed "* | *" --seed="*) seeds=() ;; esac
 for method in "${methods[@]}"; do
-    "$VENV/bin/python" main.py --model "$method" --dataset "$dataset" --seeds ${SEEDS:-1 2 3 4 5} --resume auto \
+    "$VENV/bin/python" main.py --model "$method" --dataset "$dataset" ${seeds[@]+"${seeds[@]}"} --resume auto \
         --data_dir "${DATA_ROOT:-data}" --checkpoint_dir "${CKPT_ROOT:-checkpoints}" --results "$results" "$@"
 done
 case " $* " in *" --dry_run "*) exit 0 ;; esac

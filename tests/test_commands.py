@@ -91,6 +91,13 @@ def test_named_methods_and_options_are_passed_on(recorded):
     assert shlex.split(runs[1])[:2] == ["--model", "slca"] and len(runs) == 2
 
 
+@pytest.mark.parametrize("given", [["--seeds", "7", "8"], ["--seed", "7"], ["--seeds=7"]])
+@pytest.mark.parametrize("file", ["seq_folder.sh", "quickstart.sh"])
+def test_seeds_that_are_named_take_the_place_of_the_usual_ones(file, given, recorded):
+    for line in recorded(file, *given):
+        assert line.startswith("REPORT") or sum("--seed" in word for word in shlex.split(line)) == 1
+
+
 @pytest.mark.parametrize("source", SOURCES)
 def test_stages_can_be_planned_for_every_source(source, recorded, capsys):
     meta, covariance = recorded("mepo_stages.sh", source, "--dry_run")
