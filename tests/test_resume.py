@@ -122,7 +122,7 @@ def test_a_signal_before_training_stops_at_once(number, words, monkeypatch, tmp_
 
     monkeypatch.setattr(DATASETS.load("seq-digits"), "load", load)
     assert main.main(["--model", "er", *words, "--results", str(tmp_path)]) == 75
-    assert "stopped; the same command" in capsys.readouterr().err
+    assert "stopped; start the same command again" in capsys.readouterr().err
     assert signal.getsignal(number) is before and not list(tmp_path.iterdir())
 
 
