@@ -25,7 +25,7 @@ from utils.registry import ROOT, plugin_folders
 
 NOTHING = (None, "none", "random", "natural")  # values of options that read nothing
 STATED = ("stream_sha256", "backbone_sha256")  # beside the section; what follows from all that was read
-PACKAGES = ("torch", "torchvision", "timm", "numpy", "pandas")
+PACKAGES = ("torch", "torchvision", "timm", "numpy", "pandas", "matplotlib")  # the last draws the glyphs
 PERIOD, FITTED = "run.eval_period", ": a tenth of the stream"  # end of its origin
 SHORT = 8  # digits of a digest that are shown
 
