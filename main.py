@@ -18,6 +18,7 @@ from utils import door, signals
 if __name__ == "__main__":
     door.begin(packages=False)  # --help needs none of them
 
+import hashlib
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -69,6 +70,8 @@ class Job:
 def run_all(plan: plans.Plan) -> Iterator[Path]:
     """The folders of the runs of a plan, one per seed. All that can be wrong is found before anything is trained."""
     job = check(plan.with_seed(plan.seeds()[0]))
+    for seed in plan.seeds():
+        refuse_other_content(replace(job, plan=plan.with_seed(seed)))
     if not all(map(is_made, job.stages)):
         for train in parts_read(plan):  # decoded once, and now: a bad image is not to be found after hours
             job.dataset.load(job.places, train)
@@ -163,10 +166,19 @@ def make_product(stage, plan: plans.Plan) -> None:
     if is_made(stage):
         if identity.data_of(folder) is None:
             print(f"note: {folder} does not say which data it was made from; taken as it is", file=sys.stderr)
+        elif stage.data is None:
+            print(f"note: {folder} is taken as it is, its data are not here to compare", file=sys.stderr)
         return
     writable_folder(folder, "--checkpoint_dir")
     with locks.waiting(folder / ".lock", f"makes {stage.output}", keep=False):
         if is_made(stage):
+            job = check(stage_plan(stage, plan))
+            here, made_from = job.dataset.digest(job.places, train=True), identity.data_of(folder)
+            if None not in (here, made_from) and here != made_from:
+                raise UsageError(
+                    f"{folder}: another process has just made it from other data; start the same command again, which "
+                    "then makes one of its own"
+                )
             return
         why = "is there without its manifest, so it may be unfinished" if stage.output.exists() else "is not there yet"
         print(f"{stage.output} {why}; making it with {stage.model} on {stage.dataset}", file=sys.stderr)
@@ -179,26 +191,27 @@ def stage_plan(stage, plan: plans.Plan) -> plans.Plan:
     carried = ("device", "checkpoint_dir", "results", "plugins", "save_every", "on_nan")
     given = {name: getattr(options, name) for name in carried}
     given["resume"] = "never" if options.resume == "never" else "auto"
-    given |= {name: getattr(plan.data.args, name, False) for name in ("download", "skip_bad")} | stage.options
-    return plans.make(given | {"model": stage.model, "dataset": stage.dataset}).with_seed(1)
+    return plans.make(given | stage.options | {"model": stage.model, "dataset": stage.dataset}).with_seed(1)
 
 
 def run(job: Job, again: bool = False) -> Path:
-    """One run, whose stages have been made; gives its folder. again: even if it is complete."""
+    """One run, whose stages have been made; gives its folder. again: it is a stage, run even if it is complete."""
     from setproctitle import setproctitle
 
     from utils.device import out_of_memory
 
     options = job.plan.run.args
     done = None if again else complete_run(job)
-    if done is not None:
+    if done is not None and not is_saved(job.plan):
+        print(f"{done} is this run, complete, but --save_to lacks what it leaves; repeated", file=sys.stderr)
+    elif done is not None:
         print(f"{done} is this run, complete; not repeated", file=sys.stderr)
-        if options.export == "pth" and not (done / "backbone.pth").exists():
+        if options.export == "pth":
             export(job, done)
         return done
     setproctitle(f"{options.model} {options.dataset} seed{options.seed}")
     try:
-        return train(job)
+        return train(job, again)
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
@@ -221,14 +234,28 @@ def export(job: Job, folder: Path) -> None:
     print(f"{folder / 'backbone.pth'} was made of its weights", file=sys.stderr)
 
 
-def what_is_read(job: Job) -> dict[str, str | None]:
-    """SHA-256 of all that decides what a run computes: data, weights, products."""
+def is_saved(plan: plans.Plan) -> bool:
+    """Whether `--save_to`, if it is given, holds what the run leaves there."""
+    save_to, product = getattr(plan.args.args, "save_to", None), plan.method.product(plan.args.args)
+    if not save_to or product is None:
+        return not save_to or Path(save_to).exists()
+    digests = read_manifest(Path(save_to))
+    return product in digests and not changed_files(Path(save_to), digests)
+
+
+def what_is_read(job: Job, so_far: bool = False) -> dict[str, str | None]:
+    """SHA-256 of all that decides what a run computes: data, weights, products. so_far: of what is there already."""
     import backbone
+    from utils.listing import read_class_order
 
     plan, options = job.plan, job.plan.run.args
     found = {f"data.{'train' if train else 'test'}": content_of(job, train) for train in parts_read(plan)}
     found["run.backbone_path"] = backbone.fingerprint(options.backbone, options.backbone_path, options.checkpoint_dir)
-    return found | identity.option_digests(plan)
+    if order := read_class_order(options.class_order, job.dataset.num_classes, job.found.class_names):
+        found["run.class_order"] = hashlib.sha256(repr(order).encode()).hexdigest()
+    missing = [stage.output for stage in job.stages if not is_made(stage)] if so_far else []
+    to_come = tuple(str(path) for output in missing for path in (output, output.parent))
+    return found | identity.option_digests(plan, to_come)
 
 
 def content_of(job: Job, train: bool) -> str | None:
@@ -250,6 +277,10 @@ def complete_run(job: Job) -> Path | None:
     if resume != "auto":
         settings |= identity.record(plan, what_is_read(job))
         runs.refuse_another(Path(resume), settings)
+        if identity.read(runs.config_of(Path(resume))) is None:
+            print(
+                f"note: {resume} does not say which data and weights it read; nobody can compare them", file=sys.stderr
+            )
         return Path(resume) if runs.read_run(Path(resume)).summary else None
     ended = [run for run in runs.candidates(plan.run.args.results, settings) if runs.has_ended(run[0])]
     if not ended:  # so that nothing has to be read for it
@@ -259,6 +290,17 @@ def complete_run(job: Job) -> Path | None:
         folder, config = ended[0]
         print(f"{folder} is not this run: {identity.why_another(config, settings)}", file=sys.stderr)
     return same
+
+
+def refuse_other_content(job: Job) -> None:
+    """Raises UsageError if `--resume` asks for a run that read something else, as far as that can be known before its
+    stages are made."""
+    from utils import runs
+
+    options, settings = job.plan.run.args, job.plan.settings() | identity.record(job.plan, {})
+    if options.resume == "never" or (options.resume == "auto" and not runs.candidates(options.results, settings)):
+        return
+    run_to_go_on_with(options, settings | identity.record(job.plan, what_is_read(job, so_far=True)))
 
 
 def dry_run(plan: plans.Plan) -> str:
@@ -303,8 +345,8 @@ def sketch(plan: plans.Plan, info, weights: Path | None = None):
         return plan.method(network, info, plan.args.args)
 
 
-def train(job: Job) -> Path:
-    """Builds everything a run needs, trains, and writes the run folder."""
+def train(job: Job, stage: bool) -> Path:
+    """Builds everything a run needs, trains, and writes the run folder. stage: it is one that another run needs."""
     # Imported here so that --help and wrong names are answered without waiting for torch.
     import torch
 
@@ -373,7 +415,7 @@ def train(job: Job) -> Path:
     if weights is not None and weights.parent != backbone.SHIPPED:
         print(f"{weights}: {report}", file=sys.stderr)
     settings = plan.settings() | origin | identity.record(plan, what_is_read(job))
-    folder, state = open_run(options, settings, device)
+    folder, state = open_run(options, settings, device, stage)
     if state is None and isinstance(stream, TaskList):
         labels = images.labels % dataset.num_classes
         folder.write_stream(stream, [labels[task].tolist() for task in stream.tasks])
@@ -444,13 +486,13 @@ def with_fitting_period(plan: plans.Plan, stream, num_images: int) -> plans.Plan
     return plan.with_option("eval_period", period, f"{options.dataset}: a tenth of the stream")
 
 
-def open_run(options, settings: dict, device):
+def open_run(options, settings: dict, device, stage: bool):
     """The folder of a run, and the state of the one that it goes on with; None for a new one."""
     from utils import checkpoint
     from utils.results import RunFolder
     from utils.runs import config_of
 
-    old = run_to_go_on_with(options, settings)
+    old = run_to_go_on_with(options, settings, stage)
     if old is None:
         folder = RunFolder.new(options.results, options.dataset, options.model, options.seed)
         folder.write_config(settings | identity.code())
@@ -463,8 +505,11 @@ def open_run(options, settings: dict, device):
     return folder, checkpoint.load(folder.checkpoints, device)
 
 
-def run_to_go_on_with(options, settings: dict) -> Path | None:
-    """The run that has not ended and that `--resume` asks for, if any. Raises UsageError if it read something else."""
+def run_to_go_on_with(options, settings: dict, stage: bool = False) -> Path | None:
+    """The run that has not ended and that `--resume` asks for, if any. Raises UsageError if it read something else.
+
+    stage: one that reads something else is passed over, as its caller has no word for it.
+    """
     from utils import runs
 
     if options.resume not in ("auto", "never"):
@@ -475,10 +520,15 @@ def run_to_go_on_with(options, settings: dict) -> Path | None:
     if not begun or (same := identity.same_run(begun, settings)) is not None:
         return same if begun else None
     folder, config = begun[0]
+    why = (
+        f"{folder}: a run of these options that has not ended is not this run: {identity.why_another(config, settings)}"
+    )
+    if stage:
+        print(f"{why}; a new one begins", file=sys.stderr)
+        return None
+    known = identity.read(config) is not None
     raise UsageError(
-        f"{folder}: a run of these options that has not ended is not this run: "
-        f"{identity.why_another(config, settings)}; --resume {folder} goes on with it where nothing else differs, "
-        "--resume never begins a new one"
+        f"{why}; --resume {'never' if known else folder} {'begins a new one' if known else 'goes on with it'}"
     )
 
 

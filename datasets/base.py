@@ -152,9 +152,9 @@ class PublicArgs(DatasetArgs):
     train_list: str | None = option(
         None,
         "file with the training images, a path below the data per line, with or without a label after it",
-        reads=(),
+        decides=False,  # the images do
     )
-    test_list: str | None = option(None, "file with the test images; both lists must be given", reads=())
+    test_list: str | None = option(None, "file with the test images; both lists must be given", decides=False)
     max_pixels: int = option(MAX_PIXELS, "pixels of an image that is still read", "Pillow's limit", low=1, later=True)
 
 

@@ -43,7 +43,7 @@ class Stage:
     """A run that must have happened before a method can start: `model` on `dataset` leaves the file `output`.
 
     options: of that run, as on the command line; the rest are its defaults, with seed 1. option: of the method that
-    needs it, by which another product can be named.
+    needs it, by which another product can be named. data: SHA-256 of its training data, where it was looked up.
     """
 
     model: str
@@ -51,6 +51,7 @@ class Stage:
     output: Path
     options: dict[str, Any]
     option: str
+    data: str | None = None
 
 
 class ContinualModel(nn.Module):
@@ -304,19 +305,21 @@ def make_stage(
     dataset = args.pretrain or ("glyphs" if run.backbone == "vit_tiny_glyphs" else "imagenet")
     options = {"backbone": run.backbone, "backbone_path": weights, **(own or {})}
     options["data_dir"], options["cache_dir"] = args.pretrain_dir or run.data_dir, run.cache_dir
+    shared = {name: getattr(run.data_args, name, False) for name in ("download", "skip_bad")}
     plan = plans.make(options | {"model": model, "dataset": dataset}).with_seed(1)
     settings = {**identity.naming(plan), "origin": None}
     origin = after.output.parent.name if after else backbones.fingerprint(run.backbone, weights, run.checkpoint_dir)
     settings["run"]["backbone_path"] = origin
     key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:10]
     folder = Path(run.checkpoint_dir) / run.backbone / f"{model}-{plan.run.args.dataset}-{key}"
+    here = None
     if not run.dry_run and (made_from := identity.data_of(folder)) is not None:
-        data, places = open_dataset(plan)
+        data, places = open_dataset(plans.make(options | shared | {"model": model, "dataset": dataset}))
         here = data.digest(places, train=True)
         if here not in (None, made_from):
             folder = folder.with_name(f"{folder.name}-{here[:8]}")
     product = folder / plan.method.product(plan.args.args)
-    return Stage(model, dataset, product, options | {"save_to": str(folder)}, option)
+    return Stage(model, dataset, product, options | shared | {"save_to": str(folder)}, option, here)
 
 
 def open_dataset(plan: plans.Plan) -> tuple[Any, Places]:

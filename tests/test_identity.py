@@ -23,6 +23,7 @@ from utils import plan as plans
 from utils.errors import UsageError
 from utils.files import write_manifest
 from utils.progress import Progress
+from utils.registry import DATASETS
 
 
 def swap(picture: Path) -> None:
@@ -109,6 +110,41 @@ def test_labels_are_part_of_the_data(own, ended, pictures, capsys):
     assert Path(capsys.readouterr().out.strip()) != ended
 
 
+def test_lists_count_by_the_images_that_they_name(own, pictures, tmp_path, capsys):
+    names = sorted(path.relative_to(pictures).as_posix() for path in pictures.rglob("*.png"))
+    lists = [tmp_path / "train.txt", tmp_path / "test.txt"]
+
+    def write(prefix: str) -> list[str]:
+        for file, part in zip(lists, (names[1::2], names[::2])):
+            file.write_text("".join(f"{prefix}/{name}\n" for name in part))
+        return [*own, "--train_list", str(lists[0]), "--test_list", str(lists[1]), "--resume", "auto"]
+
+    assert main.main(write("/old")) == 0
+    first = capsys.readouterr().out.strip()
+    assert main.main(write("/new")) == 0
+    assert f"{first} is this run" in last_line(capsys)
+    lists[1].write_text("".join(f"{name}\n" for name in names[2::2]))
+    assert main.main([*write("/new")[:-6], "--train_list", str(lists[0]), "--test_list", str(lists[0])]) == 2
+
+
+def test_an_order_of_classes_counts_by_what_it_says(own, pictures, tmp_path, capsys):
+    order = tmp_path / "order.txt"
+    words = [*own, "--scenario", "class-il", "--class_order", str(order), "--resume", "auto"]
+    found = []
+    for text in ("dog\ncat\nemu\n", "\n1\r\ncat\r\nemu", "emu\ndog\ncat\n"):
+        order.write_text(text)
+        assert main.main(words) == 0
+        found.append(capsys.readouterr().out)
+    assert found[0] == found[1] != found[2]
+
+
+def test_no_seed_is_trained_before_another_one_is_refused(own, pictures, monkeypatch, tmp_path, capsys):
+    stop([*own, "--seed", "2", "--resume", "auto"], monkeypatch)
+    swap(pictures / "cat" / "00.png")
+    assert main.main([*own, "--seeds", "1", "2", "--resume", "auto"]) == 2
+    assert "has the content" in last_line(capsys) and len(list((tmp_path / "runs").glob("*/*/*"))) == 1
+
+
 # Weights and products
 
 
@@ -150,8 +186,9 @@ def test_products_are_known_by_their_content(words, monkeypatch, tmp_path, capsy
     assert "goes on after" in capsys.readouterr().err
 
 
-def stage_of(folder: Path, data: Path) -> main.Any:
-    given = {"model": "misa", "dataset": "seq-digits", "pretrain": "seq-folder", "pretrain_dir": str(data)}
+def stage_of(folder: Path, data: Path, skip_bad: bool = False) -> main.Any:
+    given = {"model": "misa", "dataset": "seq-imr", "pretrain": "seq-folder", "pretrain_dir": str(data)}
+    given |= {"skip_bad": skip_bad, "backbone": "vit_tiny_glyphs"}
     places = {"checkpoint_dir": str(folder), "cache_dir": str(folder / "cache"), "backbone_path": "random"}
     plan = plans.make(given | places).with_seed(1)
     (stage,) = plan.method.prepare(plan.run.args, plan.args.args)
@@ -221,6 +258,54 @@ def test_a_product_that_another_process_makes_is_waited_for(words, monkeypatch, 
     assert main.is_made(stage)
 
 
+def test_the_product_of_a_complete_stage_is_left_where_it_is_wanted(words, tmp_path, capsys):
+    words = [word for pair in zip(words[::2], words[1::2]) if pair[0] != "--n_tasks" for word in pair]
+    words = ["--model", "mepo_cov", *words, "--samples", "5", "--results", str(tmp_path / "runs"), "--save_to"]
+    for folder in ("first", "second", "second"):
+        assert main.main([*words, str(tmp_path / folder)]) == 0
+    files = [(tmp_path / folder / "covariance.npy").read_bytes() for folder in ("first", "second")]
+    assert files[0] == files[1] and len(list((tmp_path / "runs").glob("*/*/*"))) == 2
+    (tmp_path / "second" / "covariance.npy").write_bytes(b"?")
+    assert main.main([*words, str(tmp_path / "second")]) == 0
+    assert (tmp_path / "second" / "covariance.npy").read_bytes() == files[0]
+
+
+def test_a_product_from_other_data_is_not_taken_after_waiting(words, monkeypatch, tmp_path):
+    plan = plans.parse(["--model", "misa", *words]).with_seed(1)
+    (stage,) = main.check(plan).stages
+    monkeypatch.setattr(DATASETS.load("glyphs"), "digest", lambda self, places, train: "1" * 64)
+    monkeypatch.setattr(main, "is_made", lambda stage, calls=[]: bool(calls) or calls.append(1))
+    stage.output.parent.mkdir(parents=True)
+    config = {"identity": {"incidental": [], "read": {"data.train": "0" * 64}}}
+    (stage.output.parent / "config.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(UsageError, match="from other data; start the same command again"):
+        main.make_product(stage, plan)
+
+
+def test_a_stage_begins_anew_where_its_caller_could_not_say_so(own, pictures, monkeypatch, tmp_path, capsys):
+    words = [*own, "--resume", "auto"]
+    stop(words, monkeypatch)
+    swap(pictures / "cat" / "00.png")
+    plan = plans.parse(words).with_seed(1)
+    settings = plan.settings() | identity.record(plan, main.what_is_read(main.check(plan)))
+    capsys.readouterr()
+    assert main.run_to_go_on_with(plan.run.args, settings, stage=True) is None
+    assert "is not this run: data.t" in (said := capsys.readouterr().err) and "a new one begins" in said
+
+
+def test_the_data_of_a_product_are_found_as_its_stage_reads_them(pictures, tmp_path):
+    """With --skip_bad, as the run says it."""
+    (pictures / "cat" / "bad.png").write_text("no image")
+    (pictures / "empty").mkdir()
+    first = stage_of(tmp_path, pictures, skip_bad=True)
+    first.output.parent.mkdir(parents=True)
+    config = {"identity": {"incidental": [], "read": {"data.train": "0" * 64}}}
+    (first.output.parent / "config.yaml").write_text(yaml.safe_dump(config))
+    other = stage_of(tmp_path, pictures, skip_bad=True)
+    assert other.output != first.output and other.data is not None
+    assert stage_of(tmp_path, tmp_path / "nowhere").data is None
+
+
 # Runs of older versions
 
 
@@ -237,6 +322,7 @@ def test_an_older_run_is_not_guessed_at(own, monkeypatch, tmp_path, capsys):
     forget(folder)
     assert main.main(words) == 2
     assert f"{folder}: " in (error := last_line(capsys)) and "did not record what a run reads" in error
+    assert f"--resume {folder} goes on with it" in error
     assert main.main([*own, "--resume", str(folder)]) == 0
     assert f"note: {folder} does not say which data" in capsys.readouterr().err
     assert main.main(words) == 0  # a complete one is not taken for this run either
@@ -247,11 +333,10 @@ def test_an_older_run_is_not_guessed_at(own, monkeypatch, tmp_path, capsys):
 def test_an_option_that_came_later_counts_as_its_default(own, ended, capsys):
     config = yaml.safe_load((ended / "config.yaml").read_text())
     del config["run"]["precision"], config["method"]["exact_reservoir"]
-    (ended / "config.yaml").write_text(yaml.safe_dump(config))
-    assert main.main([*own, "--resume", "auto"]) == 0
-    assert f"{ended} is this run" in last_line(capsys)
-    assert main.main([*own, "--resume", str(ended), "--exact_reservoir"]) == 2
-    assert "method.exact_reservoir is True here and unknown there" in last_line(capsys)
+    for given, reason in (([], None), (["--exact_reservoir"], "method.exact_reservoir is True here and unknown there")):
+        plan = plans.parse([*own, *given]).with_seed(1)
+        here = identity.without_content(plan.settings() | identity.record(plan, {}))
+        assert identity.differences(config, here) == ([reason] if reason else [])
 
 
 # The code

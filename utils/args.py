@@ -74,8 +74,7 @@ class RunArgs:
         "random",
         "order of the classes in class-incremental streams: random, natural (by label), or a file with the name or the "
         "label of a class per line",
-        reads=(),
-        later=True,
+        decides=False,  # what it comes to is part of what a run reads
     )
     n_tasks: int = option(5, "tasks (sessions) of the stream", SCRIPTS, low=1, high=10_000)
     n: int = option(
@@ -139,6 +138,7 @@ class RunArgs:
     plugins: str | None = option(None, "folder with further models/*.py and datasets/*.py", decides=False)
     dry_run: bool = option(False, "print what would be done, from the options alone, and stop", decides=False)
     debug: bool = option(False, "show tracebacks of errors", decides=False)
+    data_args: Any = None  # options of the dataset, resolved beside these
 
 
 SEEDS = ("seed", "stream_seed", "init_seed", "train_seed")  # which repetition a run is

@@ -23,7 +23,7 @@ from utils.files import parse_yaml, read_text, sha256
 from utils.plan import Plan
 from utils.registry import ROOT, plugin_folders
 
-NOTHING = (None, "none", "random", "natural")  # values of options that read nothing
+NOTHING = (None, "none", "random")  # values of options that read nothing
 STATED = ("stream_sha256", "backbone_sha256")  # beside the section; what follows from all that was read
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "pandas", "matplotlib")  # the last draws the glyphs
 PERIOD, FITTED = "run.eval_period", ": a tenth of the stream"  # end of its origin
@@ -44,16 +44,17 @@ def record(plan: Plan, read: dict[str, str | None]) -> dict[str, Any]:
     return {"identity": {"incidental": incidental, "read": read}}
 
 
-def option_digests(plan: Plan) -> dict[str, str]:
+def option_digests(plan: Plan, to_come: tuple[str, ...] = ()) -> dict[str, str]:
     """Option (method.x ...) -> SHA-256 of the file or files that it names, or the word that stands there instead.
 
-    Not of the weights, for which there is `backbone.fingerprint`. Raises UsageError for one that is not there.
+    Not of the weights, for which there is `backbone.fingerprint`. to_come: paths that nobody has made yet, which are
+    left out. Raises UsageError for others that are not there.
     """
     found = {}
     for part, cls in _classes(plan):
         for name, told in option_metadata(cls).items():
             value = getattr(plan.part(part), name)
-            if told["reads"] is not None and name != "backbone_path":
+            if told["reads"] is not None and name != "backbone_path" and value not in to_come:
                 found[f"{part}.{name}"] = value if value in NOTHING else _digest(name, Path(value), told["reads"])
     return found
 
@@ -192,7 +193,9 @@ def code_changes(config: dict[str, Any], now: dict[str, Any]) -> list[str]:
     found = []
     name = "git_commit" if before.get("code_sha256") is None else "code_sha256"  # older versions knew the commit only
     if before.get(name) != now[name]:
-        found.append(f"the code (commit {before.get('git_commit')}, now {now['git_commit']})")
+        commits = before.get("git_commit"), now["git_commit"]
+        files = "the code" if commits[0] != commits[1] else "files of the code or of plugins"
+        found.append(f"{files} (commit {commits[0]}, now {commits[1]})")
     old = before.get("versions") or {}
     found += [
         f"{name} {old[name]}, now {new}" for name, new in now["versions"].items() if old.get(name) not in (None, new)
@@ -227,11 +230,12 @@ def _git(*words: str) -> str | None:
 
 def code_sha256() -> str:
     """Digest of all Python files that a run may import from here and from plugin folders: names and content."""
+    files = [(ROOT, ROOT / "main.py")]
+    for folder in ("backbone", "datasets", "models", "utils"):
+        files += [(ROOT, file) for file in sorted((ROOT / folder).rglob("*.py"))]
+    for root in plugin_folders():
+        files += [(root, file) for file in sorted(root.rglob("*.py"))]
     digest = hashlib.sha256()
-    for root in (ROOT, *plugin_folders()):
-        files = [root / "main.py"] if root == ROOT else []
-        for folder in ("backbone", "datasets", "models", "utils"):
-            files += sorted((root / folder).rglob("*.py"))
-        for file in files:
-            digest.update(f"{file.relative_to(root).as_posix()} {sha256(file)}\n".encode())
+    for root, file in files:
+        digest.update(f"{file.relative_to(root).as_posix()} {sha256(file)}\n".encode())
     return digest.hexdigest()

@@ -138,6 +138,7 @@ def make(given: dict[str, Any]) -> Plan:
         for option in table.keys() - known:
             raise UsageError(f"{origin}: published sets {option}, which is no option of the method or the run")
     run = resolve(RunArgs, published, given)
+    run.args.data_args = data and data.args
     _follow_tasks(method, args, run.args)
     if host is not None:
         _follow_tasks(host_class, host, run.args)

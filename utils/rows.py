@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 
 from utils import identity
 from utils.errors import UsageError
-from utils.runs import CONTENT, UNKNOWN, Run, read_metrics
+from utils.runs import CONTENT, Run, read_metrics
 
 LONGEST_VALUE = 80  # characters of an option's value in the name of a row
 
@@ -30,12 +30,14 @@ def newest_per_seed(runs: list[Run]) -> tuple[list[Run], list[str]]:
 def name_rows(runs: list[Run]) -> dict[str, list[Run]]:
     """Row name -> runs of equal settings by seed. Rows of the same label are told apart by the options that differ."""
     groups = defaultdict(lambda: defaultdict(list))
+    knowing = {run.label for run in runs if identity.read(run.config) is not None}
     for run in runs:
-        groups[run.label][frozenset(run.settings().items())].append(run)
+        # Runs of older versions have fewer options and do not say what they read; beside others, that is said once.
+        unlike = " data=unknown" if run.label in knowing and identity.read(run.config) is None else ""
+        groups[run.label, unlike][frozenset(run.settings().items())].append(run)
     rows = {}
-    for label in sorted(groups, key=_beside_host):
-        settings = [dict(group) for group in groups[label]]
-        members = list(groups[label].values())
+    for kind in sorted(groups, key=lambda kind: (_beside_host(kind[0]), kind[1])):
+        label, settings, members = "".join(kind), [dict(group) for group in groups[kind]], list(groups[kind].values())
         differing = [
             key for key in sorted(set().union(*settings)) if len({options.get(key) for options in settings}) > 1
         ]
@@ -54,9 +56,7 @@ def name_rows(runs: list[Run]) -> dict[str, list[Run]]:
 
 
 def _name(label: str, options: dict[str, str], shown: list[str]) -> str:
-    absent = {True: UNKNOWN, False: "unset"}
-    shown_of = {key: options.get(key, absent[key.endswith(CONTENT)]) for key in shown}
-    return " ".join([label, *(f"{_short(key)}={_shown(value)}" for key, value in shown_of.items())])
+    return " ".join([label, *(f"{_short(key)}={_shown(options.get(key, 'unset'))}" for key in shown)])
 
 
 def _shown(value: str) -> str:

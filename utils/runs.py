@@ -18,7 +18,7 @@ from utils import identity
 from utils.args import SEEDS
 from utils.claims import check_claims
 from utils.errors import UsageError, printable, reason
-from utils.fields import METRICS, check_config, check_summary, defined, require
+from utils.fields import METRICS, OWN_DIGEST, check_config, check_summary, defined, require
 from utils.files import changed_files, parse_json, parse_yaml, read_text
 
 # Bytes of a file up to which it is read. Those of real runs have a few thousand, of long ones some millions.
@@ -28,7 +28,6 @@ MOST_CELLS = 10**7  # tasks times classes of a table of accuracies
 MOST_IMAGES = 1e15
 REPETITION = tuple(f"run.{name}" for name in SEEDS)
 CONTENT = ":"  # ends the name of what was read, which may be that of an option of older runs
-READ, UNKNOWN = ("data.train",), "unknown"  # of runs that do not say what they read
 
 
 @dataclass(frozen=True)
@@ -61,8 +60,8 @@ class Run:
         """Option -> value as text, for all options that decide what was computed but the seeds, and what was read ->
         the first digits of its digest. Keys: run.x, method.x, host.x, data.x."""
         options = {name: printable(str(value)) for name, value in identity.deciding(self.config).items()}
-        read = identity.read(self.config) or dict.fromkeys(READ, UNKNOWN)
-        read = {f"{name}{CONTENT}": str(digest)[: identity.SHORT] for name, digest in read.items()}
+        read = (identity.read(self.config) or {}).items()
+        read = {f"{name}{CONTENT}": str(digest)[: identity.SHORT] for name, digest in read}
         return {name: text for name, text in options.items() if name not in REPETITION} | read
 
     @property
@@ -164,19 +163,19 @@ def has_ended(folder: Path) -> bool:
     if not (folder / "summary.json").exists():
         return False
     try:
-        return read_run(folder).summary is not None
+        summary = read_run(folder).summary
+        if gone := [name for name in (summary or {}).get("sha256") or {} if not (folder / name).exists()]:
+            raise _refusal(folder / gone[0], "is gone")
+        return summary is not None
     except UsageError as error:
         print(f"warning: {error}", file=sys.stderr)
         return False
 
 
 def refuse_another(folder: Path, here: dict[str, Any]) -> None:
-    """Raises UsageError if the run in `folder`, named by somebody, is not the one of `here`; says what is unknown."""
-    config = config_of(folder)
-    if different := identity.differences(config, here):
+    """Raises UsageError if the run in `folder`, named by somebody, is not the one of `here`."""
+    if different := identity.differences(config_of(folder), here):
         raise UsageError(f"--resume {folder}: that run is another one: {'; '.join(different)}")
-    if identity.read(config) is None:
-        print(f"note: {folder} does not say which data and weights it read; nobody can compare them", file=sys.stderr)
 
 
 def read_metrics(folder: Path) -> pd.DataFrame:
@@ -190,6 +189,8 @@ def read_class_accuracies(folder: Path) -> pd.DataFrame:
 
 
 def _check_summary(folder: Path, config: dict[str, Any], summary: dict[str, Any]) -> None:
+    if identity.read(config) is not None and OWN_DIGEST not in summary:  # whoever writes one writes the other
+        raise _refusal(folder / "summary.json", f"lacks {OWN_DIGEST}, so it is not what the run left")
     try:
         tables = read_metrics(folder), read_class_accuracies(folder)
     except UsageError:  # said where they are needed; a run with digests was refused already
@@ -254,6 +255,8 @@ def _parse_class_accuracies(text: str) -> pd.DataFrame:
 def _whole_rows(text: str, columns: list[str]) -> pd.DataFrame:
     """These columns, as text, of a CSV text without its last row if that is not whole."""
     whole = text[: text.rfind("\n") + 1]
+    if not whole:
+        raise ValueError("it is empty")
     try:
         heading, *rows = csv.reader(io.StringIO(whole, newline=""))
     except csv.Error as error:

@@ -365,8 +365,8 @@ class Episodes(Stream):
         self.slice_size = self.group_size // num_pseudo_tasks
         if self.slice_size < 1:
             raise UsageError(
-                f"--num_tasks {num_pseudo_tasks}: a group has only {self.group_size} classes to share out; run "
-                "--model mepo_meta with fewer pseudo tasks (mepo takes its product as --meta_path)"
+                f"--num_tasks {num_pseudo_tasks}: a group has only {self.group_size} classes to share out; "
+                "give fewer pseudo tasks"
             )
         self.samples, self.repetitions, self.batch_size, self.seed = samples, repetitions, batch_size, seed
         self.groups_per_epoch = num_classes // self.group_size
