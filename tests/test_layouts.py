@@ -729,6 +729,34 @@ def test_folders_of_runs_are_no_classes(tmp_path):
         assert found.counts == expected.counts and found.class_names == ["cat", "dog"] and len(found.notes) == 5
 
 
+@pytest.mark.parametrize("results", ["runs/exp1", "runs/exp2", "out/deep/er", "cat/kept/er"])
+def test_nested_folders_of_runs_are_no_classes(results, tmp_path):
+    """Of this run, which may not be made yet, of runs before beside it, and what the report made of them."""
+    data = tmp_path / "own"
+    own(data, ["cat", "dog"], 3)
+    expected = survey_of(data, tmp_path)
+    (data / results).parent.mkdir(parents=True)
+    assert survey_of(data, tmp_path, data / results).counts == expected.counts
+    for name in ("runs/exp1", "runs/a/b/c/exp3", "cat/kept/er", results):
+        for file in ("config.yaml", "stream.csv", "stream.png", "curves/a.png"):
+            write(data / name / "seq-folder" / "er" / "20250101-000000-seed1" / file, picture(5, 0, "PNG"))
+    for name in ("table.md", "table.tex", "seeds.csv", "curves.png"):
+        write(data / "tables" / name, picture(5, 0, "PNG"))
+    for further in ((data / results,), ()):
+        found = survey_of(data, tmp_path, *further)
+        assert (found.counts, found.class_names) == (expected.counts, expected.class_names)
+        assert any(f"{data / 'runs'} is left out" in note for note in found.notes)
+        assert any(f"{data / 'tables'} is left out" in note for note in found.notes)
+
+
+def test_classes_that_hold_a_file_as_runs_do_are_classes(tmp_path):
+    data = tmp_path / "own"
+    own(data, ["cat", "dog"], 3)
+    for name in ("cat/config.yaml", "cat/manifest.json", "dog/table.md"):
+        write(data / name, "x")
+    assert survey_of(data, tmp_path).class_names == ["cat", "dog"]
+
+
 def test_empty_classes_are_none_where_they_are_left_out(tmp_path, capsys):
     data = tmp_path / "own"
     own(data, ["ant", "cat", "dog", "emu"], 4)

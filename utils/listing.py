@@ -18,7 +18,7 @@ from utils import kept
 from utils.errors import UsageError
 from utils.files import parse_yaml, read_text
 
-VERSION = 2  # of what counts as an image; a new one makes new listings
+VERSION = 3  # of what counts as an image; a new one makes new listings
 EXTENSIONS = (
     *(
         ".jpg",
@@ -44,11 +44,13 @@ LITTER = {
     *("__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "system volume information", "$recycle.bin"),
     *("lost+found", "@eadir"),
 }
-# By what a folder is known that earlier runs or `python -m venv` made, wherever it stands.
+# What stands together in a folder that runs, reports or `python -m venv` made, whatever else is there.
 OURS = (
-    *("*/*/*/config.yaml", "*/*/config.yaml", "*/*/manifest.json", "*/manifest.json"),  # results, checkpoints
-    *("decoded/*.npy", "glyphs/*.npy", "listings/*.json", "pyvenv.cfg"),
+    *(("config.yaml", name) for name in ("metrics.csv", "stream.csv", "stream.png", ".lock")),
+    *(("table.md", "table.tex", "seeds.csv"), ("pyvenv.cfg",), ("decoded/*.npy",), ("glyphs/*.npy",)),
+    ("listings/*.json",),
 )
+PERHAPS_OURS = ("config.yaml", "manifest.json")  # in a folder without images: a run that was killed early, a product
 TRAINING = ("train", "training")
 TESTING = ("test", "testing", "val", "valid", "validation")  # the first that is there is taken
 SHOWN = 3  # names in a message
@@ -96,7 +98,7 @@ class Tree:
                     continue
                 if not entry.is_dir():
                     beside.append(entry.name)
-                elif self._enter(entry.path) and not self._made_here(entry):
+                elif self._enter(entry.path):
                     names.append(entry.name)
         except OSError as error:
             raise UsageError(f"{folder}: cannot be listed ({error.strerror})") from None
@@ -134,6 +136,9 @@ class Tree:
         if again or real in self.entered:
             self.notes.append(f"{path} leads to a folder that is there already, left out")
             return False
+        if self._made_here(path):
+            self.notes.append(f"{path} is left out, runs or Python made it")
+            return False
         self.entered.add(real)
         return True
 
@@ -141,11 +146,35 @@ class Tree:
         inside = real.startswith(f"{self.root}{os.sep}")
         return inside and not any(map(is_litter, os.path.relpath(real, self.root).split(os.sep)))
 
-    def _made_here(self, entry: os.DirEntry) -> bool:
-        if not any(next(Path(entry.path).glob(mark), None) for mark in OURS):
-            return False
-        self.notes.append(f"{entry.path} is left out, runs or Python made it")
-        return True
+    def _made_here(self, path: str) -> bool:
+        """Whether all of a folder was made by runs, reports or Python, at whatever depth: no image lies beside that."""
+        waiting, met, made = [path], set(), False
+        while waiting:
+            folder = waiting.pop()
+            real = os.path.realpath(folder)
+            if real in met:
+                continue
+            met.add(real)
+            if real in self.own or any(all(_holds(folder, name) for name in mark) for mark in OURS):
+                made = True
+                continue
+            made = made or any(own.startswith(f"{real}{os.sep}") for own in self.own)
+            made = made or any(_holds(folder, name) for name in PERHAPS_OURS)
+            try:
+                for entry in os.scandir(folder):
+                    if is_litter(entry.name):
+                        continue
+                    if entry.is_dir():
+                        waiting.append(entry.path)
+                    elif entry.name.lower().endswith(extensions()):
+                        return False
+            except OSError:  # said by whoever lists it
+                return False
+        return made
+
+
+def _holds(folder: str, name: str) -> bool:
+    return next(Path(folder).glob(name), None) is not None if "*" in name else os.path.lexists(f"{folder}/{name}")
 
 
 def class_names(folder: Path, own: Iterable[Path] = ()) -> list[str]:
