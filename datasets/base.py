@@ -300,7 +300,18 @@ class PublicDataset(Dataset):
                 paths, labels = self._listed(folder, train)
             self.check_part(folder, labels, train)
             self._parts[folder, train] = paths, labels
+            self._check_apart(folder)
         return self._parts[folder, train]
+
+    def _check_apart(self, folder: Path) -> None:
+        """Raises UsageError if links make one folder of images a part of both parts."""
+        parts = [self._parts.get((folder, train), ([], []))[0] for train in (True, False)]
+        train, test = ({os.path.realpath(f): f for f in {os.path.dirname(path) for path in part}} for part in parts)
+        for real in sorted(train.keys() & test.keys()):
+            if train[real] != test[real]:
+                raise UsageError(
+                    f"{test[real]}: is the same folder as {train[real]}; a link makes training images test images"
+                )
 
     @contextlib.contextmanager
     def _readable(self, folder: Path) -> Iterator[None]:

@@ -696,6 +696,27 @@ def test_links_multiply_nothing(tmp_path):
     assert found.class_names == ["cat", "dog", "emu", "fox"] and sum(found.counts) == 11 + 2
 
 
+def test_links_between_the_parts(tmp_path):
+    """Refused where they make training images test images; a part itself may be a link, and nothing false is said."""
+    data = tmp_path / "own"
+    own(data / "train", ["cat", "dog"], 3)
+    links = [("test", "train"), ("test/cat", "../train/cat"), ("test/dog/more", "../../train/dog")]
+    for name, target in links:
+        if name != "test":
+            own(data / "test", ["dog"], 4)
+        (data / name).symlink_to(target)
+        answer(lambda: survey_of(data, tmp_path), data / "test", "is the same folder as", data / "train")
+        (data / name).unlink()
+    own(data / "val", ["cat", "dog"], 1)
+    shutil.rmtree(data / "test")
+    (data / "test").symlink_to("val")
+    (data / "training").symlink_to("train")
+    found = survey_of(data, tmp_path)
+    assert (found.counts, found.notes) == ((6, 2), [])
+    (data / "again").symlink_to("val/cat")
+    assert ["again" in note for note in survey_of(data, tmp_path).notes] == [True]
+
+
 def test_links_into_a_hidden_store(tmp_path):
     data = tmp_path / "own"
     own(data / ".store", ["cat", "dog"], 2)

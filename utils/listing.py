@@ -82,14 +82,14 @@ class Tree:
 
     own: folders in it that hold no data, those of the run itself above all. Raises UsageError if the folder cannot be
     listed. Attributes: names of the classes, sorted; beside: how many images lie beside the class folders; others:
-    files that are not looked at, by ending; notes on folders that are left out.
+    files that are not looked at, by ending; left_out: why, of each folder that is.
     """
 
     def __init__(self, folder: Path, own: Iterable[Path] = ()):
         self.folder, self.root = folder, os.path.realpath(folder)
         self.own = {os.path.realpath(path) for path in own} - {self.root}
         self.others: Counter[str] = Counter()
-        self.notes: list[str] = []
+        self.left_out: dict[str, str] = {}
         self.entered = {self.root}
         names, beside = [], []
         try:
@@ -105,6 +105,10 @@ class Tree:
         self.names = sorted(names)
         self.beside = len([name for name in beside if name.lower().endswith(extensions())])
         self.others.update(_ending(name) for name in beside)
+
+    @property
+    def notes(self) -> list[str]:
+        return [f"{path} {why}" for path, why in self.left_out.items()]
 
     def check(self) -> None:
         """Raises UsageError if there are no class folders."""
@@ -129,15 +133,15 @@ class Tree:
     def _enter(self, path: str) -> bool:
         real = os.path.realpath(path)
         if real in self.own:
-            self.notes.append(f"{path} is left out, it is no data")
+            self.left_out[path] = "is left out, it is no data"
             return False
         # A link into the folder itself leads to what is met anyway, if nothing hides it; one to above leads back here.
         again = os.path.islink(path) and (self._is_met(real) or f"{self.root}{os.sep}".startswith(f"{real}{os.sep}"))
         if again or real in self.entered:
-            self.notes.append(f"{path} leads to a folder that is there already, left out")
+            self.left_out[path] = "leads to a folder that is there already, left out"
             return False
         if self._made_here(path):
-            self.notes.append(f"{path} is left out, runs or Python made it")
+            self.left_out[path] = "is left out, runs or Python made it"
             return False
         self.entered.add(real)
         return True
@@ -249,7 +253,8 @@ def not_looked_at(others: dict[str, int]) -> list[str]:
 
 
 def part_folder(folder: Path, words: Sequence[str]) -> tuple[Path | None, list[str]]:
-    """The folder of a part, by the first of its usual names in any case that is there; the others that are, too.
+    """The folder of a part, by the first of its usual names in any case that is there; the others that are, too, but
+    for links to a folder that is named already.
 
     Raises UsageError if one name is there twice.
     """
@@ -258,6 +263,10 @@ def part_folder(folder: Path, words: Sequence[str]) -> tuple[Path | None, list[s
     except OSError:
         return None, []
     there.sort(key=lambda name: (words.index(name.lower()), name))
+    first: dict[str, str] = {}
+    for name in there:
+        first.setdefault(os.path.realpath(folder / name), name)
+    there = list(first.values())
     if twice := [(a, b) for a, b in zip(there, there[1:]) if a.lower() == b.lower()]:
         raise UsageError(f"{folder}: holds {' and '.join(twice[0])}; rename or remove one of them")
     return (folder / there[0] if there else None), there[1:]
@@ -279,11 +288,14 @@ def own_parts(folder: Path, own: Iterable[Path] = ()) -> tuple[Path, Path, list[
         raise UsageError(f"{folder}: holds {(training or testing).name}, but no folder {names}")
     tree = Tree(folder, own)
     parts = [training.name, testing.name, *others]
-    stray = [name for name in tree.names if name not in parts]
+    taken = {os.path.realpath(folder / name) for name in parts}
+    stray = [name for name in tree.names if os.path.realpath(folder / name) not in taken]
     if full := [name for name in stray if tree.images(name)]:
         raise UsageError(f"{folder}: holds {full[0]} with images beside {' and '.join(parts)}; move it out of there")
     notes = [f"{folder / name} is not looked at, {testing.name} is the test part" for name in others]
-    return training, testing, [*notes, *(f"{folder / name} holds no image" for name in stray), *tree.notes]
+    notes += [f"{folder / name} holds no image" for name in stray]
+    notes += [f"{path} {why}" for path, why in tree.left_out.items() if os.path.realpath(path) not in taken]
+    return training, testing, notes
 
 
 def remembered_listing(folder: Path, cache: Path, listing: Callable[[Path], Listed], *settings) -> Listed:
