@@ -46,6 +46,8 @@ class SeqFolder(PublicDataset):
     def survey(self, places: Places, test: bool = True) -> Survey:
         survey = super().survey(places, test)
         self.counts = survey.counts
+        if self.num_classes == 1:
+            survey.notes.append(f"one class only, {survey.class_names[0]}; is {places.data} the right folder?")
         return survey
 
     def load(self, places: Places, train: bool) -> tuple[np.ndarray, np.ndarray]:

@@ -604,6 +604,9 @@ def test_parts_of_own_images_by_their_usual_names(training, testing, others, tmp
         (["train/cat", "emu"], ["holds train, but no folder test"]),
         (["test/cat", "val/cat"], ["holds test, but no folder train"]),
         (["top/cat", "top/dog"], ["top: no class", "(top/cat/", "give {data}/top instead"]),
+        (["top", "top/images/cat", "top/images/dog"], ["top: no class", "(top/images/cat/", "{data}/top/images instead"]),
+        (["train_set/cat", "test_set/cat"], ["test_set: no class", "train or training, and test, testing, val, valid"]),
+        (["a/train/cat", "a/test/cat", "b/train/cat", "b/test/cat"], ["a: no class", "parts are named train or"]),
         (["top/images/cat", "top/images/dog"], ["top: no class", "(top/images/cat/", "give {data}/top/images instead"]),
         (["top/Train/cat", "top/Test/cat"], ["top: no class", "give {data}/top instead"]),
         (["train/top/cat", "test/top/cat"], ["train/top: no class", "(top/cat/"]),
@@ -621,6 +624,12 @@ LITTER = [
     *("lost+found/a.png", "@eaDir/a.png", "cat/@eaDir/a.png/thumb.jpg", "cat/.ipynb_checkpoints/cat_0-checkpoint.png"),
     *("dog/more/.hidden/a.png", "dog/._dog_0.png", "dog/.a.png", ".ipynb_checkpoints/a.png"),
 ]
+
+
+def test_one_class_only_is_asked_about(tmp_path):
+    data = tmp_path / "own"
+    own(data, ["cat"], 4)
+    assert survey_of(data, tmp_path).notes == [f"one class only, cat; is {data} the right folder?"]
 
 
 def test_what_systems_leave_is_no_data(tmp_path):
@@ -660,13 +669,13 @@ def test_every_ending_that_is_read(ending, form, tmp_path):
 
 def test_avif_where_pillow_reads_it(tmp_path):
     data = tmp_path / "own"
-    own(data, ["cat"], 2)
+    own(data, ["cat", "dog"], 2)
     if ".avif" not in listing.extensions():
         write(data / "cat" / "a.avif", "x")
         assert survey_of(data, tmp_path).notes == ["1 files are not looked at: 1 .avif"]
         return
     write(data / "cat" / "a.avif", picture(0, 2, "AVIF", (32, 32)))
-    assert survey_of(data, tmp_path).counts == (2, 1)
+    assert survey_of(data, tmp_path).counts == (3, 2)
     folder_of(data, tmp_path)
 
 
@@ -917,7 +926,7 @@ def test_own_images_that_are_not_there(tmp_path, capsys):
     data.mkdir()
     answer(lambda: folder_of(data, tmp_path), data, "holds no class folders")
     own(data / "train", ["cat"], 1)
-    answer(lambda: folder_of(data, tmp_path), data, "holds train, but no folder test, val, valid or validation")
+    answer(lambda: folder_of(data, tmp_path), data, "holds train, but no folder test, testing, val, valid or validation")
     own(data / "test", ["cat"], 1)
     (data / "train" / "dog").mkdir()
     answer(lambda: folder_of(data, tmp_path), data / "train", "1 class folders hold no image (dog)", "--skip_bad")

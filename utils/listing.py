@@ -53,6 +53,7 @@ OURS = (
 PERHAPS_OURS = ("config.yaml", "manifest.json")  # in a folder without images: a run that was killed early, a product
 TRAINING = ("train", "training")
 TESTING = ("test", "testing", "val", "valid", "validation")  # the first that is there is taken
+TRAINING_NAMES, TESTING_NAMES = "train or training", "test, testing, val, valid or validation"
 SHOWN = 3  # names in a message
 
 
@@ -199,7 +200,7 @@ def class_folders(
 
     known: names of the classes by label; None: the folders that are there, sorted. nested: images may all lie in
     folders of their class. Raises UsageError for a folder without classes, with another class than the known ones, or
-    that cannot be read, for a class whose images all lie deeper unless nested, and for one without an image unless
+    that cannot be read, for a class most of whose images lie deeper unless nested, and for one without an image unless
     skip_empty, which is none then.
     """
     tree = Tree(folder, own)
@@ -207,8 +208,10 @@ def class_folders(
     images = {name: tree.images(name) for name in tree.names}
     empty = [name for name, own_images in images.items() if not own_images]
     for name, found in images.items():
-        if found and not nested and not any(path.parent == folder / name for path in found):
-            raise UsageError(_too_deep(folder, name, found[0]))
+        deeper = [path for path in found if path.parent != folder / name]
+        if not nested and 2 * len(deeper) > len(found):
+            alone = len(images) - len(empty) == 1
+            raise UsageError(_too_deep(folder, name, deeper[0], alone))
     if empty:
         message = f"{folder}: {len(empty)} class folders hold no image ({', '.join(empty[:SHOWN])}"
         message += ", ...)" if len(empty) > SHOWN else ")"
@@ -226,11 +229,15 @@ def class_folders(
     return Listed(paths, labels, names, dict(tree.others), tree.notes + beside)
 
 
-def _too_deep(folder: Path, name: str, image: Path) -> str:
-    """Says of a class folder without an image of its own where to point; image: the first below it."""
+def _too_deep(folder: Path, name: str, image: Path, alone: bool) -> str:
+    """Says of a class folder whose images lie deeper where to point; image: the first of these; alone: no other class
+    folder holds any."""
     above = image.parent.parent
     above = above.parent if above.name.lower() in (*TRAINING, *TESTING) else above
-    advice = f"give {above} instead" if above != folder else "put them into the class folder itself"
+    if not alone:
+        advice = f"put them into the class folder itself; parts are named {TRAINING_NAMES}, and {TESTING_NAMES}"
+    else:
+        advice = f"give {above} instead" if above != folder else "put them into the class folder itself"
     where = f"its images lie in folders ({image.relative_to(folder)})" if image.is_relative_to(folder) else "links"
     return f"{folder / name}: no class, {where}; {advice}"
 
@@ -283,7 +290,7 @@ def own_parts(folder: Path, own: Iterable[Path] = ()) -> tuple[Path, Path, list[
         raise UsageError(f"{folder}: holds {training.name} and {more[0]}; rename or remove one of them")
     if training is None and testing is None:
         return None
-    names = "test, val, valid or validation" if testing is None else "train or training"
+    names = TESTING_NAMES if testing is None else TRAINING_NAMES
     if training is None or testing is None:
         raise UsageError(f"{folder}: holds {(training or testing).name}, but no folder {names}")
     tree = Tree(folder, own)
