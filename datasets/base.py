@@ -33,6 +33,7 @@ from utils.listing import (
     not_looked_at,
     part_folder,
     read_list,
+    unseen,
 )
 
 
@@ -195,6 +196,7 @@ class PublicDataset(Dataset):
         # One listing of each folder for both parts, so that an image that arrives meanwhile is in one of them at most.
         self._listings: dict[Path, Listed] = {}
         self._parts: dict[tuple[Path, bool], tuple[list[Path], list[int]]] = {}
+        self._drawn: dict[Path, tuple[list[Path], list[int]]] = {}  # what a random split is drawn over
         self._arrays: dict[tuple[Path, bool], tuple[np.ndarray, np.ndarray]] = {}
         self.places: Places | None = None  # of the listing
         self._class_names: list[str] | None = None
@@ -233,15 +235,18 @@ class PublicDataset(Dataset):
             else:
                 counts.append(len(self._loaded(folder, places, train)[1]))
             if not counts[-1]:
-                raise UsageError(f"{self.title(train)}: no image in {folder}")
-        others = sum((Counter(listed.others) for listed in self._listings.values()), Counter())
+                raise UsageError(f"{self.title(train)}: no image in {folder}{unseen(self._others())}")
         notes = [note for listed in self._listings.values() for note in listed.notes]
         names = self._class_names or self.names
         return Survey(
             (counts[0], counts[1] if test else 0),
             None if names is None else list(names),
-            [*dict.fromkeys([*self._notes, *notes]), *not_looked_at(others)],
+            [*dict.fromkeys([*self._notes, *notes]), *not_looked_at(self._others())],
         )
+
+    def _others(self) -> Counter[str]:
+        """How many files of the listings are no images, by ending."""
+        return sum((Counter(listed.others) for listed in self._listings.values()), Counter())
 
     def images(self, places: Places) -> list[Path]:
         """The image files of both parts, for those who look at them one by one."""
@@ -380,6 +385,12 @@ class PublicDataset(Dataset):
         the draw. Raises UsageError if no image of a class can be read."""
         if not self.args.skip_bad or len(paths) == self.published():
             return paths, labels
+        if folder not in self._drawn:
+            self._drawn[folder] = self._without_bad(folder, paths, labels)
+        return self._drawn[folder]
+
+    def _without_bad(self, folder: Path, paths: list[Path], labels: list[int]) -> tuple[list[Path], list[int]]:
+        """As `drawn_over`, of images some of which may be bad; says so."""
         title = f"{self.name} all"
         bad, file = unreadable(folder, paths, self.places.cache, title, self.args.max_pixels)
         if not bad:
@@ -436,6 +447,9 @@ class PublicDataset(Dataset):
         names = [{entry.name for entry in part} for part in entries]
         if both := sorted(names[0] & names[1]):
             raise UsageError(f"{lists[0]} and {lists[1]}: both name {both[0]} ({len(both)} images in all)")
+        trained = {entry.folder for entry in entries[0]}
+        if lost := next((entry for entry in entries[1] if entry.folder not in trained), None):
+            raise UsageError(f"{lost.where}: class {lost.folder} has no training image in {lists[0]}")
         label_of = labels_of(entries[0] + entries[1])
         self._class_names = sorted(label_of, key=label_of.get)
         own = [entry for entry in entries[0 if train else 1] if entry.name not in self.known_bad]

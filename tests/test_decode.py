@@ -76,6 +76,15 @@ def test_thirty_two_bits_of_grey_are_scaled_by_their_range(tmp_path, kind):
                 grey(0.0, odd)
 
 
+def test_sixteen_bits_with_a_sign_are_scaled_by_their_range(tmp_path):
+    """Pillow writes none, so the tag says so of one that it wrote."""
+    values = np.array([[-100, 0, 300, 900]] * 4, dtype=np.int16)
+    file = saved(tmp_path, Image.fromarray(values.view(np.uint16)), "TIFF", tiffinfo={339: 2})
+    with Image.open(file) as image:
+        assert (image.tag_v2[339], np.asarray(image)[0].tolist()) == ((2,), [-100, 0, 300, 900])
+    assert decode(file, 4, "squash")[0, 0].tolist() == [0, 26, 102, 255]
+
+
 COLOURS = np.stack([RAMP, 255 - RAMP, RAMP // 2], axis=2)
 
 

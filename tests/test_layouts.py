@@ -189,7 +189,7 @@ def test_signs_as_others_ship_them(layout, split, places, made, monkeypatch, tmp
             shutil.copytree(source / "Final_Training" / "Images" / f"{label:05d}", root / "Train" / str(label))
         shutil.copytree(source / "Final_Test" / "Images", root / "Test")
         lines = [line.split(";") for line in rows.splitlines()[1:]]
-        write(root / "Test.csv", "Width,Height,ClassId,Path\n" + "".join(f"9,9,{r[-1]},Test/{r[0]}\n" for r in lines))
+        write(root / "Test.csv", "\ufeffPath,ClassId\n" + "".join(f"Test/{r[0]},{r[-1]}\n" for r in lines))
     dataset = dataset_of("seq-gtsrb", split=split)
     assert dataset.survey(places).counts == tuple(len(labels) for _, labels in expected)
     for (images, labels), train in zip(expected, (True, False)):
@@ -538,6 +538,26 @@ def test_bad_lists(name, content, reason, renditions, places, tmp_path):
     answer(lambda: dataset.load(places, True), file, reason)
 
 
+def test_lists_with_a_mark_of_their_byte_order(tmp_path):
+    """As Windows' editors write them; the ending of YAML in any case."""
+    data = tmp_path / "own"
+    own(data, ["cat", "dog"], 2)
+    write(tmp_path / "train.txt", "\ufeffcat/cat_0.png 1\ndog/dog_0.png 0\n")
+    write(tmp_path / "test.YAML", "\ufeffdata: [cat/cat_1.png, dog/dog_1.png]\ntargets: [1, 0]\n")
+    lists = {"train_list": str(tmp_path / "train.txt"), "test_list": str(tmp_path / "test.YAML")}
+    found = survey_of(data, tmp_path, **lists)
+    assert (found.counts, found.class_names) == ((2, 2), ["dog", "cat"])
+
+
+def test_a_class_that_is_only_tested_is_refused(tmp_path):
+    data = tmp_path / "own"
+    own(data, ["cat", "dog"], 2)
+    write(tmp_path / "train.txt", "cat/cat_0.png\n")
+    write(tmp_path / "test.txt", "cat/cat_1.png\ndog/dog_0.png\n")
+    lists = {"train_list": str(tmp_path / "train.txt"), "test_list": str(tmp_path / "test.txt")}
+    answer(lambda: survey_of(data, tmp_path, **lists), "test.txt, line 2: class dog has no training image in", "train.")
+
+
 def test_lists_that_cannot_be_used(renditions, places, tmp_path, made, monkeypatch):
     file = tmp_path / "list.txt"
     write(file, "".join(f"{wnid}/{wnid}_0.jpg\n" for wnid in WNIDS[:200]))
@@ -622,6 +642,8 @@ def test_layouts_of_own_images_that_could_mean_anything(folders, reasons, tmp_pa
 LITTER = [
     *("__MACOSX/._a.png", "cat/__MACOSX/x.png", "System Volume Information/x.png", "$RECYCLE.BIN/a.png", ".git/a.png"),
     *("lost+found/a.png", "@eaDir/a.png", "cat/@eaDir/a.png/thumb.jpg", "cat/.ipynb_checkpoints/cat_0-checkpoint.png"),
+    *("#recycle/a.png", "cat/@Recycle/a.png", "dog/more/#snapshot/a.png", "@Recently-Snapshot/cat/a.png"),
+    *("RECYCLER/a.png", "cat/FOUND.000/a.png", "__pycache__/a.png", "dog/__pycache__/a.png"),
     *("dog/more/.hidden/a.png", "dog/._dog_0.png", "dog/.a.png", ".ipynb_checkpoints/a.png"),
 ]
 
@@ -645,6 +667,17 @@ def test_what_systems_leave_is_no_data(tmp_path):
         assert survey_of(data, tmp_path, skip_bad=skip_bad) == expected
     _, parts = folder_of(data, tmp_path)
     assert sorted(told(np.concatenate([images for images, _ in parts]))[0]) == [0, 0, 0, 1, 1, 1]
+
+
+def test_refusals_for_want_of_images_say_what_was_not_looked_at(tmp_path):
+    data = tmp_path / "own"
+    for name in ("cat/a.heic", "cat/b.heic", "c.heic"):
+        write(data / name, "x")
+    said = "files are not looked at: {} .heic"
+    answer(lambda: survey_of(data, tmp_path), "1 class folders hold no image (cat)", "3 " + said.format(3))
+    answer(lambda: survey_of(data, tmp_path, skip_bad=True), "no image in", "3 " + said.format(3))
+    shutil.rmtree(data / "cat")
+    answer(lambda: survey_of(data, tmp_path), "holds no class folders", "1 " + said.format(1))
 
 
 def test_other_files_are_counted(tmp_path):
@@ -936,6 +969,16 @@ def test_own_images_that_are_not_there(tmp_path, capsys):
     shutil.rmtree(data)
     own(data, ["cat", "dog"], 1)  # nothing is left for testing
     answer(lambda: folder_of(data, tmp_path), "seq-folder test: no image in", data)
+
+
+def test_images_that_cannot_be_read_are_said_once(tmp_path, capsys):
+    data = tmp_path / "own"
+    own(data, ["cat", "dog"], 4)
+    write(data / "cat" / "bad.png", "no image")
+    dataset, places = dataset_of("seq-folder", skip_bad=True), Places(data, tmp_path / "cache", SIZE)
+    assert dataset.survey(places).counts == (6, 2)
+    assert [len(dataset.load(places, train)[1]) for train in (True, False)] == [6, 2]
+    assert capsys.readouterr().err.count("images cannot be read") == 1
 
 
 def test_labels_fit_where_bad_images_are_left_out(tmp_path, capsys):

@@ -24,7 +24,7 @@ from utils.download import lock
 from utils.errors import UsageError
 from utils.files import open_file, written_whole
 
-VERSION = 1  # of what decoding does; a new one makes new caches
+VERSION = 2  # of what decoding does; a new one makes new caches
 # What Pillow may take a file for, whatever its name is. Not PostScript, which it would let another program run.
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "DIB", "TIFF", "WEBP", "GIF")
 MAX_PIXELS = 2 * 89_478_485  # of an image; Pillow's own limit, whose file may need 512 MiB of memory
@@ -127,8 +127,8 @@ def unreadable(
 def decode(source: Path | BinaryIO, size: int, fit: Fit, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """One image file as uint8 [3, size, size]: first frame, transparency dropped, grey of more than eight bits reduced.
 
-    Sixteen bits: their upper eight. Thirty-two, whole numbers or not, whose black and white no one agreed on: zero, or
-    the lowest value below it, becomes black and the highest white. Raises OSError, ValueError or one of Pillow's errors
+    Sixteen bits: their upper eight. Thirty-two, whole numbers or not, and sixteen with a sign, whose black and white no
+    one agreed on: zero, or the lowest value below it, becomes black and the highest white. Raises OSError, ValueError or one of Pillow's errors
     for what is no image, or one of more than max_pixels.
     """
     Image.MAX_IMAGE_PIXELS = None  # one for all threads, and none that an option could lift; ours is below
@@ -161,10 +161,14 @@ def _formats() -> tuple[str, ...]:
 
 def _eight_bits(image: Image.Image) -> Image.Image:
     """Grey of sixteen or thirty-two bits, which convert would cut off at 255, in eight."""
+
+    def tagged(tag: int, value: int) -> bool:
+        return image.format == "TIFF" and value in image.tag_v2.get(tag, ())
+
     if image.mode != "F" and not image.mode.startswith("I"):
         return image
     values = np.asarray(image)
-    if image.mode == "F" or (image.format == "TIFF" and 32 in image.tag_v2.get(258, ())):  # bits of a sample
+    if image.mode == "F" or tagged(258, 32) or tagged(339, 2):  # bits of a sample; its format, with a sign
         values = values.astype(np.float64)
         low, high = min(0.0, values.min()), values.max()
         if not np.isfinite([low, high]).all():

@@ -98,7 +98,7 @@ def open_file(path: Path) -> BinaryIO:
 
 
 def read_text(path: Path, most: int | None = None) -> str:
-    """Text of a file, its line ends as they are. Raises OSError, or ValueError for what is not UTF-8.
+    """Text of a file, its line ends as they are, without a byte order mark. Raises OSError, or ValueError for what is not UTF-8.
 
     most: bytes of a longer file that is not read, a ValueError too.
     """
@@ -106,7 +106,7 @@ def read_text(path: Path, most: int | None = None) -> str:
         content = file.read() if most is None else file.read(most + 1)
     if most is not None and len(content) > most:
         raise ValueError(f"it has more than {most:,} bytes")
-    return content.decode("utf-8")
+    return content.decode("utf-8-sig")
 
 
 def growth_limit(archive: Path) -> int:

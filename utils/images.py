@@ -70,7 +70,8 @@ def hold_out(labels: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
     """Splits the rows of a training part with labels [N] into those to train on and those to validate on.
 
     share: of each class's images that is held out, rounded down but at least one; at least one is trained on, so a
-    class with a single image is not validated; says how many there are. Raises UsageError if all are such.
+    class with a single image is not validated; says how many there are. One draw for all classes, as results rest on
+    it: an image less changes it for all later ones. Raises UsageError if all classes have a single image.
     """
     labels = np.asarray(labels, dtype=np.int64)
     held = np.zeros(len(labels), dtype=bool)

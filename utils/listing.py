@@ -42,7 +42,8 @@ AVIF = (".avif", ".avifs")  # where Pillow reads it
 # What systems and programs leave in folders, in any case; hidden files and resource forks (._x) begin with a dot.
 LITTER = {
     *("__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "system volume information", "$recycle.bin"),
-    *("lost+found", "@eadir"),
+    *("lost+found", "@eadir", "#recycle", "@recycle", "@recently-snapshot", "#snapshot", "recycler", "found.000"),
+    "__pycache__",
 }
 # What stands together in a folder that runs, reports or `python -m venv` made, whatever else is there.
 OURS = (
@@ -115,7 +116,7 @@ class Tree:
         """Raises UsageError if there are no class folders."""
         if not self.names:
             beside = f", but {self.beside:,} images; a folder per class is needed" if self.beside else ""
-            raise UsageError(f"{self.folder}: holds no class folders{beside}")
+            raise UsageError(f"{self.folder}: holds no class folders{beside}{unseen(self.others)}")
 
     def images(self, name: str) -> list[Path]:
         """Those below a class folder, in the order of torchvision's ImageFolder."""
@@ -216,7 +217,7 @@ def class_folders(
         message = f"{folder}: {len(empty)} class folders hold no image ({', '.join(empty[:SHOWN])}"
         message += ", ...)" if len(empty) > SHOWN else ")"
         if not skip_empty:
-            raise UsageError(f"{message}; remove them, or --skip_bad")
+            raise UsageError(f"{message}; remove them, or --skip_bad{unseen(tree.others)}")
         print(f"warning: {message}; left out", file=sys.stderr)
         images = {name: own_images for name, own_images in images.items() if own_images}
     names = list(images) if known is None else list(known)
@@ -248,6 +249,11 @@ def _unlisted(error: OSError) -> None:
 
 def _ending(name: str) -> str:
     return os.path.splitext(name)[1].lower()[:16]
+
+
+def unseen(others: dict[str, int]) -> str:
+    """The end of a message that says that there are no images."""
+    return "".join(f"; {line}" for line in not_looked_at(others))
 
 
 def not_looked_at(others: dict[str, int]) -> list[str]:
@@ -328,7 +334,7 @@ def split_classes(
     paths: list[Path], labels: list[int], train_share: float, seed: int, train: bool
 ) -> tuple[list[Path], list[int]]:
     """One part of a split of each class, drawn with `seed`; `train_share` of its images, rounded down but at least one,
-    are for training."""
+    are for training. One draw for all classes, as results rest on it: an image less changes it for all later ones."""
     draw, labels = np.random.default_rng(seed), np.asarray(labels)
     chosen = np.zeros(len(labels), dtype=bool)
     for label in np.unique(labels):
@@ -339,7 +345,8 @@ def split_classes(
 
 
 def sample_classes(paths: list[Path], labels: list[int], samples: int, seed: int) -> tuple[list[Path], list[int]]:
-    """Up to `samples` images of each class, drawn with `seed`, in the order of the list."""
+    """Up to `samples` images of each class, drawn with `seed`, in the order of the list; one draw for all classes, as in
+    `split_classes`."""
     draw, labels = np.random.default_rng(seed), np.asarray(labels)
     order = np.argsort(labels, kind="stable")
     parts = np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
@@ -372,7 +379,7 @@ def read_list(file: Path) -> list[Entry]:
         text = read_text(file)
     except (OSError, ValueError) as error:
         raise UsageError(f"{file}: cannot be read as a list of images ({error})") from None
-    if file.suffix in (".yaml", ".yml"):
+    if file.suffix.lower() in (".yaml", ".yml"):
         rows = _yaml_rows(file, text)
     else:
         rows = []
@@ -457,7 +464,7 @@ def read_class_order(choice: str, num_classes: int, names: Sequence[str] | None)
     label_of = {str(label): label for label in range(num_classes)}
     label_of |= {name: label for label, name in enumerate(names or ())}
     lines: dict[int, int] = {}  # label -> where it stands
-    for number, line in enumerate(re.split(r"\r?\n|\r", text.removeprefix("\ufeff")), 1):
+    for number, line in enumerate(re.split(r"\r?\n|\r", text), 1):
         if not line.strip():
             continue
         label = label_of.get(line, label_of.get(line.strip()))
