@@ -624,7 +624,10 @@ def test_parts_of_own_images_by_their_usual_names(training, testing, others, tmp
         (["train/cat", "emu"], ["holds train, but no folder test"]),
         (["test/cat", "val/cat"], ["holds test, but no folder train"]),
         (["top/cat", "top/dog"], ["top: no class", "(top/cat/", "give {data}/top instead"]),
-        (["top", "top/images/cat", "top/images/dog"], ["top: no class", "(top/images/cat/", "{data}/top/images instead"]),
+        (
+            ["top", "top/images/cat", "top/images/dog"],
+            ["top: no class", "(top/images/cat/", "{data}/top/images instead"],
+        ),
         (["train_set/cat", "test_set/cat"], ["test_set: no class", "train or training, and test, testing, val, valid"]),
         (["a/train/cat", "a/test/cat", "b/train/cat", "b/test/cat"], ["a: no class", "parts are named train or"]),
         (["top/images/cat", "top/images/dog"], ["top: no class", "(top/images/cat/", "give {data}/top/images instead"]),
@@ -959,7 +962,9 @@ def test_own_images_that_are_not_there(tmp_path, capsys):
     data.mkdir()
     answer(lambda: folder_of(data, tmp_path), data, "holds no class folders")
     own(data / "train", ["cat"], 1)
-    answer(lambda: folder_of(data, tmp_path), data, "holds train, but no folder test, testing, val, valid or validation")
+    answer(
+        lambda: folder_of(data, tmp_path), data, "holds train, but no folder test, testing, val, valid or validation"
+    )
     own(data / "test", ["cat"], 1)
     (data / "train" / "dog").mkdir()
     answer(lambda: folder_of(data, tmp_path), data / "train", "1 class folders hold no image (dog)", "--skip_bad")

@@ -98,7 +98,7 @@ def open_file(path: Path) -> BinaryIO:
 
 
 def read_text(path: Path, most: int | None = None) -> str:
-    """Text of a file, its line ends as they are, without a byte order mark. Raises OSError, or ValueError for what is not UTF-8.
+    """Text of a file, its line ends as they are, a byte order mark dropped. Raises OSError, or ValueError for no UTF-8.
 
     most: bytes of a longer file that is not read, a ValueError too.
     """

@@ -345,8 +345,8 @@ def split_classes(
 
 
 def sample_classes(paths: list[Path], labels: list[int], samples: int, seed: int) -> tuple[list[Path], list[int]]:
-    """Up to `samples` images of each class, drawn with `seed`, in the order of the list; one draw for all classes, as in
-    `split_classes`."""
+    """Up to `samples` images of each class, drawn with `seed`, in the order of the list. One draw for all classes, as
+    in `split_classes`."""
     draw, labels = np.random.default_rng(seed), np.asarray(labels)
     order = np.argsort(labels, kind="stable")
     parts = np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
