@@ -128,8 +128,8 @@ def decode(source: Path | BinaryIO, size: int, fit: Fit, max_pixels: int = MAX_P
     """One image file as uint8 [3, size, size]: first frame, transparency dropped, grey of more than eight bits reduced.
 
     Sixteen bits: their upper eight. Thirty-two, whole numbers or not, and sixteen with a sign, whose black and white no
-    one agreed on: zero, or the lowest value below it, becomes black and the highest white. Raises OSError, ValueError or
-    one of Pillow's errors for what is no image, or one of more than max_pixels.
+    one agreed on: zero, or the lowest value below it, becomes black and the highest white. Raises OSError,
+    ValueError or one of Pillow's errors for what is no image, or one of more than max_pixels.
     """
     Image.MAX_IMAGE_PIXELS = None  # one for all threads, and none that an option could lift; ours is below
     try:
