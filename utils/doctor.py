@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from utils import identity, kept, requirements, signals
+from utils import identity, requirements, signals
 from utils.args import Parser
 from utils.errors import UsageError, printable, reason
 from utils.files import MANIFEST, changed_files, check_writable, read_manifest, unlisted
@@ -181,6 +181,8 @@ def datasets(data: Path, cache: Path, deep: bool) -> Iterator[Finding]:
 def _cached(file: Path) -> Finding:
     """Whether a kept array is the one that was written; it is read for that, whatever its time says."""
     import numpy as np
+
+    from utils import kept
 
     seal = kept.read_note(kept.seal_of(file))
     if seal is None:
