@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import build
 
+import backbone
 import main
 from utils import device as devices
 from utils import plan as plans
+from utils.registry import DATASETS
 
 CPU = torch.device("cpu")
 SIZE = 300  # MiB
@@ -40,17 +43,26 @@ def test_peak_memory_counts_anew_after_a_reset():
     assert devices.peak_memory_mb(CPU) < before - SIZE * 0.5
 
 
-def test_run_resets_the_peak_before_it_loads_anything(tmp_path, monkeypatch):
-    class Reset(Exception):
+def test_every_run_resets_the_peak_before_it_loads_anything(tmp_path, monkeypatch):
+    class Loaded(Exception):
         pass
 
-    def reset(device: torch.device) -> None:
-        raise Reset
+    def load(self, places, train: bool):
+        met.append("images")
+        raise Loaded
 
-    monkeypatch.setattr(devices, "reset_peak_memory", reset)
-    given = {"model": "er", "dataset": "seq-digits", "device": "cpu", "data_dir": str(tmp_path)}
-    with pytest.raises(Reset):
-        main.train(plans.make(given).with_seed(1))
+    met, built = [], backbone.build
+    folders = {"data_dir": str(tmp_path), "results": str(tmp_path / "runs")}
+    plan = plans.make({"model": "er", "dataset": "seq-digits", "device": "cpu"} | folders)
+    monkeypatch.setattr(DATASETS.load("seq-digits"), "load", load)
+    job = main.check(plan.with_seed(1))  # of all seeds
+    assert met == []
+    monkeypatch.setattr(devices, "reset_peak_memory", lambda device: met.append("reset"))
+    monkeypatch.setattr(backbone, "build", lambda *given: met.append("network") or built(*given))
+    for seed in (1, 2):
+        with pytest.raises(Loaded):
+            main.run(replace(job, plan=plan.with_seed(seed)))
+    assert met == ["reset", "network", "images"] * 2
     assert not list(tmp_path.iterdir())
 
 

@@ -1,4 +1,4 @@
-"""A killed run of every method and stage ends as if nothing had happened: `python -m tests.kill`, three kills each."""
+"""A killed run of every method and stage ends as if nothing had happened: `python -m tests.kill`, a few kills each."""
 
 from __future__ import annotations
 
@@ -11,11 +11,15 @@ from utils.registry import METHODS
 
 pytestmark = pytest.mark.kill
 
+# Methods that carry more from batch to batch than weights, optimiser and counters: memory, parts of epochs, statistics.
+THREE_KILLS = ("er", "derpp", "mepo", "misa_isa", "mepo_meta", "joint")
+
 
 @pytest.mark.parametrize("method", METHODS.files())
 def test_killed_run_is_the_unbroken_one(method, tmp_path):
-    made, runs, identical = compare(short_run(method, tmp_path), 3, tmp_path, random.Random(method))
-    assert made == 3 and identical == runs
+    kills = 3 if method in THREE_KILLS else 1
+    made, runs, identical = compare(short_run(method, tmp_path), kills, tmp_path, random.Random(method))
+    assert made == kills and identical == runs
 
 
 def test_the_comparison_sees_a_difference(tmp_path):

@@ -300,6 +300,7 @@ WITHOUT_SOURCE = {
     "backbone",
     "backbone_path",
     "scenario",
+    "class_order",
     "validation",
     "seed",
     "seeds",
