@@ -220,6 +220,27 @@ def own(pictures, glyph_weights, tmp_path):
     return ["--model", "er", "--dataset", "seq-folder", *places, *options]
 
 
+@pytest.fixture
+def few_digits(tmp_path):
+    """Options for a quarter of the digits, for whole runs in processes of their own."""
+    (tmp_path / "plugins" / "datasets").mkdir(parents=True)
+    (tmp_path / "plugins" / "datasets" / "few_digits.py").write_text(FEW_DIGITS)
+    return ["--plugins", str(tmp_path / "plugins"), "--dataset", "few-digits"]
+
+
+FEW_DIGITS = """
+from datasets.seq_digits import SeqDigits
+
+
+class FewDigits(SeqDigits):
+    counts = (360, 90)
+
+    def load(self, places, train):
+        images, labels = super().load(places, train)
+        return images[::4], labels[::4]
+"""
+
+
 # Whole runs, from the command line to their folder
 
 DIGITS = ["--dataset", "seq-digits", "--n_tasks", "3", "--online_iter", "1", "--eval_period", "300", "--device", "cpu"]

@@ -18,7 +18,7 @@ from utils import console, door, requirements, signals
 from utils.errors import UsageError
 from utils.registry import DATASETS
 
-SHORT = "--model er --dataset seq-digits --n_tasks 1 --online_iter 1 --batch_size 256 --eval_period 900 --device cpu"
+SHORT = "--model er --dataset seq-digits --n_tasks 1 --online_iter 1 --batch_size 256 --eval_period -1 --device cpu"
 
 
 def python(*words: object, isolated: bool = False, **settings) -> subprocess.CompletedProcess:
@@ -115,8 +115,8 @@ def test_another_package_that_a_notebook_imported_is_one_line(others, monkeypatc
 # A console that is gone
 
 
-def test_a_console_that_is_gone_costs_neither_a_run_nor_a_table(tmp_path):
-    words = [*SHORT.split(), "--cache_dir", tmp_path / "cache", "--results", tmp_path / "runs"]
+def test_a_console_that_is_gone_costs_neither_a_run_nor_a_table(few_digits, tmp_path):
+    words = [*SHORT.split(), *few_digits, "--cache_dir", tmp_path / "cache", "--results", tmp_path / "runs"]
     read, write = os.pipe()
     os.close(read)
     with open("/dev/full", "w") as full, open(write, "w") as broken:
@@ -218,8 +218,8 @@ sys.exit(main.main(sys.argv[1:]))
 """
 
 
-def test_a_run_needs_nothing_that_only_unix_has(tmp_path):
-    words = [*SHORT.split(), "--save_every", "0", "--cache_dir", tmp_path / "cache", "--results", tmp_path / "runs"]
+def test_a_run_needs_nothing_that_only_unix_has(few_digits, tmp_path):
+    words = [*SHORT.split(), *few_digits, "--save_every", "0", "--cache_dir", tmp_path / "cache", "--results", tmp_path / "runs"]
     done = python("-c", WINDOWS, *words, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("warning: ") == 1 and "goes on with files named *.held" in done.stderr
