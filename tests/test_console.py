@@ -219,7 +219,8 @@ sys.exit(main.main(sys.argv[1:]))
 
 
 def test_a_run_needs_nothing_that_only_unix_has(few_digits, tmp_path):
-    words = [*SHORT.split(), *few_digits, "--save_every", "0", "--cache_dir", tmp_path / "cache", "--results", tmp_path / "runs"]
+    places = ["--cache_dir", tmp_path / "cache", "--results", tmp_path / "runs"]
+    words = [*SHORT.split(), *few_digits, "--save_every", "0", *places]
     done = python("-c", WINDOWS, *words, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("warning: ") == 1 and "goes on with files named *.held" in done.stderr
