@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Makes the virtual environment that every other command uses, and keeps it while requirements.txt is unchanged.
+# Makes the virtual environment that every other command uses, and keeps it while the requirements are unchanged.
 #
 #   bash command/setup.sh        make or refresh it
 #   . command/setup.sh           the same, from another bash script; VENV then holds its absolute path
 #
 # VENV    the folder of the environment (default: .venv in the repository)
+# REQUIREMENTS  what it is to hold: requirements.txt (default), or requirements-dev.txt, which the tests need
 # PYTHON  the interpreter to make it with, 3.10 or newer (default: the first one found on PATH)
 
 # Sourced: do the work in a process of its own, so that no option, trap or exit reaches the caller's shell.
@@ -26,12 +27,18 @@ repo="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 venv="${VENV:-$repo/.venv}"
 case "$venv" in /*) ;; *) venv="$PWD/$venv" ;; esac
 
-stamp="$venv/.requirements.sha256"  # the requirements that are completely installed; absent during an install
+stamp="$venv/.requirements.sha256"  # a line for each file of requirements that is installed; absent during an install
 made="$venv/.made-by-setup"         # we made this environment, so we may empty it to repair it
 lock="$venv/.setup.lock"
 
-wanted="$({ sha256sum || shasum -a 256; } 2>/dev/null <"$repo/requirements.txt" | cut -c1-64)" ||
-    die "cannot hash $repo/requirements.txt (needs the file, and sha256sum or shasum)"
+requirements="${REQUIREMENTS:-requirements.txt}"
+case "$requirements" in
+    requirements.txt) files=("$repo/requirements.txt") ;;
+    requirements-dev.txt) files=("$repo/requirements.txt" "$repo/requirements-dev.txt") ;;
+    *) die "REQUIREMENTS=$requirements is neither requirements.txt nor requirements-dev.txt" ;;
+esac
+digest() { cat "$@" | { sha256sum || shasum -a 256; } 2>/dev/null | cut -c1-64; }
+wanted="$(digest "${files[@]}")" || die "cannot hash ${files[*]} (needs the files, and sha256sum or shasum)"
 
 new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1; }
 
@@ -47,7 +54,7 @@ find_python() {
     die "no Python 3.10 or newer on PATH; install one, or name one with PYTHON=/path/to/python3"
 }
 
-ready() { [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && new_enough "$venv/bin/python"; }
+ready() { grep -qx "$wanted" "$stamp" 2>/dev/null && new_enough "$venv/bin/python"; }
 
 # One install at a time. flock lets go by itself when its holder dies; the link, where there is no flock,
 # names its holder, so that one left by a killed process can be told and taken away.
@@ -107,9 +114,9 @@ fi
 new_enough "$venv/bin/python" ||
     die "the environment in $venv has no working Python 3.10 or newer; name another folder"
 
-say "installing requirements.txt (the first time: some minutes and about 6 GB)"
+say "installing $requirements (the first time: some minutes and about 6 GB)"
 rm -f "$stamp"
-"$venv/bin/python" -m pip install -q --disable-pip-version-check -r "$repo/requirements.txt" >&2 ||
+"$venv/bin/python" -m pip install -q --disable-pip-version-check -r "$repo/$requirements" >&2 ||
     die "the install failed (pip's message is above); the next call starts it again"
-echo "$wanted" >"$stamp"
+printf '%s\n' "$(digest "$repo/requirements.txt")" "$wanted" >"$stamp"  # the one holds the other
 say "ready: $venv"

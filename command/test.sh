@@ -3,7 +3,7 @@
 set -euo pipefail
 
 repo="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-. "$repo/command/setup.sh"
+REQUIREMENTS=requirements-dev.txt . "$repo/command/setup.sh"
 
 cd "$repo"  # so that tests/... in the arguments means the same from every folder
 # A process per core; each test takes one thread. With -n 0 all in this one, for a debugger.

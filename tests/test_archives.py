@@ -18,8 +18,12 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import CPU, tiny_vit, weights_of
-from miniatures import (
+from torch.utils.data import random_split
+from torchvision.datasets import CIFAR10, MNIST, ImageFolder
+
+import main
+from datasets.base import Places, authors_split
+from tests.miniatures import (
     CASES,
     SIZE,
     STYLES,
@@ -39,11 +43,7 @@ from miniatures import (
     told,
     write,
 )
-from torch.utils.data import random_split
-from torchvision.datasets import CIFAR10, MNIST, ImageFolder
-
-import main
-from datasets.base import Places, authors_split
+from tests.tiny import CPU, tiny_vit, weights_of
 from utils import decode as decoding
 from utils import plan as plans
 from utils.contracts import StreamInfo

@@ -7,13 +7,13 @@ from itertools import product
 
 import pytest
 import torch
-from conftest import needs_cuda
 from scipy.stats import chisquare
 from torch import Generator, Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torchvision.transforms import AutoAugment, AutoAugmentPolicy, InterpolationMode
 from torchvision.transforms.autoaugment import _apply_op
 
+from tests.tiny import needs_cuda
 from utils.autoaugment import LEVELS, OPERATIONS, UNSIGNED, autoaugment, draw, magnitude_of
 
 POLICIES = pytest.mark.parametrize("policy", ["cifar10", "imagenet", "svhn"])

@@ -9,7 +9,6 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
-from conftest import WIDTH, tiny_vit, weights_of
 from safetensors.torch import save_file
 from timm.layers import LayerNorm
 from timm.layers.diff_attention import DiffAttention
@@ -17,6 +16,7 @@ from timm.layers.diff_attention import DiffAttention
 import backbone as backbones
 from backbone.prompts import PromptPool
 from backbone.vit import Prefix, Projected, Prompt, check_seam, class_position, embed, encode, run_blocks
+from tests.tiny import WIDTH, tiny_vit, weights_of
 from utils.errors import UsageError
 
 VARIANTS = {

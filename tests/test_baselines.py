@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import Patches, build
 
+from tests.tiny import Patches, build
 from utils.contracts import Batch
 
 SLOTS = torch.tensor([0, 2, 2, 1])

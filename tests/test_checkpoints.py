@@ -16,8 +16,6 @@ import numpy as np
 import pytest
 import timm
 import torch
-from conftest import ROOT, WIDTH, assert_same_weights, tiny_vit, weights_of
-from miniatures import Gadget
 from safetensors.torch import save_file
 from timm.layers import resample_abs_pos_embed
 from timm.models.vision_transformer import checkpoint_filter_fn
@@ -26,6 +24,8 @@ from torch import nn
 import backbone as backbones
 from backbone.sources import SOURCES
 from backbone.vit import embed, encode
+from tests.miniatures import Gadget
+from tests.tiny import ROOT, WIDTH, assert_same_weights, tiny_vit, weights_of
 from utils.errors import UsageError
 from utils.tensors import export_pth, read_tensors
 

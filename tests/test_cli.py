@@ -13,11 +13,11 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from conftest import build, random_covariance
 from safetensors.torch import load_file, save_file
 
 import main
 from models.mepo import Mepo
+from tests.tiny import build, random_covariance
 from utils import doctor, identity, report
 from utils import plan as plans
 from utils.args import RunArgs, method_options, option_names

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import build, weights_of
 
 from models.coda import gram_schmidt
+from tests.tiny import build, weights_of
 from utils.errors import UsageError
 
 

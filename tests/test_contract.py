@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from conftest import ROOT, Patches, assert_same_weights, build, weights_of
 from torch import nn
 
 from models.base import ContinualModel, ModelArgs
+from tests.tiny import ROOT, Patches, assert_same_weights, build, weights_of
 from utils.args import option
 from utils.contracts import Batch, Session, StreamInfo
 from utils.streams import SiBlurry, TaskList

@@ -19,11 +19,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from miniatures import answer, nobody, picture, told, write
 from PIL import Image
 from torch import Generator
 from torchvision.transforms import functional as vision
 
+from tests.miniatures import answer, nobody, picture, told, write
 from utils import decode as decoding
 from utils.augment import crop_and_flip, random_flip, random_resized_crop
 from utils.decode import decode, decoded

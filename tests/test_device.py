@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import build
 
 import backbone
 import main
+from tests.tiny import build
 from utils import device as devices
 from utils import plan as plans
 from utils.registry import DATASETS

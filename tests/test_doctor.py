@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import weights_of
-from miniatures import nobody
 from PIL import Image
 from safetensors.torch import save_file
 
 import backbone
 import main
+from tests.miniatures import nobody
+from tests.tiny import weights_of
 from utils import checkpoint, doctor, kept
 from utils.files import write_manifest
 

@@ -11,8 +11,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import CPU, Run, assert_same_weights, rows_of, tiny_vit, weights_of
-from miniatures import idx, mnist, write
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as vision
 
@@ -21,6 +19,8 @@ from datasets.base import Places
 from datasets.perm_mnist import DomainArgs, PermMnist
 from datasets.rot_mnist import RotMnist
 from datasets.seq_mnist import SeqMnist
+from tests.miniatures import idx, mnist, write
+from tests.tiny import CPU, Run, assert_same_weights, rows_of, tiny_vit, weights_of
 from utils import plan as plans
 from utils.classes import SeenClasses
 from utils.contracts import StreamInfo

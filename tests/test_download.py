@@ -23,8 +23,8 @@ from unittest import mock
 
 import gdown
 import pytest
-from miniatures import nobody
 
+from tests.miniatures import nobody
 from utils import download as downloads
 from utils import files
 from utils.download import Download, fetch, lock, obtain, unpack

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import WIDTH, build
+
+from tests.tiny import WIDTH, build
 
 
 @pytest.mark.parametrize(("e_pool", "steps", "size"), [(10, 5, 10), (10, 20, 20), (4, 12, 12), (6, 6, 6)])

@@ -18,7 +18,14 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import (
+
+import main
+from models.derpp import Derpp
+from models.er import Er
+from models.mepo import factor, load_covariance
+from models.misa import load_prompts
+from tests.miniatures import nobody
+from tests.tiny import (
     ROOT,
     WIDTH,
     assert_same_results,
@@ -29,13 +36,6 @@ from conftest import (
     tiny_vit,
     weights_of,
 )
-from miniatures import nobody
-
-import main
-from models.derpp import Derpp
-from models.er import Er
-from models.mepo import factor, load_covariance
-from models.misa import load_prompts
 from utils import checkpoint, decode, doctor, glyphs, kept, report
 from utils.device import out_of_memory
 from utils.errors import UsageError

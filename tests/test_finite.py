@@ -7,7 +7,6 @@ import math
 
 import pytest
 import torch
-from conftest import Patches, assert_same_weights, build, rows_of, weights_of
 from test_resume import assert_same
 from test_training import EVERY_METHOD, start  # noqa: F401 - a fixture
 
@@ -15,6 +14,7 @@ from backbone.ridge import RandomRidge
 from models.flyprompt import FlyPrompt
 from models.mepo import Alignment, MepoArgs, align, factor
 from models.slca import ClassStatistics
+from tests.tiny import Patches, assert_same_weights, build, rows_of, weights_of
 from utils.evaluation import Evaluator
 from utils.finite import FiniteRows
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import Patches, build
 from torch import nn
 
 from models.flyprompt import combine
+from tests.tiny import Patches, build
 from utils.contracts import Batch
 
 INF = float("inf")

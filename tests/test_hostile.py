@@ -23,14 +23,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import CPU, ROOT, WIDTH, tiny_vit
-from miniatures import Gadget
 from safetensors.torch import save
 
 import backbone
 from datasets.base import Places
 from models.mepo import load_covariance
 from models.misa import load_prompts
+from tests.miniatures import Gadget
+from tests.tiny import CPU, ROOT, WIDTH, tiny_vit
 from utils import checkpoint
 from utils.decode import decoded
 from utils.download import unpack

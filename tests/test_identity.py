@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import ROOT, random_covariance, run_folder
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import main
 from models.base import open_dataset
+from tests.tiny import ROOT, random_covariance, run_folder
 from utils import identity, locks, report, runs
 from utils import plan as plans
 from utils.errors import UsageError

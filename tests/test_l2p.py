@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import build, tiny_vit
 
 from backbone.vit import embed
+from tests.tiny import build, tiny_vit
 from utils.errors import UsageError
 
 

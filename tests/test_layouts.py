@@ -17,8 +17,13 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from conftest import ROOT, random_covariance
-from miniatures import (
+from scipy.io import savemat
+from torch.utils.data import random_split
+from torchvision.datasets import ImageFolder
+
+import main
+from datasets.base import Places
+from tests.miniatures import (
     CASES,
     SIZE,
     WNIDS,
@@ -33,12 +38,7 @@ from miniatures import (
     told,
     write,
 )
-from scipy.io import savemat
-from torch.utils.data import random_split
-from torchvision.datasets import ImageFolder
-
-import main
-from datasets.base import Places
+from tests.tiny import ROOT, random_covariance
 from utils import listing
 from utils.errors import UsageError
 from utils.registry import DATASETS

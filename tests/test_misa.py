@@ -6,10 +6,10 @@ import io
 
 import pytest
 import torch
-from conftest import Patches, assert_same_weights, build, rows_of, weights_of
 from torch import Tensor, nn
 
 from models.misa import Misa
+from tests.tiny import Patches, assert_same_weights, build, rows_of, weights_of
 from utils import plan as plans
 from utils.contracts import Batch
 from utils.optim import FAM

@@ -8,8 +8,8 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import WIDTH, Patches, build
 
+from tests.tiny import WIDTH, Patches, build
 from utils.contracts import Batch
 
 FLAGS = ("use_mask", "use_contrastiv", "use_afs", "use_mcr")

@@ -13,7 +13,6 @@ from dataclasses import fields
 
 import pytest
 import torch
-from conftest import build
 
 import models.mepo
 import models.ranpac
@@ -21,6 +20,7 @@ import models.singleprompt
 import models.slca
 import utils.metrics
 from backbone.ridge import RIDGES
+from tests.tiny import build
 from utils import plan as plans
 from utils.args import RunArgs, option_names
 from utils.optim import FAM

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import WIDTH, build, weights_of
 
 from backbone.vit import embed
 from models.ranpac import Adapter
+from tests.tiny import WIDTH, build, weights_of
 from utils.contracts import Batch, Session
 from utils.errors import UsageError
 

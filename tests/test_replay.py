@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import build, weights_of
 
+from tests.tiny import build, weights_of
 from utils import plan as plans
 from utils.args import method_options
 from utils.contracts import Batch

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import CPU, ROOT, assert_same_results, run_folder
 from safetensors.torch import load_model
 
 import main
+from tests.tiny import CPU, ROOT, assert_same_results, run_folder
 from utils import checkpoint
 from utils.errors import UsageError
 from utils.progress import Progress

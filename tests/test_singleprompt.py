@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import build
 
 from models.singleprompt import CosineHead
+from tests.tiny import build
 from utils import plan as plans
 from utils.errors import UsageError
 

@@ -7,10 +7,10 @@ import io
 
 import pytest
 import torch
-from conftest import WIDTH, Patches, assert_same_weights, build, rows_of, weights_of
 
 from models import slca
 from models.slca import DRAWS, RIDGE, WEIGHT_DECAY, ClassStatistics, factor, shifted_means
+from tests.tiny import WIDTH, Patches, assert_same_weights, build, rows_of, weights_of
 from utils.contracts import Batch
 from utils.streams import ClassIncremental
 from utils.training import Listener

@@ -6,8 +6,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from miniatures import answer
 
+from tests.miniatures import answer
 from utils.errors import UsageError
 from utils.listing import read_class_order
 from utils.streams import Adaptation, ClassIncremental, Episodes, Shuffled, SiBlurry

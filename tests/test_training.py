@@ -10,7 +10,11 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from conftest import (
+from safetensors.torch import load_file
+
+from models.base import ContinualModel
+from models.mepo import RIDGE, Alignment, MepoArgs, align, factor, statistics
+from tests.tiny import (
     CPU,
     WIDTH,
     Patches,
@@ -22,10 +26,6 @@ from conftest import (
     tiny_vit,
     weights_of,
 )
-from safetensors.torch import load_file
-
-from models.base import ContinualModel
-from models.mepo import RIDGE, Alignment, MepoArgs, align, factor, statistics
 from utils.images import ImageSet
 from utils.registry import METHODS
 from utils.streams import ClassIncremental, SiBlurry, TaskList

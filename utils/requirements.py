@@ -13,8 +13,7 @@ from pathlib import Path
 from utils.errors import UsageError
 
 FILE = Path(__file__).resolve().parent.parent / "requirements.txt"
-TESTS = "# Tests only."  # the line of that file after which runs need nothing more
-MODULES = {"pyyaml": "yaml", "scikit-learn": "sklearn", "pytest-xdist": "xdist", "pillow": "PIL"}
+MODULES = {"pyyaml": "yaml", "scikit-learn": "sklearn", "pillow": "PIL"}
 SETUP = "bash command/setup.sh sets up all of them in .venv; then run .venv/bin/python, or first: . .venv/bin/activate"
 
 
@@ -38,12 +37,10 @@ class Requirement:
         return not (version and self.lowest) or _release(version) >= _release(self.lowest)
 
 
-def listed(file: Path = FILE, tests: bool = True) -> list[Requirement]:
-    """The packages of the file. tests: also those that only the tests need."""
-    text = file.read_text(encoding="utf-8")
-    lines = (text if tests else text.partition(TESTS)[0]).splitlines()
+def listed(file: Path = FILE) -> list[Requirement]:
+    """The packages of the file."""
     found = []
-    for line in lines:
+    for line in file.read_text(encoding="utf-8").splitlines():
         if line and not line.startswith("#"):
             name, _, lowest = line.partition(">=")
             found.append(Requirement(line, name, lowest, MODULES.get(name.lower(), name)))
@@ -53,7 +50,7 @@ def listed(file: Path = FILE, tests: bool = True) -> list[Requirement]:
 @functools.cache
 def check() -> None:
     """Raises UsageError if a package that runs need is not there, or too old."""
-    versions = {needed: needed.version() for needed in listed(tests=False)}
+    versions = {needed: needed.version() for needed in listed()}
     if missing := [needed.name for needed, version in versions.items() if version is None]:
         raise UsageError(f"this Python ({sys.executable}) has no {', '.join(missing)}; {SETUP}")
     if old := [needed for needed, version in versions.items() if not needed.allows(version)]:

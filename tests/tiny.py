@@ -1,0 +1,153 @@
+"""Helpers of the tests: a tiny network, a dataset that can be learnt, and runs of them. No download, no GPU."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
+
+from datasets.base import Dataset
+from models.base import ContinualModel
+from utils import plan as plans
+from utils.augment import random_shift
+from utils.contracts import StreamInfo
+from utils.evaluation import Evaluator
+from utils.images import ImageSet, Transform
+from utils.streams import Stream, make_stream
+from utils.training import Listener, Trainer
+
+ROOT = Path(__file__).resolve().parent.parent
+WIDTH = 32  # of the tiny network
+CPU = torch.device("cpu")
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+
+# Options of a short run on digits
+DIGITS = ["--dataset", "seq-digits", "--n_tasks", "3", "--online_iter", "1", "--eval_period", "300", "--device", "cpu"]
+
+
+def tiny_vit(seed: int = 0, **settings) -> VisionTransformer:
+    """A network of six narrow blocks. Its weights are larger than timm's, so that it tells images apart untrained."""
+    torch.manual_seed(seed)
+    sizes = {"img_size": 32, "patch_size": 8, "embed_dim": WIDTH, "depth": 6, "num_heads": 4, "num_classes": 0}
+    vit = VisionTransformer(**sizes | settings)
+    enlarge(vit, std=0.15)
+    return vit.eval()
+
+
+@torch.no_grad()
+def enlarge(vit: VisionTransformer, std: float) -> None:
+    for weight in vit.parameters():
+        weight.normal_(std=std) if weight.ndim > 1 else weight.add_(0.05 * torch.randn_like(weight))
+
+
+class Patches(Dataset):
+    """12 classes, each a checkerboard of four colours under noise."""
+
+    num_classes = 12
+    image_size = 32
+    mean = std = (0.5, 0.5, 0.5)
+    per_class = {True: 16, False: 6}
+
+    def load(self, places, train: bool) -> tuple[np.ndarray, np.ndarray]:
+        patterns = np.random.default_rng(0).integers(30, 226, (self.num_classes, 3, 2, 2)).repeat(16, 2).repeat(16, 3)
+        labels = np.arange(self.num_classes).repeat(self.per_class[train])
+        noise = np.random.default_rng(1 + train).normal(0, 12, (len(labels), 3, 32, 32))
+        return (patterns[labels] + noise).clip(0, 255).astype(np.uint8), labels
+
+    def augment(self, images: Tensor, generator) -> Tensor:
+        return random_shift(images, 1, generator)
+
+
+@dataclass
+class Run:
+    """A run that has not started. frozen: the weights that must not move, as they were."""
+
+    model: ContinualModel
+    trainer: Trainer
+    info: StreamInfo
+    frozen: dict[str, Tensor]
+
+
+def build(
+    method: type | str, own: dict | None = None, stream: Stream | None = None, listener: Listener | None = None, **run
+) -> Run:
+    """A run of `method` (a name or a class of the test) on `Patches`, put together as main.py does it.
+
+    own: the method's options. run: options of the run. stream: instead of the one that the options describe.
+    """
+    by_name = isinstance(method, str)
+    usual = {"dataset": "seq-digits", "device": "cpu", "n_tasks": 3, "batch_size": 16, "online_iter": 1}
+    usual["eval_period"] = 64
+    plan = plans.make(usual | run | (own or {}) | {"model": method if by_name else "er"}).with_seed(run.get("seed", 1))
+    options, args = plan.run.args, plan.args.args if by_name else method.Args()
+    kind = plan.method if by_name else method
+    dataset, device = Patches(), torch.device(options.device)
+    images = ImageSet(*dataset.load(None, train=True), device)
+    if stream is None:
+        stream = make_stream(options, kind.stream_options(args), images.labels, dataset.num_classes)
+    transform = Transform(dataset, device, options.train_seed, dataset.image_size)
+    evaluator = None
+    if kind.evaluated:
+        test_images = ImageSet(*dataset.load(None, train=False), device)
+        evaluator = Evaluator(test_images, transform, options.eval_batch_size, options.eval_mask)
+    info = StreamInfo(
+        num_classes=dataset.num_classes,
+        num_tasks=stream.num_tasks,
+        num_images=stream.num_images(),
+        num_updates=stream.num_batches() // stream.batches_per_update * options.online_iter,
+        image_size=dataset.image_size,
+        seed=options.train_seed,
+        augment=transform.train,
+        plain=transform.test,
+        images=images.raw,
+    )
+    vit = tiny_vit().requires_grad_(False)
+    torch.manual_seed(options.init_seed)
+    model = kind(vit, info, args).to(device)
+    model.optimizer = model.configure_optimizer()
+    torch.manual_seed(options.train_seed)
+    periods = options.online_iter, options.eval_period
+    trainer = Trainer(model, stream, images, transform, evaluator, *periods, listener, options.on_nan == "skip")
+    frozen = {name: p.detach().clone() for name, p in model.named_parameters() if not p.requires_grad}
+    return Run(model, trainer, info, frozen)
+
+
+def weights_of(model: torch.nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+def assert_same_weights(first: dict[str, Tensor], second: dict[str, Tensor]) -> None:
+    assert first.keys() == second.keys()
+    different = [name for name in first if not torch.equal(first[name], second[name])]
+    assert not different
+
+
+def rows_of(trainer: Trainer) -> list[dict]:
+    """What a run measured, without the clock; text, so that NaN equals NaN."""
+    rows = [{name: value for name, value in row.items() if name != "seconds"} for row in trainer.history.rows]
+    return [repr(row) for row in rows + trainer.history.class_rows]
+
+
+def random_covariance(width: int, seed: int = 0) -> np.ndarray:
+    matrix = np.random.default_rng(seed).normal(size=(4 * width, width))
+    return matrix.T @ matrix / len(matrix)
+
+
+def run_folder(results: Path) -> Path:
+    (folder,) = results.glob("*/*/*")
+    return folder
+
+
+def assert_same_results(one: Path, other: Path) -> None:
+    assert (one / "model.safetensors").read_bytes() == (other / "model.safetensors").read_bytes()
+    assert (one / "per_class.csv").read_bytes() == (other / "per_class.csv").read_bytes()
+    tables = [pd.read_csv(folder / "metrics.csv").drop(columns="seconds").to_csv() for folder in (one, other)]
+    assert tables[0] == tables[1]
+    assert not (one / "checkpoints").exists() and not (other / "checkpoints").exists()
