@@ -15,7 +15,7 @@ from torch import nn
 from backbone.readers import load_weights as load_weights
 from backbone.sources import ARCHITECTURE, SOURCES
 from utils.errors import UsageError, reason
-from utils.files import sha256
+from utils.files.manifest import sha256
 
 SHIPPED = Path(__file__).resolve().parent / "weights"
 RANDOM = "random"  # --backbone_path random: untrained weights, for pretraining
@@ -73,9 +73,8 @@ def build(name: str, image_size: int | None = None) -> VisionTransformer:
         vit = timm.create_model(architecture, pretrained=False, num_classes=0, **size)
     except (TypeError, ValueError, AssertionError, RuntimeError) as error:
         raise UsageError(f"--backbone {name}: timm cannot build it for {image_size} px images ({error})") from None
-    reason = check_seam(vit)
-    if reason:
-        raise UsageError(f"--backbone {name}: prompts cannot be inserted, {reason}")
+    if fault := check_seam(vit):
+        raise UsageError(f"--backbone {name}: prompts cannot be inserted, {fault}")
     if name in SOURCES and not SOURCES[name].final_norm:
         vit.norm = nn.Identity()
     return vit

@@ -19,7 +19,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from utils.errors import UsageError
-from utils.tensors import read_tensors
+from utils.files.tensors import read_tensors
 
 TEACHER = "teacher"  # beside a student it holds the weights to be used, as DINO and iBOT say
 CONTAINERS = (
@@ -197,7 +197,7 @@ def _keeping(file: Path, opened: list[str], prefix: str = "") -> str:
     """A command, for the folder of this code, that writes one network of a file into another file."""
     place = "".join(f"[{name!r}]" for name in opened)
     code = (
-        "import sys; from pathlib import Path; from utils.tensors import read_tensors, write_pth; "
+        "import sys; from pathlib import Path; from utils.files.tensors import read_tensors, write_pth; "
         f"i, o = map(Path, sys.argv[1:]); c = read_tensors(i){place}; "
         f"write_pth({{k: v for k, v in c.items() if k.startswith({prefix!r})}}, o)"
     )

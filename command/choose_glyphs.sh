@@ -100,4 +100,4 @@ grep -e "${1:---model}" <<'RUNS' | xargs -P "${JOBS:-2}" -L 1 "$VENV/bin/python"
 --model mepo --host singleprompt --lr 0.005
 --model mepo --host singleprompt --lr 0.02
 RUNS
-"$VENV/bin/python" -m utils.report runs/choose/seq-glyphs --out runs/choose
+"$VENV/bin/python" main.py report runs/choose/seq-glyphs --out runs/choose

@@ -40,4 +40,4 @@ RUNS
         echo "$stream --model mepo --host dualprompt --meta_path $meta/meta_epoch_1.safetensors --lr 0.005"
     done
 } | main
-"$VENV/bin/python" -m utils.report runs/choose_stages/seq-glyphs-dev --out runs/choose_stages
+"$VENV/bin/python" main.py report runs/choose_stages/seq-glyphs-dev --out runs/choose_stages

@@ -55,12 +55,12 @@ grep -e "${1:---model}" <<'ROWS' | xargs -P "${JOBS:-2}" -L 1 "$VENV/bin/python"
 ROWS
 
 if [ $# -gt 0 ]; then # some rows only: the committed table stays as it is
-    exec "$VENV/bin/python" -m utils.report runs/compare/seq-glyphs --out runs/compare
+    exec "$VENV/bin/python" main.py report runs/compare/seq-glyphs --out runs/compare
 fi
-"$VENV/bin/python" -m utils.report runs/compare/seq-glyphs --baseline host --out results/glyphs
+"$VENV/bin/python" main.py report runs/compare/seq-glyphs --baseline host --out results/glyphs
 {
     echo "made by:  bash command/compare_glyphs.sh"
     echo "commit:   $(git rev-parse HEAD)"
     echo "machine:  $(nproc --all) cores, $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1), one thread per run"
-    "$VENV/bin/python" -c 'from utils.results import versions; print("versions:", versions())'
+    "$VENV/bin/python" -c 'from utils.runs.identity import versions; print("versions:", versions())'
 } >results/glyphs/made_by.txt

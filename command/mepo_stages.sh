@@ -7,7 +7,7 @@
 # ImageNet in DATA_ROOT/imagenet (default: data). The products go to CKPT_ROOT/mepo/SOURCE; called again it goes on where
 # it stopped. Settings of MePo's scripts: 200 images per class, alpha 0.1, 50 pseudo tasks; 5, 2 and 30 meta epochs for
 # sup21k, sup21k_1k and ibot21k. A meta epoch is 1.0 million image passes: about 50 minutes on an H100, 23 with
-# --precision bf16, by the rate of a short run (README, "On a GPU"); add the decoding of ImageNet before the first one.
+# --precision bf16, by the rate of a short run (docs/gpu.md); add the decoding of ImageNet before the first one.
 set -euo pipefail
 
 repo="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"

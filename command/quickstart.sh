@@ -20,4 +20,4 @@ for model in misa mepo; do
     "$VENV/bin/python" main.py --model "$model" --dataset seq-digits ${seeds[@]+"${seeds[@]}"} --results runs/quickstart \
         --resume auto "$@"
 done
-"$VENV/bin/python" -m utils.report runs/quickstart/seq-digits --out runs/quickstart
+"$VENV/bin/python" main.py report runs/quickstart/seq-digits --out runs/quickstart

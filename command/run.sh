@@ -10,7 +10,7 @@
 #
 # Called again it goes on with the runs that are not complete. Ends with the table of all runs on this dataset.
 # The hours that those files name are the FLOPs of `--dry_run`, training and evaluations, at the rate that DualPrompt
-# reached on an H100 by the same count: 75 TFLOP/s in float32, 261 in bf16 (README, "On a GPU").
+# reached on an H100 by the same count: 75 TFLOP/s in float32, 261 in bf16 (docs/gpu.md).
 set -euo pipefail
 
 repo="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -35,4 +35,4 @@ for method in "${methods[@]}"; do
         --data_dir "${DATA_ROOT:-data}" --checkpoint_dir "${CKPT_ROOT:-checkpoints}" --results "$results" "$@"
 done
 case " $* " in *" --dry_run "*) exit 0 ;; esac
-exec "$VENV/bin/python" -m utils.report "$results/$dataset"
+exec "$VENV/bin/python" main.py report "$results/$dataset"

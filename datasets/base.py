@@ -13,17 +13,15 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-import torch
 from torch import Generator, Tensor
 
 from utils.args import option
-from utils.augment import crop_and_flip
-from utils.autoaugment import autoaugment
 from utils.contracts import Places
-from utils.decode import MAX_PIXELS, Fit, bad_message, content_sha256, decoded, unreadable
-from utils.download import Download, obtain
-from utils.errors import UsageError, reason
-from utils.listing import (
+from utils.data.augment import crop_and_flip
+from utils.data.autoaugment import autoaugment
+from utils.data.decode import MAX_PIXELS, Fit, bad_message, content_sha256, decoded, unreadable
+from utils.data.download import Download, obtain
+from utils.data.listing import (
     TESTING,
     TRAINING,
     Listed,
@@ -35,6 +33,7 @@ from utils.listing import (
     read_list,
     unseen,
 )
+from utils.errors import UsageError, reason
 
 
 @dataclass(kw_only=True)
@@ -170,7 +169,7 @@ class PublicDataset(Dataset):
         `--data_dir`, and unpacks, in order.
     stored_size: side in pixels of its images on disk where that is smaller than most networks' input; such images are
         kept at this size and enlarged batch by batch.
-    fit: how images of any shape become squares, see `utils.decode`.
+    fit: how images of any shape become squares, see `utils.data.decode`.
     policy: AutoAugment policy of the published training transform, or None.
     names: of the classes by label, where no folder says them.
     known_bad: images that are damaged in the published archive, as class/file; they are no part of it.
@@ -360,8 +359,8 @@ class PublicDataset(Dataset):
         """Images below `folder/<class>/` and their labels, by the order of the class names; listed once.
 
         names_in: the folder that has the classes, where another part of the dataset may lack some. known: their names
-        by label. nested: as in `utils.listing.class_folders`. without: folders that hold no data. Warns of a number of
-        classes below the published one, and raises UsageError for one above it.
+        by label. nested: as in `class_folders`. without: folders that hold no data. Warns of a number of classes below
+        the published one, and raises UsageError for one above it.
         """
         own = (*self.places.own, *without)
         if folder not in self._listings:
@@ -472,11 +471,3 @@ class PublicDataset(Dataset):
                 "  it cannot be fetched automatically; put it there, or give the folder above it as --data_dir"
             )
         return "\n".join(lines)
-
-
-def authors_split(count: int, seed: int, train: bool, in_order: bool) -> list[int]:
-    """Rows of the authors' random 80/20 split of `count` images. in_order: rows ascend, else as they were drawn."""
-    rows = torch.randperm(count, generator=Generator().manual_seed(seed)).tolist()
-    cut = int(0.8 * count)
-    rows = rows[:cut] if train else rows[cut:]
-    return sorted(rows) if in_order else rows

@@ -16,9 +16,10 @@ from torch import Generator, Tensor
 
 from datasets.base import PublicArgs, PublicDataset
 from utils.args import option
-from utils.augment import random_flip, random_resized_crop, uniform
+from utils.data.augment import random_flip, random_resized_crop, uniform
+from utils.data.listing import Listed, class_folders, part_folder, remembered_listing
+from utils.data.splits import sample_classes
 from utils.errors import UsageError
-from utils.listing import Listed, class_folders, part_folder, remembered_listing, sample_classes
 
 TESTING = ("val", "valid", "validation")  # not test, whose labels nobody has
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from datasets.perm_mnist import PermMnist
-from utils.augment import affine_matrices
+from utils.data.augment import affine_matrices
 
 
 class RotMnist(PermMnist):

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from datasets.base import PublicDataset, authors_split
+from datasets.base import PublicDataset
+from utils.data.splits import authors_split
 from utils.errors import UsageError, reason
-from utils.files import refuse_pipe
-from utils.mat import read_structs
+from utils.files.mat import read_structs
+from utils.files.text import refuse_pipe
 
 # Where the annotations of the training and the test images are found.
 ANNOTATIONS = (

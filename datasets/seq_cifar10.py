@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from datasets.base import Places, PublicDataset
-from utils.download import Download
+from utils.data.download import Download
 from utils.errors import UsageError
-from utils.pickles import read_arrays
+from utils.files.pickles import read_arrays
 
 
 class SeqCifar10(PublicDataset):

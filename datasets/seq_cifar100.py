@@ -11,7 +11,7 @@ import numpy as np
 
 from datasets.base import Places, PublicDataset
 from datasets.seq_cifar10 import read_batches
-from utils.download import Download
+from utils.data.download import Download
 
 NAMES = """
     apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle

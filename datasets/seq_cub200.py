@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from datasets.base import PublicArgs, PublicDataset, authors_split
+from datasets.base import PublicArgs, PublicDataset
 from utils.args import option
-from utils.download import Download
+from utils.data.download import Download
+from utils.data.splits import authors_split
 from utils.errors import UsageError
-from utils.files import read_text
+from utils.files.text import read_text
 
 
 @dataclass(kw_only=True)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from datasets.base import Dataset, Places
-from utils.augment import random_shift
+from utils.data.augment import random_shift
 
 SPLIT_SEED = 0
 

@@ -17,8 +17,9 @@ import numpy as np
 
 from datasets.base import Places, PublicArgs, PublicDataset, Survey
 from utils.args import option
+from utils.data.listing import Listed, class_folders, class_names, own_parts
+from utils.data.splits import split_classes
 from utils.errors import UsageError
-from utils.listing import Listed, class_folders, class_names, own_parts, split_classes
 
 
 @dataclass(kw_only=True)

@@ -3,7 +3,7 @@
 Letters and symbols that `glyphs`, the pretraining set, does not contain (same fonts and licence). Training images come
 from the Sans and Mono faces, test images from Serif. A share of the images are renditions that pretraining never
 showed: outlines, dark ink on light ground, colour, textured ground, blur, low contrast, one or two of them at a time
-(`utils.renditions`). The others are drawn as in pretraining.
+(`datasets.drawing.renditions`). The others are drawn as in pretraining.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ import numpy as np
 from torch import Generator, Tensor
 
 from datasets.base import Dataset, Places
-from utils import glyphs, renditions
-from utils.augment import random_shift
+from datasets.drawing import characters, renditions
+from utils.data.augment import random_shift
 
 
 class SeqGlyphs(Dataset):
     num_classes = 200
-    image_size = glyphs.IMAGE_SIZE
+    image_size = characters.IMAGE_SIZE
     mean = std = (0.5, 0.5, 0.5)
     counts = (8_000, 2_000)
     settings = {"eval_period": 500}
 
     def load(self, places: Places, train: bool) -> tuple[np.ndarray, np.ndarray]:
-        first = glyphs.DOWNSTREAM.start
+        first = characters.DOWNSTREAM.start
         return renditions.load(places.cache, "seq-glyphs", slice(first, first + self.num_classes), train)
 
     def is_there(self, places: Places, train: bool) -> bool:

@@ -10,19 +10,19 @@ import numpy as np
 from torch import Generator, Tensor
 
 from datasets.base import Dataset, Places
-from utils import glyphs, renditions
-from utils.augment import random_shift
+from datasets.drawing import characters, renditions
+from utils.data.augment import random_shift
 
 
 class SeqGlyphsDev(Dataset):
     num_classes = 100
-    image_size = glyphs.IMAGE_SIZE
+    image_size = characters.IMAGE_SIZE
     mean = std = (0.5, 0.5, 0.5)
     counts = (4_000, 1_000)
     settings = {"eval_period": 500}
 
     def load(self, places: Places, train: bool) -> tuple[np.ndarray, np.ndarray]:
-        first = glyphs.PRETRAINING.start
+        first = characters.PRETRAINING.start
         return renditions.load(places.cache, "seq-glyphs-dev", slice(first, first + self.num_classes), train)
 
     def is_there(self, places: Places, train: bool) -> bool:

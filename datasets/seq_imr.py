@@ -11,9 +11,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from datasets.base import PublicDataset
-from utils.download import Download
+from utils.data.download import Download
+from utils.data.splits import split_classes
 from utils.errors import UsageError
-from utils.listing import split_classes
 
 
 class SeqImr(PublicDataset):

@@ -14,10 +14,10 @@ import numpy as np
 from torch import Generator, Tensor
 
 from datasets.base import Places, PublicDataset
-from utils.augment import random_shift
-from utils.download import Download
+from utils.data.augment import random_shift
+from utils.data.download import Download
 from utils.errors import UsageError
-from utils.files import open_file
+from utils.files.text import open_file
 
 MIRROR = "https://ossci-datasets.s3.amazonaws.com/mnist/"
 LARGEST = 16 + 60_000 * 28 * 28  # bytes of a file, its header included

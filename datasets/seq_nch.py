@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from datasets.base import PublicDataset
-from utils.download import Download
+from utils.data.download import Download
 
 ZENODO = "https://zenodo.org/records/1214456/files/"
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from datasets.base import PublicDataset
-from utils.download import Download
+from utils.data.download import Download
+from utils.data.listing import class_names
 from utils.errors import UsageError
-from utils.files import read_text
-from utils.listing import class_names
+from utils.files.text import read_text
 
 
 class SeqTinyimg(PublicDataset):

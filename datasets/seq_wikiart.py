@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from datasets.base import PublicDataset, authors_split
-from utils.download import Download
+from datasets.base import PublicDataset
+from utils.data.download import Download
+from utils.data.splits import authors_split
 
 DAMAGED = (
     "Baroque/rembrandt_woman-standing-with-raised-hands.jpg",

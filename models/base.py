@@ -3,55 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-import backbone as backbones
+from backbone.heads import linear_head
+from backbone.products import Stage
 from backbone.vit import embed, encode
-from utils import identity
-from utils import plan as plans
-from utils.args import RunArgs, option
+from utils.args import RunArgs
 from utils.classes import mask_for_training
-from utils.contracts import Batch, Places, Session, StreamInfo
+from utils.contracts import Batch, Session, StreamInfo
 from utils.errors import UsageError
-from utils.registry import DATASETS, METHODS
+from utils.registry import METHODS
 
 
 @dataclass(kw_only=True)
 class ModelArgs:
     """Options of a method. Each field is an `utils.args.option` with default, help text and source."""
-
-
-@dataclass(kw_only=True)
-class PretrainArgs(ModelArgs):
-    """Options of a method whose stages run on pretraining data."""
-
-    pretrain: str | None = option(
-        None, "pretraining dataset of the stages; default: glyphs for the shipped network, imagenet for any other"
-    )
-    pretrain_dir: str | None = option(None, "its --data_dir; default: that of the run", decides=False)
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A run that must have happened before a method can start: `model` on `dataset` leaves the file `output`.
-
-    options: of that run, as on the command line; the rest are its defaults, with seed 1. option: of the method that
-    needs it, by which another product can be named. data: SHA-256 of its training data, where it was looked up.
-    """
-
-    model: str
-    dataset: str
-    output: Path
-    options: dict[str, Any]
-    option: str
-    data: str | None = None
 
 
 class ContinualModel(nn.Module):
@@ -270,62 +240,9 @@ class Wrapper(ContinualModel):
         self.host.load_extra_state(state["host"])
 
 
-def linear_head(in_features: int, num_classes: int) -> nn.Linear:
-    """The prompt methods' classifier: truncated normal weights (std 0.02), zero bias, all C rows from the start."""
-    head = nn.Linear(in_features, num_classes)
-    nn.init.trunc_normal_(head.weight, std=0.02)
-    nn.init.zeros_(head.bias)
-    return head
-
-
 def check_blocks(backbone: nn.Module, **places: tuple[int, ...]) -> None:
     """Raises UsageError if an option names a block that the backbone has not. places: option -> block numbers."""
     count = len(backbone.blocks)
     for name, blocks in places.items():
         if max(blocks) >= count:
             raise UsageError(f"--{name} {max(blocks)}: the backbone has blocks 0 ... {count - 1}")
-
-
-def make_stage(
-    model: str,
-    option: str,
-    run: RunArgs,
-    args: PretrainArgs,
-    weights: str | None,
-    after: Stage | None = None,
-    own: dict[str, Any] | None = None,
-) -> Stage:
-    """The run of a stage method with its defaults, and the place of its product below `--checkpoint_dir`.
-
-    The folder is named by a hash of everything the product depends on but its data; where it holds a product that was
-    made from other data, another one is named by theirs. option: of the method that names the product. args: of that
-    method. weights: `--backbone_path` of the stage. after: the stage that makes those weights. own: the stage's options
-    that are not to have their defaults.
-    """
-    dataset = args.pretrain or ("glyphs" if run.backbone == "vit_tiny_glyphs" else "imagenet")
-    options = {"backbone": run.backbone, "backbone_path": weights, **(own or {})}
-    options["data_dir"], options["cache_dir"] = args.pretrain_dir or run.data_dir, run.cache_dir
-    shared = {name: getattr(run.data_args, name, False) for name in ("download", "skip_bad")}
-    plan = plans.make(options | {"model": model, "dataset": dataset}).with_seed(1)
-    settings = {**identity.naming(plan), "origin": None}
-    origin = after.output.parent.name if after else backbones.fingerprint(run.backbone, weights, run.checkpoint_dir)
-    settings["run"]["backbone_path"] = origin
-    key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:10]
-    folder = Path(run.checkpoint_dir) / run.backbone / f"{model}-{plan.run.args.dataset}-{key}"
-    here = None
-    if not run.dry_run and (made_from := identity.data_of(folder)) is not None:
-        data, places = open_dataset(plans.make(options | shared | {"model": model, "dataset": dataset}))
-        here = data.digest(places, train=True)
-        if here not in (None, made_from):
-            folder = folder.with_name(f"{folder.name}-{here[:8]}")
-    product = folder / plan.method.product(plan.args.args)
-    return Stage(model, dataset, product, options | shared | {"save_to": str(folder)}, option, here)
-
-
-def open_dataset(plan: plans.Plan) -> tuple[Any, Places]:
-    """The dataset of a run, not loaded yet, and its places."""
-    options = plan.run.args
-    dataset = DATASETS.load(options.dataset)(plan.data.args)
-    size = dataset.image_size or backbones.input_size(options.backbone)
-    own = tuple(Path(folder) for folder in (options.results, options.cache_dir, options.checkpoint_dir))
-    return dataset, Places(Path(options.data_dir), Path(options.cache_dir), size, own)

@@ -23,8 +23,8 @@ from backbone.prompts import PromptPool, by_block, uniform
 from backbone.vit import Prompts, class_position, embed, encode
 from models.base import ModelArgs, PromptMethod, check_blocks
 from utils.args import option
-from utils.clock import StepClock
 from utils.contracts import Batch, Session, StreamInfo
+from utils.step_clock import StepClock
 
 ALL = "FlyGCL, MISA and MePo, all datasets"
 

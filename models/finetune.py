@@ -12,8 +12,9 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from backbone.heads import linear_head
 from backbone.vit import embed, encode
-from models.base import ContinualModel, ModelArgs, linear_head
+from models.base import ContinualModel, ModelArgs
 from utils.args import option
 from utils.classes import mask_unseen
 from utils.contracts import Batch, StreamInfo

@@ -20,14 +20,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbone.ridge import RandomRidge
+from backbone.heads import RandomRidge
 from backbone.vit import Prompt, class_position, embed, encode
 from models.base import ModelArgs, PromptMethod, check_blocks
 from utils.args import option
 from utils.classes import mask_unseen
-from utils.clock import StepClock
 from utils.contracts import Batch, StreamInfo
 from utils.device import full_precision
+from utils.step_clock import StepClock
 
 FLYGCL = "FlyGCL, all datasets"
 

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
-from models.base import Stage, Wrapper, WrapperArgs
+from backbone.products import Stage
+from models.base import Wrapper, WrapperArgs
 from utils.args import RunArgs, option
 from utils.contracts import Batch, StreamInfo
 from utils.errors import UsageError

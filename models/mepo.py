@@ -23,7 +23,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import backbone as backbones
-from models.base import PretrainArgs, PromptMethod, Stage, Wrapper, WrapperArgs, make_stage
+from backbone.products import PretrainArgs, Stage, make_stage
+from models.base import PromptMethod, Wrapper, WrapperArgs
 from utils.args import RunArgs, option
 from utils.contracts import StreamInfo
 from utils.device import full_precision

@@ -19,7 +19,7 @@ from backbone.vit import embed, encode
 from models.base import ContinualModel, ModelArgs
 from utils.args import option
 from utils.contracts import Batch, StreamInfo
-from utils.files import writable_folder, written_whole
+from utils.files.atomic import written_whole
 from utils.finite import FiniteRows
 
 
@@ -42,8 +42,6 @@ class MepoCov(ContinualModel):
 
     def __init__(self, backbone: nn.Module, info: StreamInfo, args: MepoCovArgs):
         super().__init__(backbone, info, args)
-        if args.save_to:
-            writable_folder(Path(args.save_to), "--save_to")
         self.register_buffer("total", torch.zeros(info.num_classes, backbone.num_features, dtype=torch.float64))
         self.register_buffer("count", torch.zeros(info.num_classes, dtype=torch.float64))
         self.finite = FiniteRows()

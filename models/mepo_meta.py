@@ -23,8 +23,7 @@ from backbone.vit import embed, encode
 from models.base import ContinualModel, ModelArgs
 from utils.args import option
 from utils.contracts import Batch, Session, StreamInfo
-from utils.files import writable_folder
-from utils.tensors import write_tensors
+from utils.files.tensors import write_tensors
 
 SCRIPTS = "MePo scripts"
 
@@ -65,8 +64,6 @@ class MepoMeta(ContinualModel):
         super().__init__(backbone, info, args)
         backbone.requires_grad_(True)
         width = backbone.num_features
-        if args.save_to:
-            writable_folder(Path(args.save_to), "--save_to")
         self.head = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, info.num_classes))
         self.register_buffer("group", torch.zeros(info.num_classes), persistent=False)  # 1 for classes of the group
         self.groups_per_epoch = info.num_classes // min(args.group_size, info.num_classes)

@@ -15,12 +15,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from models.base import PretrainArgs, Stage, make_stage
+from backbone.products import PretrainArgs, Stage, make_stage
 from models.dualprompt import DualPrompt, DualPromptArgs
 from utils.args import RunArgs, option
 from utils.contracts import Batch, Session, StreamInfo
 from utils.errors import UsageError
-from utils.tensors import read_tensors
+from utils.files.tensors import read_tensors
 
 NONE = "none"  # of --load_pt: random prompts
 SHAPE = ("len_g_prompt", "len_e_prompt", "pos_g_prompt", "pos_e_prompt", "prompt_func")  # prompts fit only if equal

@@ -23,9 +23,8 @@ from models.dualprompt import DualPrompt, DualPromptArgs
 from utils.args import RunArgs, option
 from utils.contracts import Batch, StreamInfo
 from utils.errors import UsageError
-from utils.files import writable_folder
+from utils.files.tensors import write_pth
 from utils.optim import FAM
-from utils.tensors import write_pth
 
 SCRIPT = "MISA script"
 
@@ -67,8 +66,6 @@ class MisaIsa(DualPrompt):
 
     def __init__(self, backbone: nn.Module, info: StreamInfo, args: MisaIsaArgs):
         super().__init__(backbone, info, args)
-        if args.save_to:
-            writable_folder(Path(args.save_to), "--save_to")
         width = backbone.num_features
         if args.projector_factor > width:
             raise UsageError(f"--projector_factor {args.projector_factor}: prompts are only {width} wide")

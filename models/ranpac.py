@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbone.ridge import RandomRidge
+from backbone.heads import RandomRidge
 from backbone.vit import embed, encode
 from models.base import ContinualModel, ModelArgs
 from utils.args import option

@@ -25,8 +25,9 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
+from backbone.heads import linear_head
 from backbone.vit import embed, encode
-from models.base import ContinualModel, ModelArgs, linear_head
+from models.base import ContinualModel, ModelArgs
 from utils.args import option
 from utils.classes import mask_for_training
 from utils.contracts import Batch, Session, StreamInfo

@@ -14,13 +14,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from backbone.heads import linear_head
 from backbone.vit import embed, encode
-from models.base import ContinualModel, ModelArgs, linear_head
+from models.base import ContinualModel, ModelArgs
 from utils.args import option
 from utils.classes import mask_unseen
 from utils.contracts import Batch, StreamInfo
-from utils.files import writable_folder
-from utils.tensors import write_tensors
+from utils.files.disk import writable_folder
+from utils.files.tensors import write_tensors
 
 
 @dataclass(kw_only=True)

@@ -17,7 +17,7 @@ import backbone as backbones
 import main
 from datasets.base import Places
 from tests.miniatures import CASES, SIZE, archives_of
-from tests.tiny import DIGITS, WIDTH, enlarge, random_covariance, run_folder, tiny_vit, weights_of
+from tests.tiny import DIGITS, NEEDED, WIDTH, build, enlarge, random_covariance, run_folder, tiny_vit, weights_of
 from utils.registry import DATASETS
 
 
@@ -47,6 +47,19 @@ def glyph_weights(tmp_path_factory):
     file = tmp_path_factory.mktemp("weights") / "vit_tiny_glyphs.safetensors"
     save_file(weights_of(vit), file)
     return file
+
+
+@pytest.fixture
+def start(case, products):
+    """Makes a fresh run of the case with options of the run or of the method."""
+    name, host = case
+    needed = NEEDED.get(name, {}) | (NEEDED.get(host, {}) | {"host": host} if host else {})
+    needed |= products if name == "mepo" else {}
+
+    def make(own=None, **run):
+        return build(name, needed | (own or {}), **run)
+
+    return make
 
 
 # Datasets in small

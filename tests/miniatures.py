@@ -29,6 +29,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from utils.data.download import LOCK
 from utils.errors import UsageError
 from utils.registry import DATASETS, ROOT
 
@@ -63,6 +64,12 @@ def classes_below(folder: Path, names: list[str], count: int, ending: str = ".jp
     for label, name in enumerate(names):
         for index in range(first, first + count):
             write(folder / name / f"{name}_{index}{ending}", picture(label, index, form))
+
+
+def add(file: tarfile.TarFile, name: str, content: bytes = b"", kind=tarfile.REGTYPE, link: str = "") -> None:
+    member = tarfile.TarInfo(name)
+    member.size, member.type, member.linkname = len(content), kind, link
+    file.addfile(member, io.BytesIO(content))
 
 
 def pack(folder: Path, archive: Path) -> None:
@@ -457,3 +464,49 @@ def shown(part) -> tuple[list[int], list[int]]:
     """Labels of a part, and those that its images tell."""
     images, labels = part
     return labels.tolist(), told(images)[0]
+
+
+# Archives of a few files
+
+CONTENT = bytes(range(256)) * 1200  # 300 kB: several chunks
+TREE = {"top/a.txt": b"alpha", "top/deep/b.bin": CONTENT, "other.txt": b"other"}
+
+
+def packed(path: Path, members: dict[str, bytes]) -> Path:
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+            for name, content in members.items():
+                file.writestr(name, content)
+    else:
+        mode = {".tar": "w", ".gz": "w:gz", ".tgz": "w:gz", ".bz2": "w:bz2"}[path.suffix]
+        with tarfile.open(path, mode) as file:
+            for name, content in members.items():
+                add(file, name, content)
+    return path
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    files = {str(path.relative_to(folder)): path for path in folder.rglob("*")}
+    return {name: path.read_bytes() for name, path in files.items() if path.is_file()}
+
+
+def refused(*parts: object):
+    """Expects a UsageError of one line that names all of `parts`."""
+
+    class Refused:
+        def __enter__(self):
+            self.raised = pytest.raises(UsageError)
+            self.info = self.raised.__enter__()
+
+        def __exit__(self, *error):
+            caught = self.raised.__exit__(*error)
+            message = str(self.info.value)
+            assert "\n" not in message
+            assert [str(part) for part in parts if str(part) not in message] == [], message
+            return caught
+
+    return Refused()
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.name != LOCK)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +15,13 @@ from torch import Tensor
 from datasets.base import Dataset
 from models.base import ContinualModel
 from utils import plan as plans
-from utils.augment import random_shift
 from utils.contracts import StreamInfo
-from utils.evaluation import Evaluator
-from utils.images import ImageSet, Transform
-from utils.streams import Stream, make_stream
-from utils.training import Listener, Trainer
+from utils.data.augment import random_shift
+from utils.registry import METHODS
+from utils.streams import make_stream
+from utils.streams.base import Stream
+from utils.training.assembly import assemble, read_images
+from utils.training.loop import Listener, Trainer
 
 ROOT = Path(__file__).resolve().parent.parent
 WIDTH = 32  # of the tiny network
@@ -65,6 +66,26 @@ class Patches(Dataset):
         return random_shift(images, 1, generator)
 
 
+# Every method, and every one that wraps another with each of its hosts
+
+# Options that a method needs on so small a stream; the others run with their defaults.
+NEEDED = {
+    "mepo_meta": {"meta_epochs": 2, "group_size": 6, "num_tasks": 2, "samples": 8},
+    "mepo_cov": {"samples": 8},
+    "misa_isa": {"num_sessions": 3, "updates": 2, "samples": 4, "lr": 0.001},
+    "flyprompt": {"rp_dim": 64},
+    "ranpac": {"rp_dim": 64},
+    "joint": {"updates": 2, "joint_batch": 16},
+}
+HOSTS = {
+    "mepo": ("misa", "dualprompt", "l2p", "coda", "mvp", "flyprompt", "singleprompt"),
+    "joint": ("finetune", "coda"),
+}
+CASES = [(name, None) for name in METHODS.files() if name not in HOSTS]
+CASES += [(name, host) for name, hosts in HOSTS.items() for host in hosts]
+EVERY_METHOD = pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case[0]}-{case[1]}" if case[1] else case[0])
+
+
 @dataclass
 class Run:
     """A run that has not started. frozen: the weights that must not move, as they were."""
@@ -78,7 +99,7 @@ class Run:
 def build(
     method: type | str, own: dict | None = None, stream: Stream | None = None, listener: Listener | None = None, **run
 ) -> Run:
-    """A run of `method` (a name or a class of the test) on `Patches`, put together as main.py does it.
+    """A run of `method` (a name or a class of the test) on `Patches`.
 
     own: the method's options. run: options of the run. stream: instead of the one that the options describe.
     """
@@ -86,37 +107,20 @@ def build(
     usual = {"dataset": "seq-digits", "device": "cpu", "n_tasks": 3, "batch_size": 16, "online_iter": 1}
     usual["eval_period"] = 64
     plan = plans.make(usual | run | (own or {}) | {"model": method if by_name else "er"}).with_seed(run.get("seed", 1))
-    options, args = plan.run.args, plan.args.args if by_name else method.Args()
-    kind = plan.method if by_name else method
-    dataset, device = Patches(), torch.device(options.device)
-    images = ImageSet(*dataset.load(None, train=True), device)
+    if not by_name:
+        plan = replace(plan, method=method, method_args=method.Args())
+    dataset, device = Patches(), torch.device(plan.run.device)
+    images = read_images(plan, dataset, None, device)
     if stream is None:
-        stream = make_stream(options, kind.stream_options(args), images.labels, dataset.num_classes)
-    transform = Transform(dataset, device, options.train_seed, dataset.image_size)
-    evaluator = None
-    if kind.evaluated:
-        test_images = ImageSet(*dataset.load(None, train=False), device)
-        evaluator = Evaluator(test_images, transform, options.eval_batch_size, options.eval_mask)
-    info = StreamInfo(
-        num_classes=dataset.num_classes,
-        num_tasks=stream.num_tasks,
-        num_images=stream.num_images(),
-        num_updates=stream.num_batches() // stream.batches_per_update * options.online_iter,
-        image_size=dataset.image_size,
-        seed=options.train_seed,
-        augment=transform.train,
-        plain=transform.test,
-        images=images.raw,
-    )
+        own_stream = plan.method.stream_options(plan.method_args)
+        stream = make_stream(plan.run, own_stream, images[0].labels, dataset.num_classes)
     vit = tiny_vit().requires_grad_(False)
-    torch.manual_seed(options.init_seed)
-    model = kind(vit, info, args).to(device)
-    model.optimizer = model.configure_optimizer()
-    torch.manual_seed(options.train_seed)
-    periods = options.online_iter, options.eval_period
-    trainer = Trainer(model, stream, images, transform, evaluator, *periods, listener, options.on_nan == "skip")
+    torch.manual_seed(plan.run.init_seed)
+    trainer = assemble(plan, dataset, vit, images, stream, dataset.image_size)
+    trainer.listeners = [] if listener is None else [listener]
+    model = trainer.model
     frozen = {name: p.detach().clone() for name, p in model.named_parameters() if not p.requires_grad}
-    return Run(model, trainer, info, frozen)
+    return Run(model, trainer, model.info, frozen)
 
 
 def weights_of(model: torch.nn.Module) -> dict[str, Tensor]:
@@ -151,3 +155,19 @@ def assert_same_results(one: Path, other: Path) -> None:
     tables = [pd.read_csv(folder / "metrics.csv").drop(columns="seconds").to_csv() for folder in (one, other)]
     assert tables[0] == tables[1]
     assert not (one / "checkpoints").exists() and not (other / "checkpoints").exists()
+
+
+def assert_same(one, other) -> None:
+    assert type(one) is type(other)
+    if isinstance(one, torch.Tensor):
+        assert one.dtype == other.dtype and torch.equal(one, other)
+    elif isinstance(one, dict):
+        assert list(one) == list(other)
+        for key in one:
+            assert_same(one[key], other[key])
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other)
+        for pair in zip(one, other, strict=True):
+            assert_same(*pair)
+    else:
+        assert repr(one) == repr(other)

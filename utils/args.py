@@ -1,10 +1,8 @@
 """Options from dataclasses: declaration, precedence, checks and `--help`, on top of argparse.
 
-An option is a dataclass field made by `option(...)`. Its value comes from, in rising precedence: the field's default
-(`--n_tasks` for what a method has one of per task, its `one_per_task`), the dataset's `settings`, the method's
-`published["*"]`, its `published["backbone B"]` for the network of the run, its `published[dataset]`, the command line.
-A method that wraps a host X also has `published["host X"]` before and `published["host X on dataset"]` after the
-dataset's, and its tables come after those of X. Nothing else sets a value.
+An option is a dataclass field made by `option(...)`. Its value is the field's default (`--n_tasks` for what a method
+has one of per task, its `one_per_task`), unless one of the tables of `utils.plan.precedence` or the command line sets
+it. Nothing else does.
 """
 
 from __future__ import annotations
@@ -17,11 +15,16 @@ import os
 import types
 import typing
 from dataclasses import dataclass
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, NoReturn
 
 from utils.errors import UsageError
 
 LARGEST = 2**31 - 1  # integer that an option takes
+STREAMS = Path(__file__).resolve().parent / "streams"  # a file per scenario
+SCENARIOS = tuple(
+    sorted(file.stem.replace("_", "-") for file in STREAMS.glob("*.py") if file.stem not in ("__init__", "base"))
+)
 SCRIPTS = "MISA, MePo and FlyGCL scripts"
 
 
@@ -42,11 +45,11 @@ def option(
 
     help: what it is, with its unit. source: where the default comes from. low, high: inclusive range of numbers.
     method: the value names another method whose options join the command line. For what makes two runs the same one
-    (`utils.identity`): decides: False where it says where or how a run happens, not what it computes. reads: the value
-    is a path whose content counts, not its name: a file (an empty tuple), or these files of a folder. later: the option
-    came after the first products of stages were made, whose names leave it out at its default.
+    (`utils.runs.identity`): decides: False where it says where or how a run happens, not what it computes. reads: the
+    value is a path whose content counts, not its name: a file (an empty tuple), or these files of a folder. later: the
+    option came after the first products of stages were made, whose names leave it out at its default.
     """
-    metadata = {"help": help, "source": source, "low": low, "high": high, "method": method}
+    metadata: dict[str, Any] = {"help": help, "source": source, "low": low, "high": high, "method": method}
     metadata |= {"decides": decides, "reads": reads, "later": later}
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -67,7 +70,7 @@ class RunArgs:
         "weight file (.safetensors, .pth, .pt, .npz), or 'random'; default: shipped, or in --checkpoint_dir",
         reads=(),
     )
-    scenario: Literal["si-blurry", "class-il", "domain-il", "shuffled", "episodes", "adaptation"] | None = option(
+    scenario: Literal[SCENARIOS] | None = option(  # type: ignore[valid-type]
         None, "stream; default: the first the method allows"
     )
     class_order: str = option(
@@ -116,18 +119,20 @@ class RunArgs:
     data_dir: str = option("data", "folder of the datasets", decides=False)
     cache_dir: str = option("data", "folder of what is made of them: decoded images, drawn glyphs", decides=False)
     checkpoint_dir: str = option("checkpoints", "folder of products that later runs reuse", decides=False)
-    results: str = option("runs", "folder of the results", decides=False)
+    results: str = option("runs", "folder of the outputs, one of its own for each run", decides=False)
     resume: str = option(
         "never",
-        "auto: a run of the same settings in --results goes on from its last checkpoint, a complete one stays; "
-        "never: a new run; or the folder of the run to go on with",
+        "auto: resumes a run of the same settings in --results from its last checkpoint, a complete one stays; "
+        "never: a new run; or the folder of the run to resume",
         decides=False,
     )
     save_every: float = option(
         300.0, "seconds between checkpoints; one is written at every task end, too", low=0, decides=False
     )
     on_nan: Literal["stop", "skip"] = option(
-        "stop", "an update whose loss or gradient is not finite ends the run, or is left out and counted", decides=False
+        "stop",
+        "an update whose loss or gradient is NaN or infinite ends the run, or is left out and counted",
+        decides=False,
     )
     export: Literal["pth"] | None = option(
         None, "also leave the network as backbone.pth, for the authors' scripts", decides=False
@@ -147,13 +152,13 @@ SEEDS = ("seed", "stream_seed", "init_seed", "train_seed")  # which repetition a
 class Parser(argparse.ArgumentParser):
     """argparse that answers bad input with UsageError and unknown options with the nearest known one."""
 
-    def __init__(self, **settings):
+    def __init__(self, **settings: Any):
         super().__init__(allow_abbrev=False, formatter_class=_HelpFormatter, **settings)
 
-    def error(self, message: str):
+    def error(self, message: str) -> NoReturn:
         raise UsageError(message)
 
-    def parse_known_args(self, args=None, namespace=None):
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse does, with `~` and `~user` in front of a value as a shell takes them: only paths begin so."""
         known, unknown = super().parse_known_args(args, namespace)
         for name, value in vars(known).items():
@@ -176,7 +181,7 @@ class Parser(argparse.ArgumentParser):
 class _Once(argparse.Action):
     """An option of several values: where it stands twice, none of them is passed over without a word."""
 
-    def __call__(self, parser, namespace, values, option_string=None):
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
         if hasattr(namespace, self.dest):
             raise UsageError(f"{option_string} stands there twice; give all of its values after one")
         setattr(namespace, self.dest, values)

@@ -1,17 +1,36 @@
-"""Which classes have been met: label -> slot in order of appearance, and the logit masks made from it."""
+"""Which classes have been met: label -> slot in order of appearance, and the logit masks made from it. And how the
+classes of several domains are labelled.
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+
+
+def raw_label(domain: int, classes: Tensor, num_classes: int) -> Tensor:
+    """The label under which classes [N] travel in a stream of several domains: each class once in every domain."""
+    return domain * num_classes + classes
+
+
+def class_of(raw: Any, num_classes: int) -> Any:
+    """Classes of raw labels, a tensor or a number; of a stream without domains they are the labels themselves."""
+    return raw % num_classes
+
+
+def domain_of(raw: Tensor, num_classes: int) -> Tensor:
+    """Domains of raw labels [N], int64 [N]."""
+    return raw // num_classes
 
 
 class SeenClasses:
     """Ordered list of the classes met so far. Output unit k of every head belongs to the k-th class ever met.
 
     known: classes taken as met from the start, in slot order (a pretraining stream knows all of its classes). With
-    several domains a raw label is domain x num_classes + class: it counts as met once the class was met in that domain,
-    and its slot is that of the class.
+    several domains a label (`raw_label`) counts as met once the class was met in that domain, and its slot is that of
+    the class.
     """
 
     def __init__(self, num_classes: int, known: int = 0, num_domains: int = 1):
@@ -29,9 +48,9 @@ class SeenClasses:
         new = labels[self._slot[labels] < 0]
         for label in dict.fromkeys(new.tolist()):  # at most once per class, domain and run
             self.met.append(label)
-            if label % self.num_classes not in self.labels:
-                self.labels.append(label % self.num_classes)
-            self._slot[label] = self.labels.index(label % self.num_classes)
+            if (own := class_of(label, self.num_classes)) not in self.labels:
+                self.labels.append(own)
+            self._slot[label] = self.labels.index(own)
 
     def slots(self, labels: Tensor) -> Tensor:
         """Raw labels [B] -> slots [B]; -1 for a class not met yet."""

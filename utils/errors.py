@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
+
+# Control characters, line ends, and halves of characters but for those by which Python spells other encodings.
+FORBIDDEN = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udc7f\udd00-\udfff]")
+
 
 class UsageError(Exception):
     """Bad input. The message says in one line what is wrong, where, and what to do."""
 
 
-def reason(error: Exception) -> str:
+def reason(error: object) -> str:
     """What an error of a library says, as one line of at most 200 characters; its kind if it says nothing."""
     return " ".join(str(error).split())[:200] or type(error).__name__
 

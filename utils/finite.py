@@ -13,7 +13,9 @@ class FiniteRows(nn.Module):
     `--on_nan skip`, the finite ones alone. Looking at them then waits for the device.
     """
 
-    def __init__(self):
+    lost: Tensor
+
+    def __init__(self) -> None:
         super().__init__()
         self.register_buffer("lost", torch.zeros((), dtype=torch.int64), persistent=False)
         self.leave_out = False

@@ -4,59 +4,65 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from utils.args import SEEDS, Parser, Resolved, RunArgs, add_options, as_dict, method_options, option_names, resolve
-from utils.errors import UsageError
-from utils.fields import FORBIDDEN
-from utils.registry import DATASETS, METHODS, add_plugins
+from utils.errors import FORBIDDEN, UsageError
+from utils.registry import DATASETS, METHODS, add_plugins, commands
 
+if TYPE_CHECKING:  # it needs torch, which --help does not wait for
+    from utils.contracts import Learner
+
+PARTS = ("run", "method", "host", "data")  # of the options of a run
 HELP = ("-h", "--help")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """One run, or one per seed. method: its class. data: options of the dataset, None if none is named. host: options
-    of the method named by one of its options, if any."""
+    """One run, or one per seed. method: its class. run, method_args, host, data: options of the run, of the method, of
+    the method that one of its options names, and of the dataset; None where there are none. origins: by part and
+    option, where each value that is no plain default comes from.
+    """
 
-    method: type
-    run: Resolved
-    args: Resolved
-    data: Resolved | None = None
-    host: Resolved | None = None
+    method: type[Learner]
+    run: RunArgs
+    method_args: Any
+    host: Any = None
+    data: Any = None
+    origins: dict[str, dict[str, str]] = field(default_factory=dict)
 
-    def part(self, name: str) -> Any:
-        """Options of the run, method, host or data; None where there are none."""
-        resolved = {"run": self.run, "method": self.args, "host": self.host, "data": self.data}[name]
-        return resolved and resolved.args
+    def parts(self) -> dict[str, Any]:
+        """The options that there are, by PARTS."""
+        named = zip(PARTS, (self.run, self.method_args, self.host, self.data))
+        return {part: options for part, options in named if options is not None}
 
     def seeds(self) -> tuple[int, ...]:
-        return self.run.args.seeds or (self.run.args.seed,)
+        return self.run.seeds or (self.run.seed,)
 
     def with_seed(self, seed: int) -> Plan:
         """The plan of one run: seed sets the stream, initialisation and training seeds that were not set apart."""
-        args = self.run.args
-        single = {name: seed if getattr(args, name) is None else getattr(args, name) for name in SEEDS[1:]}
-        return replace(self, run=replace(self.run, args=replace(args, seed=seed, seeds=None, **single)))
+        single: dict[str, Any] = {
+            name: seed if getattr(self.run, name) is None else getattr(self.run, name) for name in SEEDS[1:]
+        }
+        return replace(self, run=replace(self.run, seed=seed, seeds=None, **single))
 
     def with_option(self, name: str, value: Any, origin: str) -> Plan:
         """The same plan with another value of an option of the run."""
-        run = replace(self.run, args=replace(self.run.args, **{name: value}), origin=self.run.origin | {name: origin})
-        return replace(self, run=run)
+        origins = self.origins | {"run": self.origins["run"] | {name: origin}}
+        return replace(self, run=replace(self.run, **{name: value}), origins=origins)
 
     def settings(self) -> dict[str, Any]:
         """All options and where each value that is no plain default comes from, for `config.yaml`."""
-        settings = {"run": as_dict(self.run.args), "method": as_dict(self.args.args)}
-        origin = self.run.origin | self.args.origin
-        if self.data is not None and option_names(type(self.data.args)):
-            settings["data"] = as_dict(self.data.args)
-            origin = self.data.origin | origin
-        if self.host is not None:
-            settings["host"] = as_dict(self.host.args)
-            origin = self.host.origin | origin
-        return settings | {"origin": origin}
+        parts = self.parts()
+        if self.data is not None and not option_names(type(self.data)):
+            del parts["data"]
+        origin: dict[str, str] = {}
+        for part in ("host", "data", "run", "method"):  # the name of an option that several have stands for the last
+            origin |= self.origins.get(part, {}) if part in parts else {}
+        order = [part for part in ("run", "method", "data", "host") if part in parts]
+        return {part: as_dict(parts[part]) for part in order} | {"origin": origin}
 
 
 def parse(argv: list[str]) -> Plan | str:
@@ -93,7 +99,7 @@ def parse(argv: list[str]) -> Plan | str:
     return method_help(plan) if wants_help else plan
 
 
-def _hosts_named(method: type, words: list[str]) -> dict[str, str]:
+def _hosts_named(method: type[Learner], words: list[str]) -> dict[str, str]:
     """Names of the methods that the options of `method` name, on the command line or by default, by option."""
     names = {}
     for option in method_options(method.Args):
@@ -103,7 +109,7 @@ def _hosts_named(method: type, words: list[str]) -> dict[str, str]:
     return names
 
 
-def _load_host(option: str, name: str) -> type:
+def _load_host(option: str, name: str) -> type[Learner]:
     """The class of a method that learns a stream by itself, so that another can wrap it."""
     host = METHODS.load(name)
     if method_options(host.Args) or "si-blurry" not in host.scenarios:
@@ -116,62 +122,58 @@ def make(given: dict[str, Any]) -> Plan:
     name = METHODS.resolve(given["model"])
     dataset = DATASETS.resolve(given["dataset"]) if given.get("dataset") else ""
     given = given | {"model": name, "dataset": dataset}
-    method = METHODS.load(name)
-    fitting = _fitting(dataset)
-    backbone = given.get("backbone") or fitting[0][1].get("backbone") or RunArgs().backbone
-    published = [*fitting, *_published(method, name, dataset, backbone)]
-    args = resolve(method.Args, published, given)
-    data = resolve(DATASETS.load(dataset).Args, published, given) if dataset else None
-    host, known = None, option_names(RunArgs) | option_names(method.Args)
-    known |= option_names(type(data.args)) if data else set()
+    method, data_class = METHODS.load(name), DATASETS.load(dataset) if dataset else None
+    backbone = given.get("backbone") or (data_class.settings if data_class else {}).get("backbone") or RunArgs.backbone
+    tables = precedence(name, dataset, backbone)
+    options = {"method": resolve(method.Args, tables, given)}
     for option in method_options(method.Args):
-        host_name = METHODS.resolve(getattr(args.args, option))
-        host_class = _load_host(option, host_name)
-        own = _published(method, name, dataset, backbone, host_name)
-        published = [*fitting, *_published(host_class, host_name, dataset, backbone), *own]
-        known |= option_names(host_class.Args)
-        host = resolve(host_class.Args, published, given)
-        args = resolve(method.Args, published, given)
-        setattr(args.args, option, host_name)
-        args.args.host_args = host.args
-    for origin, table in published:
+        host_name = METHODS.resolve(getattr(options["method"].args, option))
+        host = _load_host(option, host_name)
+        tables = precedence(name, dataset, backbone, host_name)
+        options = {"method": resolve(method.Args, tables, given), "host": resolve(host.Args, tables, given)}
+        setattr(options["method"].args, option, host_name)
+        options["method"].args.host_args = options["host"].args
+    if data_class:
+        options["data"] = resolve(data_class.Args, tables, given)
+    options["run"] = resolve(RunArgs, tables, given)
+    known = set().union(*(option_names(type(part.args)) for part in options.values()))
+    for origin, table in tables:
         for option in table.keys() - known:
             raise UsageError(f"{origin}: published sets {option}, which is no option of the method or the run")
-    run = resolve(RunArgs, published, given)
-    run.args.data_args = data and data.args
-    _follow_tasks(method, args, run.args)
-    if host is not None:
-        _follow_tasks(host_class, host, run.args)
-    _check(method, run.args)
-    return Plan(method, run, args, data, host)
+    run = options["run"].args
+    run.data_args = options["data"].args if data_class else None
+    for part, kind in (("method", method), *((("host", host),) if "host" in options else ())):
+        for option in kind.one_per_task:
+            if option not in options[part].origin:
+                setattr(options[part].args, option, run.n_tasks)
+    _check(method, run)
+    parts = {part: resolved.args for part, resolved in options.items()}
+    origins = {part: resolved.origin for part, resolved in options.items()}
+    return Plan(method, run, parts["method"], parts.get("host"), parts.get("data"), origins)
 
 
-def _follow_tasks(method: type, resolved: Resolved, run: RunArgs) -> None:
-    """Gives the options of which a method has one per task the number of tasks, where nothing else sets them."""
-    for name in method.one_per_task:
-        if name not in resolved.origin:
-            setattr(resolved.args, name, run.n_tasks)
+def precedence(name: str, dataset: str, backbone: str, host: str = "") -> list[tuple[str, dict[str, Any]]]:
+    """Where options get their values from, in rising precedence: above their defaults, below the command line.
 
-
-def _fitting(dataset: str) -> list[tuple[str, dict[str, Any]]]:
-    """Options of the run that a dataset sets for its size."""
-    return [(dataset, DATASETS.load(dataset).settings)] if dataset else [("", {})]
-
-
-def _published(
-    method: type, name: str, dataset: str, backbone: str, host: str | None = None
-) -> list[tuple[str, dict[str, Any]]]:
-    """Values set beside a method, in rising precedence: for all runs, with a host, for the network, for the dataset,
-    for host and dataset.
+    Each table with how its origin is called. host: the method that the method `name` wraps, if it wraps one.
     """
-    tables = [(name, "*"), (f"{name} on {backbone}", f"backbone {backbone}"), (f"{name} on {dataset}", dataset)]
-    if host is not None:
-        tables.insert(1, (f"{name} with {host}", f"host {host}"))
-        tables.append((f"{name} with {host} on {dataset}", f"host {host} on {dataset}"))
-    return [(origin, method.published.get(key, {})) for origin, key in tables]
+    layers = [
+        ("host", host, "*"),
+        ("host", f"{host} on {backbone}", f"backbone {backbone}"),
+        ("host", f"{host} on {dataset}", dataset),
+        ("method", name, "*"),
+        ("wrapper", f"{name} with {host}", f"host {host}"),
+        ("method", f"{name} on {backbone}", f"backbone {backbone}"),
+        ("method", f"{name} on {dataset}", dataset),
+        ("wrapper", f"{name} with {host} on {dataset}", f"host {host} on {dataset}"),
+    ]
+    own = METHODS.load(name).published
+    published = {"method": own, "wrapper": own if host else {}, "host": METHODS.load(host).published if host else {}}
+    found = [(origin, published[whose].get(key, {})) for whose, origin, key in layers]
+    return [(dataset, DATASETS.load(dataset).settings if dataset else {}), *found]
 
 
-def _check(method: type, run: RunArgs) -> None:
+def _check(method: type[Learner], run: RunArgs) -> None:
     """Settings that exclude each other."""
     if run.scenario is None:
         run.scenario = method.scenarios[0]
@@ -189,7 +191,7 @@ def _check(method: type, run: RunArgs) -> None:
         raise UsageError(f"--seeds {' '.join(map(str, run.seeds))}: a seed stands there twice")
     if run.resume not in ("auto", "never") and not os.path.isfile(Path(run.resume, "config.yaml")):
         raise UsageError(f"--resume {run.resume}: neither auto, never, nor the folder of a run (with a config.yaml)")
-    if run.resume not in ("auto", "never") and len(run.seeds or ()) > 1:
+    if run.resume not in ("auto", "never") and run.seeds is not None and len(run.seeds) > 1:
         raise UsageError(f"--resume {run.resume}: is one run; --seeds {' '.join(map(str, run.seeds))} asks for several")
     if run.eval_period == 0:
         raise UsageError("--eval_period 0: give a number of images, or a negative number for none")
@@ -202,6 +204,8 @@ def overview() -> str:
         names = registry.files()
         width = max(map(len, names))
         lines += [f"{title}:", *(f"  {name:{width}}  {registry.describe(name)}" for name in names), ""]
+    lines += ["commands (python main.py COMMAND ...):"]
+    lines += [*(f"  {name:6}  {text}" for name, text in commands().items()), ""]
     lines.append("python main.py --model METHOD --help shows the method's own options with their defaults and sources.")
     parser = Parser(add_help=False, usage="\n".join(lines).removeprefix("usage: ").replace("%", "%%"))
     add_options(parser, "options of every run", RunArgs)
@@ -210,14 +214,18 @@ def overview() -> str:
 
 def method_help(plan: Plan) -> str:
     """The text of `python main.py --model X [--dataset Y] --help`: each option with the value it would have."""
-    run = plan.run.args
+    run = plan.run
     document = (sys.modules[plan.method.__module__].__doc__ or "").strip()
     usage = f"python main.py --model {run.model} --dataset {run.dataset or 'DATASET'} [options]\n\n{document}"
     parser = Parser(add_help=False, usage=usage.replace("%", "%%"))
-    add_options(parser, f"options of {run.model}", type(plan.args.args), plan.args)
-    if plan.host is not None:
-        add_options(parser, "options of its host", type(plan.host.args), plan.host)
-    if plan.data is not None:
-        add_options(parser, f"options of {run.dataset}", type(plan.data.args), plan.data)
-    add_options(parser, "options of every run", RunArgs, plan.run)
+    titles = {
+        "method": f"options of {run.model}",
+        "host": "options of its host",
+        "data": f"options of {run.dataset}",
+        "run": "options of every run",
+    }
+    for part, title in titles.items():
+        if part in plan.parts():
+            options = plan.parts()[part]
+            add_options(parser, title, type(options), Resolved(options, plan.origins[part]))
     return parser.format_help().rstrip()

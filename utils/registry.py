@@ -14,6 +14,7 @@ import os
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from utils import requirements
 from utils.errors import UsageError
@@ -58,14 +59,9 @@ class Registry:
 
     def describe(self, name: str) -> str:
         """First line of the file's docstring, read without running the file."""
-        path = self.files()[name]
-        try:
-            text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
-        except (SyntaxError, UnicodeDecodeError) as error:
-            return f"(cannot be read: {error})"
-        return text.strip().splitlines()[0] if text else ""
+        return first_line(self.files()[name])
 
-    def load(self, name: str) -> type:
+    def load(self, name: str) -> Any:
         """Imports the file of `name` and returns the one class it defines."""
         path = self.files()[self.resolve(name)]
         requirements.check()
@@ -95,7 +91,7 @@ class Registry:
             return importlib.import_module(f"{self.folder}.{path.stem}")
         name = f"plugin_{self.folder}_{path.stem}"
         if name not in sys.modules:
-            spec = importlib.util.spec_from_file_location(name, path)
+            spec: Any = importlib.util.spec_from_file_location(name, path)
             module = importlib.util.module_from_spec(spec)
             sys.modules[name] = module
             try:
@@ -104,6 +100,35 @@ class Registry:
                 del sys.modules[name]
                 raise
         return sys.modules[name]
+
+
+def commands() -> dict[str, str]:
+    """What there is beside training, by name, with a line each: files of command/ with a function `main(argv)`."""
+    found = {}
+    for path in sorted((ROOT / "command").glob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        if any(isinstance(node, ast.FunctionDef) and node.name == "main" for node in tree.body):
+            found[path.stem] = first_line(path)
+    return found
+
+
+def resolve_command(name: str) -> str:
+    """The name itself; an unknown one is answered with the nearest one."""
+    known = commands()
+    if name in known:
+        return name
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+    hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
+    raise UsageError(f"unknown command '{name}'; {hint} Options begin with --, as --model")
+
+
+def first_line(path: Path) -> str:
+    """First line of a file's docstring, read without running the file."""
+    try:
+        text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+    except (SyntaxError, UnicodeDecodeError) as error:
+        return f"(cannot be read: {error})"
+    return text.strip().splitlines()[0] if text else ""
 
 
 METHODS = Registry("models", "ContinualModel", "_")

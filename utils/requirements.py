@@ -1,14 +1,17 @@
-"""What requirements.txt asks for, and whether it is there, by the packages' own records: none is imported."""
+"""What requirements.txt asks for, and whether it is there, by the packages' own records: none is imported. And how
+matplotlib is, which does not come alone."""
 
 from __future__ import annotations
 
 import functools
 import importlib.metadata
 import importlib.util
+import os
 import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 from utils.errors import UsageError
 
@@ -33,8 +36,8 @@ class Requirement:
         except importlib.metadata.PackageNotFoundError:
             return "" if importlib.util.find_spec(self.module) else None
 
-    def allows(self, version: str) -> bool:
-        return not (version and self.lowest) or _release(version) >= _release(self.lowest)
+    def allows(self, version: str | None) -> bool:
+        return not version or not self.lowest or _release(version) >= _release(self.lowest)
 
 
 def listed(file: Path = FILE) -> list[Requirement]:
@@ -45,6 +48,20 @@ def listed(file: Path = FILE) -> list[Requirement]:
             name, _, lowest = line.partition(">=")
             found.append(Requirement(line, name, lowest, MODULES.get(name.lower(), name)))
     return found
+
+
+def import_matplotlib() -> ModuleType:
+    """The module, whatever backend a notebook asks for: one that is not there would end the import."""
+    asked = os.environ.get("MPLBACKEND")
+    os.environ["MPLBACKEND"] = "agg"
+    try:
+        import matplotlib
+    finally:
+        if asked is None:
+            del os.environ["MPLBACKEND"]
+        else:
+            os.environ["MPLBACKEND"] = asked
+    return matplotlib
 
 
 @functools.cache
@@ -61,7 +78,7 @@ def check() -> None:
 
 def _release(version: str) -> tuple[int, ...]:
     """2.10.1rc2+cu126 -> (2, 10, 1). Trailing zeros do not count."""
-    numbers = re.match(r"[\d.]*", version)[0].strip(".").split(".")
+    numbers = re.sub(r"[^\d.].*", "", version, flags=re.DOTALL).strip(".").split(".")
     release = [int(number) for number in numbers if number]
     while release and not release[-1]:
         release.pop()

@@ -14,9 +14,9 @@ from models.dualprompt import DualPrompt
 from models.misa import Misa
 from utils.args import option_names, resolve
 from utils.classes import mask_unseen
-from utils.evaluation import Evaluator
-from utils.images import ImageSet
-from utils.training import Trainer
+from utils.data.images import ImageSet
+from utils.training.evaluation import Evaluator
+from utils.training.loop import Trainer
 
 from .goldens import DEVICE, Case, Settings
 from .replay import Recorded, Recorder, Unchanged, consecutive, load, load_vit, make_info, set_optimizer, train

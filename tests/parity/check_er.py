@@ -10,8 +10,8 @@ from torch import Tensor
 from models.er import Er, ErArgs
 from utils.buffer import ReservoirBuffer
 from utils.classes import SeenClasses
-from utils.evaluation import Evaluator
-from utils.images import ImageSet
+from utils.data.images import ImageSet
+from utils.training.evaluation import Evaluator
 
 from .check_dualprompt import EVAL_MASKS, check_evaluations, check_final, word
 from .goldens import DEVICE, Case

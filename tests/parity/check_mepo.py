@@ -19,7 +19,7 @@ from models.dualprompt import DualPromptArgs
 from models.mepo import Mepo, MepoArgs
 from models.mepo_cov import MepoCov, MepoCovArgs
 from models.mepo_meta import MepoMeta, MepoMetaArgs
-from utils.streams import Episodes
+from utils.streams.episodes import Episodes
 
 from .check_dualprompt import check_trainable, make_args, watch, word
 from .goldens import DEVICE, NUMBER, Case

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from models.base import ContinualModel
-from utils.evaluation import Evaluator
-from utils.images import ImageSet
-from utils.metrics import class_incremental_summary
-from utils.training import Trainer
+from utils.data.images import ImageSet
+from utils.training.evaluation import Evaluator
+from utils.training.loop import Trainer
+from utils.training.metrics import class_incremental_summary
 
 from .check_stream import make_si_blurry
 from .goldens import Case

@@ -10,8 +10,8 @@ from torch import Tensor
 
 import models.misa_isa
 from models.misa_isa import MisaIsa, MisaIsaArgs
+from utils.files.tensors import read_tensors
 from utils.optim import FAM
-from utils.tensors import read_tensors
 
 from . import check_dualprompt
 from .check_dualprompt import make_args, word

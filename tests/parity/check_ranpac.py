@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from backbone.ridge import RIDGES, RandomRidge
+from backbone.heads import RIDGES, RandomRidge
 from models.ranpac import RanPacArgs
 
 from .goldens import DEVICE, Case

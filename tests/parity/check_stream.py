@@ -6,7 +6,8 @@ import torch
 
 from utils.args import RunArgs
 from utils.classes import SeenClasses
-from utils.streams import SiBlurry, make_stream
+from utils.streams import make_stream
+from utils.streams.si_blurry import SiBlurry
 
 from .goldens import Case
 

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from models.base import ContinualModel
 from utils.classes import SeenClasses
 from utils.contracts import Batch, StreamInfo
-from utils.evaluation import Accuracy, Evaluator
-from utils.images import ImageSet
-from utils.streams import Draw, Stream
-from utils.training import Trainer
+from utils.data.images import ImageSet
+from utils.streams.base import Draw, Stream
+from utils.training.evaluation import Accuracy, Evaluator
+from utils.training.loop import Trainer
 
 from .goldens import DEVICE, Case, Settings
 

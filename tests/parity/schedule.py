@@ -7,8 +7,8 @@ from torch import Tensor
 
 from models.base import ContinualModel
 from utils.classes import SeenClasses
-from utils.evaluation import Accuracy
-from utils.training import Trainer
+from utils.training.evaluation import Accuracy
+from utils.training.loop import Trainer
 
 from .goldens import DEVICE, Case
 from .replay import Recorded, Recorder, consecutive, network, set_optimizer, train

@@ -1,0 +1,124 @@
+"""Classifiers on features: the linear layer of the prompt methods, and ridge regression in closed form.
+
+Source of the latter: McDonnell et al., RanPAC, NeurIPS 2023, arXiv:2307.02251; as in FlyGCL (AnAppleCore/FlyGCL,
+79a6b51). It learns from sums over rows, so that their order and batches do not matter and nothing is forgotten.
+Departures:
+1. FlyGCL keeps the rows and folds them into the sums at times; here each batch is folded in as it comes, and R follows
+   from the sums when it is asked for. The same up to rounding, and looking never changes anything.
+2. In FlyGCL a single row is not folded in; here it counts.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from utils.device import full_precision
+from utils.finite import FiniteRows
+
+RIDGES = tuple(10.0**k for k in range(-8, 9))  # candidates of the search, in order
+
+
+def linear_head(in_features: int, num_classes: int) -> nn.Linear:
+    """The prompt methods' classifier: truncated normal weights (std 0.02), zero bias, all C rows from the start."""
+    head = nn.Linear(in_features, num_classes)
+    nn.init.trunc_normal_(head.weight, std=0.02)
+    nn.init.zeros_(head.bias)
+    return head
+
+
+class RandomRidge(nn.Module):
+    """Features z [B, D] to scores h(z) R [B, C], with R = (G + lambda I)^-1 Q and h(z) = relu(z W_rand) [B, M].
+
+    G = sum of h h^T [M, M] and Q = sum of h y^T [M, C] over all rows so far, y one-hot; float32, also under autocast.
+    size: M; 0: h(z) = z. ridge: lambda. search: each task chooses lambda by its own rows (`search_errors`), which are
+    kept until `end_task`; before its second row the last one holds, at first `ridge`.
+    `state_dict` holds W_rand and R as last solved; Q and G, which is large, are in `statistics`.
+    """
+
+    def __init__(self, width: int, size: int, num_classes: int, ridge: float, search: bool = False):
+        super().__init__()
+        self.num_classes, self.ridge, self.search = num_classes, ridge, search
+        self.register_buffer("W_rand", torch.randn(width, size) if size else None)
+        size = size or width
+        self.register_buffer("R", torch.zeros(size, num_classes))
+        self.register_buffer("Q", torch.zeros(size, num_classes), persistent=False)
+        self.register_buffer("G", torch.zeros(size, size), persistent=False)
+        self.finite = FiniteRows()
+        self.rows: list[tuple[Tensor, Tensor]] = []  # features [B, D] and columns [B] of the running task
+        self._solved = True  # whether R belongs to G and Q
+
+    def expand(self, z: Tensor) -> Tensor:
+        """h(z), [B, M]."""
+        return z.float() if self.W_rand is None else F.relu(z.float() @ self.W_rand)
+
+    @torch.no_grad()
+    def add(self, z: Tensor, columns: Tensor) -> None:
+        """Learns features [B, D] whose targets are `columns` [B]."""
+        with self._full_precision():
+            h = self.expand(z)
+            kept = self.finite(h)
+            h, z, columns = h[kept], z[kept], columns[kept]
+            self.Q += h.T @ self._one_hot(columns)
+            self.G += h.T @ h
+        if self.search:
+            self.rows.append((z.float(), columns))
+        self._solved = False
+
+    @torch.no_grad()
+    def solve(self) -> Tensor:
+        """R [M, C] for everything learnt so far. Raises FloatingPointError if it is not finite."""
+        if not self._solved:
+            with self._full_precision():
+                if sum(len(z) for z, _ in self.rows) > 1:
+                    self.ridge = RIDGES[int(self.search_errors().argmin())]  # the first, where several are least
+                self.R.copy_(ridge_solution(self.G, self.Q, self.ridge))
+            if not self.R.isfinite().all():
+                raise FloatingPointError("the ridge regression has no finite solution; try a larger --rp_ridge")
+            self._solved = True
+        return self.R
+
+    def search_errors(self) -> Tensor:
+        """Mean squared error of each of RIDGES [17] on the last 20 % of the task's rows, fitted on the first 80 %."""
+        z, columns = (torch.cat(parts) for parts in zip(*self.rows, strict=True))
+        h, targets = self.expand(z), self._one_hot(columns)
+        fit = 4 * len(h) // 5
+        G, Q = h[:fit].T @ h[:fit], h[:fit].T @ targets[:fit]
+        errors = torch.stack([F.mse_loss(h[fit:] @ ridge_solution(G, Q, ridge), targets[fit:]) for ridge in RIDGES])
+        return errors.nan_to_num(nan=torch.inf)  # where G + lambda I is singular in float32
+
+    def forward(self, z: Tensor) -> Tensor:
+        with self._full_precision():
+            return self.expand(z) @ self.solve()
+
+    def end_task(self) -> None:
+        """The rows to come belong to another task."""
+        self.solve()
+        self.rows = []
+
+    def statistics(self) -> dict[str, Any]:
+        """What a resumed run needs beyond `state_dict`."""
+        return {"Q": self.Q, "G": self.G, "ridge": self.ridge, "rows": list(self.rows)}
+
+    def load_statistics(self, state: dict[str, Any]) -> None:
+        self.Q.copy_(state["Q"])
+        self.G.copy_(state["G"])
+        self.ridge = state["ridge"]
+        self.rows = [(z.to(self.Q.device), columns.to(self.Q.device)) for z, columns in state["rows"]]
+        self._solved = False
+
+    def _one_hot(self, columns: Tensor) -> Tensor:
+        return F.one_hot(columns, self.num_classes).float()
+
+    def _full_precision(self) -> torch.autocast:
+        return full_precision(self.Q)
+
+
+def ridge_solution(G: Tensor, Q: Tensor, ridge: float) -> Tensor:
+    """(G + ridge I)^-1 Q; not finite where the sum is singular, which is no error in a search."""
+    damped = G.clone()
+    damped.diagonal().add_(ridge)
+    return torch.linalg.solve_ex(damped, Q).result

@@ -1,0 +1,79 @@
+"""What a run would do, by its options alone (`--dry_run`). Weights and the products of stages may be missing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+import backbone as backbones
+from backbone.products import Stage, open_dataset
+from command.sketch import expected_stream, sizes_that_fit, sketch, without_products
+from utils.contracts import Images, Learner
+from utils.errors import UsageError
+from utils.plan import Plan
+
+TRAINING = 3  # a training pass is taken for three forward passes, the backward pass being two
+
+
+def dry_run(plan: Plan) -> str:
+    """The plan in lines of text. Raises UsageError for what cannot be known without the data."""
+    options = plan.run
+    dataset, places = open_dataset(plan)
+    dataset.inspect(places)
+    if dataset.counts is None:
+        raise UsageError(
+            f"--dry_run: {options.dataset} does not say how many images it has (`counts` of datasets/base.py)"
+        )
+    try:
+        weights = str(backbones.weights_file(options.backbone, options.backbone_path, options.checkpoint_dir))
+    except UsageError as error:
+        weights = f"missing; {error}"
+        plan = replace(plan, run=replace(options, backbone_path=backbones.RANDOM))
+    stages = plan.method.prepare(plan.run, plan.method_args)
+    return describe(without_products(plan, stages), dataset, dataset.counts, places.size, weights, stages)
+
+
+def describe(plan: Plan, dataset: Images, counts: tuple[int, int], size: int, weights: str, stages: list[Stage]) -> str:
+    """counts: images of the two parts. weights: where they are. stages: that the run needs."""
+    options = plan.run
+    info = expected_stream(plan, dataset, counts, size)
+    images, tests = info.num_images, int(options.validation * counts[0]) or counts[1]
+    streamed = options.scenario in ("si-blurry", "class-il", "domain-il")
+    model = sketch(plan, info).eval()
+    forward = flops(model, size)
+    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    total = sum(p.numel() for p in model.parameters())
+    lines = [
+        f"{model.label()} on {options.dataset}, seed{'s' * (len(plan.seeds()) > 1)} {' '.join(map(str, plan.seeds()))}",
+        f"  data      {images:,} training and {tests:,} test images, {dataset.num_classes} classes, {size} x {size} px",
+        f"  stream    {options.scenario}, {options.n_tasks} tasks"
+        + (f", n = {options.n}, m = {options.m}" if options.scenario == "si-blurry" else "")
+        + f", batches of {options.batch_size}, {options.online_iter} updates each",
+        f"  network   {options.backbone}, {total:,} parameters, {trainable:,} of them trained",
+        f"  weights   {weights}",
+    ]
+    for stage in stages:
+        state = "there" if stage.output.exists() else "to be made"
+        lines.append(f"  stage     {stage.model} on {stage.dataset} ({state})")
+    if forward is not None:
+        cost = f"  cost      {forward / 1e9:.2f} GFLOP per test image"
+        if streamed:
+            evaluations = options.n_tasks + (images // options.eval_period if options.eval_period > 0 else 0)
+            training = TRAINING * forward * images * options.n_epochs * options.online_iter
+            # Classes appear evenly, so that an evaluation sees half of the test images on average.
+            testing = forward * evaluations * tests / 2
+            cost += f"; a run about {training / 1e12:,.1f} TFLOP of training"
+            cost += f" and {testing / 1e12:,.1f} in {evaluations} evaluations"
+        lines.append(cost)
+    return "\n".join(lines)
+
+
+def flops(model: Learner, size: int) -> int | None:
+    """Floating-point operations of one test image; None for a stage that classifies nothing."""
+    if not model.evaluated:
+        return None
+    with sizes_that_fit(), FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.empty(1, 3, size, size, device="meta"))
+    return counter.get_total_flops()

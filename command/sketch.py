@@ -1,0 +1,89 @@
+"""A run without its data and weights: the method on the meta device, which has shapes and no numbers, and what its
+stream will be. It refuses what the method itself would refuse.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+import backbone as backbones
+from backbone.products import Stage
+from utils.contracts import Images, Learner, StreamInfo
+from utils.errors import UsageError, reason
+from utils.plan import Plan
+from utils.streams import make_stream
+
+
+def check_sizes(
+    plan: Plan, dataset: Images, counts: tuple[int, int], size: int, weights: Path | None, missing: Sequence[Stage]
+) -> None:
+    """Raises UsageError if the options have no stream, if the method refuses them, or if the weights do not fit.
+
+    counts: images of the two parts. size: pixels. weights: file of the network, if it is there. missing: stages whose
+    products are not.
+    """
+    sketch(without_products(plan, missing), expected_stream(plan, dataset, counts, size), weights)
+
+
+def sketch(plan: Plan, info: StreamInfo, weights: Path | None = None) -> Learner:
+    """The method on the meta device. weights: file that is to fit the network, if it is there."""
+    with torch.device("meta"), warnings.catch_warnings(), sizes_that_fit():
+        warnings.simplefilter("ignore")  # weights that are loaded into it go nowhere
+        network = backbones.build(plan.run.backbone, info.image_size).requires_grad_(False)
+        if weights is not None:
+            backbones.load_weights(network, weights)
+        return plan.method(network, info, plan.method_args)
+
+
+def expected_stream(plan: Plan, dataset: Images, counts: tuple[int, int], size: int) -> StreamInfo:
+    """What a method will be told of its stream, by the number of images. counts: of the two parts of the dataset.
+
+    Raises UsageError for settings that have no stream.
+    """
+    options = plan.with_seed(plan.seeds()[0]).run
+    domains = options.n_tasks if dataset.max_domains else 1
+    held_out = int(options.validation * counts[0])
+    images = (counts[0] - held_out) * domains
+    labels = torch.arange(images) % (domains * dataset.num_classes)
+    make_stream(options, plan.method.stream_options(plan.method_args), labels, dataset.num_classes)
+    return StreamInfo(
+        num_classes=dataset.num_classes,
+        num_tasks=options.n_tasks,
+        num_images=images,
+        num_updates=images * options.n_epochs // options.batch_size * options.online_iter,
+        image_size=size,
+        seed=0,
+        augment=_nothing,
+        plain=_nothing,
+    )
+
+
+@contextlib.contextmanager
+def sizes_that_fit() -> Iterator[None]:
+    """Says of sizes that torch cannot even count that they are too large."""
+    try:
+        yield
+    except (RuntimeError, OverflowError) as error:
+        raise UsageError(f"these options make tensors that no memory holds ({reason(error)})") from error
+
+
+def without_products(plan: Plan, stages: Sequence[Stage]) -> Plan:
+    """The plan whose options name no product of these stages, so that nothing is loaded."""
+    options = copy.deepcopy(plan.method_args)
+    products = [str(place) for stage in stages for place in (stage.output, stage.output.parent)]
+    for args in (options, getattr(options, "host_args", None)):
+        for field in dataclasses.fields(args) if args is not None else ():
+            if getattr(args, field.name) in products:
+                setattr(args, field.name, "none")
+    return dataclasses.replace(plan, method_args=options)
+
+
+def _nothing(images: torch.Tensor) -> torch.Tensor:
+    return images

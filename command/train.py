@@ -1,0 +1,383 @@
+"""Runs: `python main.py --model X --dataset Y`. Checks everything first, makes what stages must have made, then trains,
+and leaves a run folder per seed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from setproctitle import setproctitle
+from torch import nn
+
+import backbone as backbones
+from backbone.products import Stage, data_of, open_dataset
+from command.dry_run import dry_run
+from command.sketch import check_sizes
+from utils import device as devices
+from utils import plan as plans
+from utils.contracts import Found, Images, Places
+from utils.data.listing import read_class_order
+from utils.errors import UsageError
+from utils.files.disk import check_writable, waiting, writable_folder
+from utils.files.manifest import changed_files, read_manifest, write_manifest
+from utils.files.tensors import tensors_sha256
+from utils.plan import Plan
+from utils.runs import checkpoint, identity, loggers, resume, signals
+from utils.runs.folder import RunFolder, export_complete
+from utils.runs.progress import Progress
+from utils.runs.saving import Saving
+from utils.runs.summary import Summary
+from utils.streams import make_stream
+from utils.streams.base import TaskList
+from utils.training.assembly import assemble, read_images, with_fitting_period
+from utils.training.loop import Trainer
+
+CARRIED = ("device", "checkpoint_dir", "results", "plugins", "save_every", "on_nan")  # from a run to its stages
+
+
+def command(plan: Plan) -> None:
+    """All runs of a command line: prints the folder of each, or what it would do."""
+    with signals.obeyed():
+        if plan.run.dry_run:
+            print(dry_run(plan))
+            return
+        for folder in run_all(plan):
+            print(folder, flush=True)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run that has been checked. dataset: of the whole program, so that its files are listed once. found: what it
+    found. stages: whose products the run reads."""
+
+    plan: Plan
+    dataset: Images
+    places: Places
+    found: Found
+    stages: list[Stage]
+
+    def class_order(self) -> list[int] | None:
+        return read_class_order(self.plan.run.class_order, self.dataset.num_classes, self.found.class_names)
+
+    def settings(self) -> dict:
+        """Config of the run, but for what it reads."""
+        return self.plan.settings() | identity.record(self.plan, {})
+
+
+def run_all(plan: Plan) -> Iterator[Path]:
+    """The folders of the runs of a plan, one per seed. All that can be wrong is found before anything is trained."""
+    job = check(plan.with_seed(plan.seeds()[0]))
+    for seed in plan.seeds():
+        refuse_other_content(replace(job, plan=plan.with_seed(seed)))
+    if not all(map(is_made, job.stages)):
+        for train in parts_read(plan):  # decoded once, and now: a bad image is not to be found after hours
+            job.dataset.load(job.places, train)
+    for stage in job.stages:
+        make_product(stage, plan)
+    for seed in plan.seeds():
+        yield run(replace(job, plan=plan.with_seed(seed)))
+
+
+# Checked before anything is trained
+
+
+def check(plan: Plan, to_come: Sequence[Stage] = ()) -> Job:
+    """Looks at all that a run and its stages need: options, data, weights, places. Reads no image, trains nothing.
+
+    to_come: stages before this one, whose products need not be there yet. Raises UsageError.
+    """
+    options = plan.run
+    devices.pick(options.device)
+    check_writable(Path(options.results), "--results")
+    if options.resume not in ("auto", "never"):
+        resume.refuse_other_options(Path(options.resume), plan.settings() | identity.record(plan, {}))
+    if save_to := save_folder(plan):
+        check_writable(save_to, "--save_to")
+    dataset, places = open_dataset(plan)
+    weights = None
+    if options.backbone_path != backbones.RANDOM and not is_to_come(options.backbone_path, to_come):
+        weights = backbones.weights_file(options.backbone, options.backbone_path, options.checkpoint_dir)
+    found = dataset.survey(places, test=False in parts_read(plan))
+    stages = plan.method.prepare(options, plan.method_args)
+    job = Job(plan, dataset, places, found, stages)
+    job.class_order()
+    for k, stage in enumerate(stages):
+        if not is_made(stage):
+            check_stage(stage, plan, stages[:k])
+    if found.counts is not None:
+        missing = [stage for stage in (*to_come, *stages) if not stage.output.exists()]
+        check_sizes(plan, dataset, found.counts, places.size, weights, missing)
+    return job
+
+
+def check_stage(stage: Stage, plan: Plan, before: Sequence[Stage]) -> None:
+    """`check` of a stage that is to be run. Its complaints name options that the caller may not have."""
+    check_writable(Path(plan.run.checkpoint_dir), "--checkpoint_dir")
+    try:
+        check(stage_plan(stage, plan), before)
+    except UsageError as error:
+        raise UsageError(
+            f"{plan.run.model} needs a run of {stage.model} on {stage.dataset}, which is not possible: {error}; "
+            f"run main.py --model {stage.model} with other options and --save_to DIR, and name its product by "
+            f"--{stage.option}"
+        ) from None
+
+
+def parts_read(plan: Plan) -> tuple[bool, ...]:
+    """Which parts of its dataset a run reads: True for training, False for test."""
+    return (True, False) if plan.method.evaluated and not plan.run.validation else (True,)
+
+
+def is_to_come(path: str | None, stages: Sequence[Stage]) -> bool:
+    return any(path == str(stage.output) and not stage.output.exists() for stage in stages)
+
+
+def refuse_other_content(job: Job) -> None:
+    """Raises UsageError if `--resume` asks for a run that read something else, as far as that can be known before its
+    stages are made."""
+    options, here = job.plan.run, job.settings()
+    if options.resume == "never" or (options.resume == "auto" and not resume.candidates(options.results, here)):
+        return
+    resume.begun_run(options, with_content(job, so_far=True))
+
+
+# What a run reads
+
+
+def with_content(job: Job, so_far: bool = False) -> dict:
+    """Config of the run with SHA-256 of all that decides what it computes: data, weights, products.
+
+    so_far: of what is there already.
+    """
+    plan, options = job.plan, job.plan.run
+    read: dict[str, str | None] = {
+        f"data.{'train' if train else 'test'}": content_of(job, train) for train in parts_read(plan)
+    }
+    read["run.backbone_path"] = backbones.fingerprint(options.backbone, options.backbone_path, options.checkpoint_dir)
+    if order := job.class_order():
+        read["run.class_order"] = hashlib.sha256(repr(order).encode()).hexdigest()
+    missing = [stage.output for stage in job.stages if not is_made(stage)] if so_far else []
+    to_come = tuple(str(path) for output in missing for path in (output, output.parent))
+    return plan.settings() | identity.record(plan, {**read, **identity.option_digests(plan, to_come)})
+
+
+def content_of(job: Job, train: bool) -> str | None:
+    """SHA-256 of a part of the data; what is drawn on first use is drawn for it."""
+    if (digest := job.dataset.digest(job.places, train)) is None:
+        job.dataset.load(job.places, train)
+        digest = job.dataset.digest(job.places, train)
+    return digest
+
+
+# Stages and their products
+
+
+def stage_plan(stage: Stage, plan: Plan) -> Plan:
+    """The run of a stage that the run of `plan` needs."""
+    given = {name: getattr(plan.run, name) for name in CARRIED}
+    given["resume"] = "never" if plan.run.resume == "never" else "auto"
+    return plans.make(given | stage.options | {"model": stage.model, "dataset": stage.dataset}).with_seed(1)
+
+
+def is_made(stage: Stage) -> bool:
+    """Whether the product of a stage is there, whole. Raises UsageError if it is not what the stage left."""
+    folder = stage.output.parent
+    digests = read_manifest(folder)
+    if stage.output.name not in digests:  # the stage was stopped before it had written all of its files
+        return False
+    if changed := changed_files(folder, digests):
+        raise UsageError(
+            f"{folder}: {', '.join(changed)}: not as {stage.model} left it; remove the folder, the stage is repeated"
+        )
+    return True
+
+
+def make_product(stage: Stage, plan: Plan) -> None:
+    """Runs a stage, unless another process does; then waits for it. plan: of the run that needs it."""
+    folder = stage.output.parent
+    if is_made(stage):
+        if data_of(folder) is None:
+            print(f"note: {folder} does not say which data it was made from; taken as it is", file=sys.stderr)
+        elif stage.data is None:
+            print(f"note: {folder} is taken as it is, its data are not here to compare", file=sys.stderr)
+        return
+    writable_folder(folder, "--checkpoint_dir")
+    with waiting(folder / ".lock", f"makes {stage.output}", keep=False):
+        if is_made(stage):
+            job = check(stage_plan(stage, plan))
+            here, made_from = job.dataset.digest(job.places, train=True), data_of(folder)
+            if None not in (here, made_from) and here != made_from:
+                raise UsageError(
+                    f"{folder}: another process has just made it from other data; start the same command again, which "
+                    "then makes one of its own"
+                )
+            return
+        why = "is there without its manifest, so it may be unfinished" if stage.output.exists() else "is not there yet"
+        print(f"{stage.output} {why}; making it with {stage.model} on {stage.dataset}", file=sys.stderr)
+        run(check(stage_plan(stage, plan)), again=True)
+
+
+def save_folder(plan: Plan) -> Path | None:
+    """Where the run is to leave its product: `--save_to`, a folder, or a file of a method that is no stage."""
+    save_to = getattr(plan.method_args, "save_to", None)
+    return Path(save_to) if save_to else None
+
+
+def is_saved(plan: Plan) -> bool:
+    """Whether `--save_to`, if it is given, holds what the run leaves there."""
+    save_to, product = save_folder(plan), plan.method.product(plan.method_args)
+    if save_to is None or product is None:
+        return save_to is None or save_to.exists()
+    digests = read_manifest(save_to)
+    return product in digests and not changed_files(save_to, digests)
+
+
+# One run
+
+
+def run(job: Job, again: bool = False) -> Path:
+    """One run, whose stages have been made; gives its folder. again: it is a stage, run even if it is complete."""
+    options = job.plan.run
+    done = None if again else resume.complete_run(options, job.settings(), lambda: with_content(job))
+    if done is not None and not is_saved(job.plan):
+        print(f"{done} is this run, complete, but --save_to lacks what it leaves; repeated", file=sys.stderr)
+    elif done is not None:
+        print(f"{done} is this run, complete; not repeated", file=sys.stderr)
+        if options.export == "pth":
+            export(job, done)
+        return done
+    setproctitle(f"{options.model} {options.dataset} seed{options.seed}")
+    try:
+        return train(job, again)
+    except (RuntimeError, MemoryError) as error:
+        if not devices.out_of_memory(error):
+            raise
+        sizes = f"--batch_size {options.batch_size}, --eval_batch_size {options.eval_batch_size}"
+        raise MemoryError(
+            f"out of memory with {sizes} and --precision {options.precision}; try smaller ones, or --precision bf16"
+        ) from error
+
+
+def export(job: Job, folder: Path) -> None:
+    """Leaves `backbone.pth` in the folder of a complete run that was made without it."""
+    with torch.device("meta"):
+        network = backbones.build(job.plan.run.backbone, job.places.size)
+    export_complete(folder, list(network.state_dict()))
+    print(f"{folder / 'backbone.pth'} was made of its weights", file=sys.stderr)
+
+
+def train(job: Job, stage: bool) -> Path:
+    """Trains a run and writes its folder. stage: it is one that another run needs."""
+    trainer, plan, settings = prepared(job)
+    folder, state = resume.open_run(plan.run, settings, trainer.device, stage)
+    model, stream = trainer.model, trainer.stream
+    if state is None and isinstance(stream, TaskList):
+        folder.write_stream(stream, trainer.images.labels)
+    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)  # a method may freeze some on the way
+    request = signals.StopRequest()
+    title = f"{model.label()} {plan.run.dataset} seed {plan.run.seed}"
+    progress = Progress(title, stream.num_images() * stream.num_epochs)
+    log = loggers.make(plan.run.logger, folder.path, settings)
+    saving = Saving(folder, plan.run.save_every, request, log)
+    trainer.listeners = [progress, saving]
+    try:
+        if state is not None:
+            resume.go_on(trainer, state, folder)
+        with request.listening():
+            trainer.train()
+        keep_product(plan, folder)  # before the run counts as complete
+        summary = summary_of(plan, trainer, saving.seconds, trainable, settings["stream_sha256"])
+        folder.write_end(summary, trainer.history, model, plan.run.export)
+    except (signals.Stopped, KeyboardInterrupt) as stop:
+        stop.kept = newest(folder)  # type: ignore[union-attr]
+        raise
+    except FloatingPointError as error:
+        raise FloatingPointError(
+            f"{error}; last good checkpoint: {newest(folder) or 'none yet'}; try a smaller --lr, --precision 32, or "
+            f"--resume {folder.path} --on_nan skip"
+        ) from error
+    finally:
+        progress.close()
+        folder.close()
+    return folder.path
+
+
+def newest(folder: RunFolder) -> Path | None:
+    """The newest checkpoint of a run."""
+    return next(iter(checkpoint.found(folder.checkpoints)), None)
+
+
+def prepared(job: Job) -> tuple[Trainer, Plan, dict]:
+    """A trainer that has not begun, the plan with what follows from its stream, and the config of the run."""
+    plan, dataset, options = job.plan, job.dataset, job.plan.run
+    device = devices.pick(options.device)
+    devices.reset_peak_memory(device)
+    class_order = job.class_order()
+    print(*job.found.lines(options.dataset, dataset.num_classes), sep="\n", file=sys.stderr)
+    torch.manual_seed(options.init_seed)
+    network = built(job)
+    images = read_images(plan, dataset, job.places, device)
+    own = plan.method.stream_options(plan.method_args)
+    stream = make_stream(options, own, images[0].labels, dataset.num_classes, class_order)
+    plan = with_fitting_period(plan, stream, len(images[0]))
+    if (save_to := save_folder(plan)) and plan.method.product(plan.method_args):
+        writable_folder(save_to, "--save_to")
+    trainer = assemble(plan, dataset, network, images, stream, job.places.size)
+    trainer.history.names = job.found.class_names
+    origin = {
+        "stream_sha256": stream.sha256() if isinstance(stream, TaskList) else None,
+        "backbone_sha256": tensors_sha256(trainer.model.backbone.state_dict()),
+    }
+    return trainer, plan, with_content(replace(job, plan=plan)) | origin
+
+
+def built(job: Job) -> nn.Module:
+    """The network with its weights, frozen."""
+    options = job.plan.run
+    network = backbones.build(options.backbone, job.places.size).requires_grad_(False)
+    if options.backbone_path == backbones.RANDOM:
+        return network
+    file = backbones.weights_file(options.backbone, options.backbone_path, options.checkpoint_dir)
+    report = backbones.load_weights(network, file)
+    if file.parent != backbones.SHIPPED:
+        print(f"{file}: {report}", file=sys.stderr)
+    return network
+
+
+def keep_product(plan: Plan, folder: RunFolder) -> None:
+    """Beside what a stage left in `--save_to`, its settings and, last, the manifest that makes it count."""
+    save_to = save_folder(plan)
+    if save_to is not None and plan.method.product(plan.method_args):
+        shutil.copy(folder.path / "config.yaml", save_to / "config.yaml")
+        write_manifest(save_to)
+
+
+def summary_of(plan: Plan, trainer: Trainer, checkpoints: float, trainable: int, stream: str | None) -> Summary:
+    """checkpoints: seconds that they took. trainable: parameters. stream: its digest."""
+    model, options = trainer.model, plan.run
+    metrics: dict[str, Any] = trainer.history.summary()
+    return Summary(
+        label=model.label(),
+        model=options.model,
+        dataset=options.dataset,
+        scenario=options.scenario,
+        seed=options.seed,
+        **metrics,
+        samples=trainer.images_met,
+        skipped_updates=trainer.skipped,
+        left_out_images=trainer.left_out,
+        seconds=round(trainer.seconds, 3),
+        checkpoint_seconds=round(checkpoints, 3),
+        trainable_parameters=trainable,
+        total_parameters=sum(p.numel() for p in model.parameters()),
+        needs_task_boundaries=model.needs_task_boundaries,
+        stream_sha256=stream,
+        peak_memory_mb=trainer.peak_memory_mb,
+    )

@@ -1,0 +1,1 @@
+"""What the drawn datasets are made of: characters of fonts, varied like handwriting, and further renditions."""

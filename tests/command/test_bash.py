@@ -1,0 +1,112 @@
+"""The bash files of command/: for every method they ask main.py for a run that it can plan, on every dataset."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shlex
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import main
+from backbone.sources import SOURCES
+from tests.tiny import ROOT
+from utils.registry import DATASETS
+
+COMMAND = ROOT / "command"
+SEVEN = ["er", "l2p", "dualprompt", "coda", "mvp", "misa", "mepo"]
+ONBOARD = {"glyphs", "seq-digits", "seq-glyphs", "seq-glyphs-dev"}
+FILES = sorted({*DATASETS.files()} - ONBOARD - {"imagenet"})
+
+RECORDER = """#!/usr/bin/env bash
+if [ "$1" = main.py ] && [ "$2" = report ]; then shift 2; echo "REPORT $*" >>"$RECORD"; exit 0; fi
+if [ "$1" = main.py ]; then shift; printf '%q ' "$@" >>"$RECORD"; echo >>"$RECORD"; exit 0; fi
+exec {python} "$@"
+"""
+
+
+@pytest.fixture
+def recorded(tmp_path):
+    """Runs a bash file with an interpreter that only writes down what main.py would be called with."""
+    venv = tmp_path / "venv"
+    (venv / "bin").mkdir(parents=True)
+    (venv / "bin" / "python").write_text(RECORDER.format(python=sys.executable))
+    (venv / "bin" / "python").chmod(0o755)
+    (venv / "pyvenv.cfg").touch()
+    digest = hashlib.sha256((ROOT / "requirements.txt").read_bytes()).hexdigest()
+    (venv / ".requirements.sha256").write_text(digest + "\n")
+
+    def run(file: str, *words: str, **variables: str) -> list[str]:
+        record = tmp_path / "record"
+        record.unlink(missing_ok=True)
+        environment = os.environ | {"VENV": str(venv), "RECORD": str(record)} | variables
+        done = subprocess.run(
+            ["bash", str(COMMAND / file), *words], env=environment, cwd=tmp_path, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        return record.read_text().splitlines()
+
+    return run
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Two classes of three images."""
+    for name in ("cat", "dog"):
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        for k in range(3):
+            Image.fromarray(np.zeros((8, 8, 3), dtype=np.uint8)).save(tmp_path / "pictures" / name / f"{k}.png")
+    return tmp_path / "pictures"
+
+
+@pytest.mark.parametrize("dataset", FILES)
+def test_every_method_can_be_planned(dataset, recorded, pictures, capsys):
+    lines = recorded(f"{dataset.replace('-', '_')}.sh", "--dry_run", DATA_ROOT=str(pictures), SEEDS="3 4")
+    assert len(lines) == len(SEVEN)
+    for method, line in zip(SEVEN, lines, strict=True):
+        assert main.main(shlex.split(line)) == 0, line
+        out = capsys.readouterr().out
+        expected = "mepo (misa)" if method == "mepo" else method
+        assert out.startswith(f"{expected} on {dataset}, seeds 3 4\n")
+        network = "vit_tiny_glyphs" if dataset == "seq-folder" else "sup21k"
+        assert f"  network   {network}, " in out and " GFLOP per test image" in out
+
+
+def test_named_methods_and_options_are_passed_on(recorded):
+    lines = recorded(
+        "seq_imr.sh", "ranpac", "slca", "--backbone", "dino1k", DATA_ROOT="/a b", CKPT_ROOT="/c", RESULTS="/r"
+    )
+    *runs, report = lines
+    assert report == "REPORT /r/seq-imr"
+    words = shlex.split(runs[0])
+    pairs = dict(zip(words, words[1:], strict=False))
+    assert (pairs["--model"], pairs["--dataset"], pairs["--backbone"]) == ("ranpac", "seq-imr", "dino1k")
+    assert (pairs["--data_dir"], pairs["--checkpoint_dir"], pairs["--resume"]) == ("/a b", "/c", "auto")
+    assert words[words.index("--seeds") + 1 :][:5] == ["1", "2", "3", "4", "5"]
+    assert shlex.split(runs[1])[:2] == ["--model", "slca"] and len(runs) == 2
+
+
+@pytest.mark.parametrize("given", [["--seeds", "7", "8"], ["--seed", "7"], ["--seeds=7"]])
+@pytest.mark.parametrize("file", ["seq_folder.sh", "quickstart.sh"])
+def test_seeds_that_are_named_take_the_place_of_the_usual_ones(file, given, recorded):
+    for line in recorded(file, *given):
+        assert line.startswith("REPORT") or sum("--seed" in word for word in shlex.split(line)) == 1
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_stages_can_be_planned_for_every_source(source, recorded, capsys):
+    meta, covariance = recorded("mepo_stages.sh", source, "--dry_run")
+    for line, method in ((meta, "mepo_meta"), (covariance, "mepo_cov")):
+        assert main.main(shlex.split(line)) == 0
+        assert capsys.readouterr().out.startswith(f"{method} on imagenet, seed 1\n")
+
+
+def test_headers_name_file_and_use():
+    for dataset in FILES:
+        text = (COMMAND / f"{dataset.replace('-', '_')}.sh").read_text()
+        assert f"bash command/{dataset.replace('-', '_')}.sh [METHOD ...]" in text
+        assert "# Expected: " in text and text.rstrip().endswith(f'/run.sh" {dataset} "$@"')

@@ -1,0 +1,1 @@
+"""Images: fetched, listed, split, decoded once, and served."""

@@ -1,0 +1,107 @@
+"""A dataset part in memory, and the step from stored bytes to network input."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+from utils.args import RunArgs
+from utils.classes import raw_label
+from utils.contracts import Images
+
+ON_DEVICE_LIMIT = 4 * 2**30  # bytes; larger sets stay in host memory (or memory-mapped) and travel batch by batch
+
+
+class ImageSet:
+    """Images uint8 [N, 3, H, W] and raw labels int64 [N] of one dataset part, served by index on `device`.
+
+    rows: the images that belong to the set, in order; None: all. Memory-mapped images are not read before they are
+    asked for, unless they fit on a device of their own.
+    """
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray, device: torch.device, rows: np.ndarray | None = None):
+        self.rows = torch.arange(len(labels)) if rows is None else torch.from_numpy(rows)
+        self.labels = torch.from_numpy(np.asarray(labels, dtype=np.int64))[self.rows]
+        self.device = device
+        self._images: np.ndarray | Tensor = images
+        if device.type != "cpu" and images.nbytes <= ON_DEVICE_LIMIT:
+            self._images = torch.from_numpy(np.array(images)).to(device)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def raw(self, indices: Tensor) -> Tensor:
+        """uint8 [B, 3, H, W] on the device."""
+        indices = self.rows[indices]
+        if isinstance(self._images, Tensor):
+            return self._images[indices.to(self.device, non_blocking=True)]
+        images = torch.from_numpy(self._images[indices.numpy()])
+        if self.device.type == "cuda":
+            images = images.pin_memory()  # from any other memory the copy would wait for the work before it
+        return images.to(self.device, non_blocking=True)
+
+
+class DomainSet(ImageSet):
+    """Every image under the transform of each of D domains: image d N + i is image i under `dataset.shift` for domain
+    d, and its label is `raw_label` of that. Nothing is stored twice."""
+
+    def __init__(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        device: torch.device,
+        rows: np.ndarray | None,
+        dataset: Images,
+        num_domains: int,
+    ):
+        super().__init__(images, labels, device, rows)
+        self.dataset, self.size = dataset, len(self.labels)
+        self.labels = torch.cat([raw_label(d, self.labels, dataset.num_classes) for d in range(num_domains)])
+
+    def raw(self, indices: Tensor) -> Tensor:
+        return self.dataset.shift(super().raw(indices % self.size), indices // self.size)
+
+
+def image_set(
+    dataset: Images,
+    options: RunArgs,
+    part: tuple[np.ndarray, np.ndarray],
+    device: torch.device,
+    rows: np.ndarray | None,
+) -> ImageSet:
+    """The set of a run. part: images and labels as the dataset loads them. rows: those that belong to it, None: all."""
+    if dataset.max_domains:
+        return DomainSet(*part, device, rows, dataset, options.n_tasks)
+    return ImageSet(*part, device, rows)
+
+
+class Transform:
+    """uint8 images to network input: scale to [0, 1], resize, augment (training only), normalise.
+
+    size: side in pixels of the network's input.
+    """
+
+    def __init__(self, dataset: Images, device: torch.device, seed: int, size: int):
+        self.dataset, self.size = dataset, size
+        self.generator = Generator().manual_seed(seed)
+        self.mean = torch.tensor(dataset.mean, device=device).view(1, 3, 1, 1)
+        self.std = torch.tensor(dataset.std, device=device).view(1, 3, 1, 1)
+
+    def train(self, raw: Tensor) -> Tensor:
+        return self._normalise(self.dataset.augment(self._resized(raw), self.generator))
+
+    def test(self, raw: Tensor) -> Tensor:
+        return self._normalise(self._resized(raw))
+
+    def _resized(self, raw: Tensor) -> Tensor:
+        """Float [B, 3, S, S] in [0, 1]; bilinear with antialias, as torchvision's Resize."""
+        images = raw.float() / 255
+        if images.shape[-2:] == (self.size, self.size):
+            return images
+        resized = F.interpolate(images, (self.size, self.size), mode="bilinear", antialias=True, align_corners=False)
+        return resized.clamp(0, 1)
+
+    def _normalise(self, images: Tensor) -> Tensor:
+        return (images - self.mean) / self.std

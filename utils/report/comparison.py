@@ -1,0 +1,168 @@
+"""Runs compared: one table per dataset and scenario, and its pictures.
+
+Runs that agree in all options but seeds and places form one row, so different settings are never averaged silently.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from utils.errors import UsageError, printable
+from utils.files.atomic import written_whole
+from utils.report import differences, forgetting, tables
+from utils.report.grouping import name_rows, newest_per_seed, stage_notes, stream_notes, unfinished_notes, unknown_notes
+from utils.report.markup import latex_table, markdown_table, markdown_text
+from utils.runs.plots import draw_comparison, draw_forgetting
+from utils.runs.reading import Run, find_runs, read_class_accuracies, read_metrics, read_runs
+
+LATEX_HEAD = "% Tables for a document with \\usepackage{booktabs}; one tabular per dataset and scenario."
+
+Rows = dict[str, list[Run]]  # row name -> its runs, one per seed
+Pictures = dict[str, Callable[[Path], bool]]  # file name -> what draws it, and says whether it could
+
+
+def report(given: list[Path], out: Path, baseline: str | None = None) -> None:
+    """Prints the tables of all runs below the given folders, and writes them and the pictures to `out`.
+
+    baseline: name of the row that the others are compared with, or "host".
+    """
+    runs, problems = read_runs(find_runs(given))
+    runs_of = defaultdict(list)
+    for run in runs:
+        runs_of[run.scene].append(run)
+    scenes = {scene: rows_and_notes(runs_of[scene]) for scene in sorted(runs_of)}
+    if baseline is not None:
+        differences.check_baseline(baseline, [name for rows, _ in scenes.values() for name in rows])
+
+    names = file_names(scenes)
+    sections, tabulars, lines = [], [LATEX_HEAD], []
+    pictures: Pictures = {}
+    for scene, (rows, notes) in scenes.items():
+        sections.append(section(scene, rows, notes))
+        if not rows:
+            continue
+        tabulars.append(f"% {printable(', '.join(scene))}\n{latex_table(tables.table(rows))}")
+        lines += tables.per_seed(scene, rows)
+        if baseline is not None:
+            sections.append(difference_section(rows, baseline))
+        drawings, unread = drawings_of(rows, ", ".join(scene), names[scene])
+        pictures |= drawings
+        problems += unread
+
+    warnings = [printable(f"warning: {problem}") for problem in problems]
+    sections += [tables.LEGEND] if baseline is None else [tables.LEGEND, differences.LEGEND]
+    print("\n\n".join(sections) + "\n")
+    for warning in warnings:
+        print(warning, file=sys.stderr)
+    # Indented, so that Markdown sets them as they stand.
+    parts = {"table.md": [*sections, *(f"    {warning}" for warning in warnings)], "table.tex": tabulars}
+    texts = {name: "\n\n".join(texts) + "\n" for name, texts in parts.items()}
+    texts["seeds.csv"] = pd.DataFrame(lines, columns=tables.PER_SEED).to_csv(index=False)
+    write(out, texts, pictures)
+
+
+def write(out: Path, texts: dict[str, str], pictures: Pictures) -> None:
+    """Writes texts (file name -> content) and pictures into `out`, and prints where they are."""
+    try:
+        for name, text in texts.items():
+            with written_whole(out / name) as temporary:
+                temporary.write_text(text, encoding="utf-8")
+            print(out / name)
+        for name, draw in pictures.items():
+            if draw(out / name):
+                print(out / name)
+    except OSError as error:
+        raise UsageError(f"cannot write to {out}: {error.strerror}; name another folder with --out DIR") from None
+
+
+# Sections: one dataset and scenario each
+
+
+def rows_and_notes(runs: list[Run]) -> tuple[Rows, list[str]]:
+    """The rows of a table, and what its reader must know about runs that are left out or do not fit together."""
+    finished = [run for run in runs if run.summary]
+    kept, notes = newest_per_seed([run for run in finished if run.measured])
+    rows = name_rows(kept)
+    return rows, [*notes, *stream_notes(rows), *unknown_notes(kept), *stage_notes(finished), *unfinished_notes(runs)]
+
+
+def section(scene: tuple[str, str], rows: Rows, notes: list[str]) -> str:
+    """Heading, table and notes."""
+    parts = [markdown_table(tables.table(rows))] if rows else []
+    return "\n\n".join([f"## {markdown_text(', '.join(scene))}", *parts, *map(markdown_text, notes)])
+
+
+def difference_section(rows: Rows, baseline: str) -> str:
+    """Heading, table of differences and notes."""
+    comparisons, notes = differences.compare(rows, baseline)
+    parts = [markdown_table(differences.table(comparisons))] if comparisons else []
+    heading = f"### Difference to {'the host' if baseline == differences.HOST else baseline}"
+    return "\n\n".join([markdown_text(heading), *parts, *map(markdown_text, notes)])
+
+
+# Pictures
+
+
+def file_names(scenes: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    """How the files of each table's pictures end: the dataset, with the scenario if there are several; each once."""
+    names, taken = {}, set()
+    for scene in scenes:
+        several = sum(dataset == scene[0] for dataset, _ in scenes) > 1
+        plain = re.sub(r"[^\w.+-]", "_", "-".join(scene) if several else scene[0], flags=re.ASCII)
+        name, number = plain, 1
+        while name.casefold() in taken:  # some file systems do not tell A from a
+            name, number = f"{plain}-{number + 1}", number + 1
+        names[scene] = name
+        taken.add(name.casefold())
+    return names
+
+
+def drawings_of(rows: Rows, title: str, name: str) -> tuple[Pictures, list[str]]:
+    """The pictures of one table, and one line for each file that cannot be read. name: how the file names end."""
+    pictures: Pictures = {}
+    metrics, unread = read_each(rows, read_metrics, "its curve is missing in the picture")
+    anytime = {row: [run for run in runs if has_anytime(run)] for row, runs in metrics.items()}
+    curves = {row: runs for row, runs in anytime.items() if runs}
+    if curves:
+        pictures[f"comparison-{name}.png"] = partial(draw_comparison, curves=curves, title=title)
+
+    accuracies, unread_classes = read_each(
+        rows, read_class_accuracies, "it does not count in the pictures of forgetting"
+    )
+    for kind, vector_of, columns in (
+        ("forgetting", forgetting.per_task, "task in which classes were first met"),
+        ("forgetting-classes", forgetting.per_class, "class, in order of first appearance"),
+    ):
+        points = 100 * forgetting.mean_over_seeds([[vector_of(run) for run in runs] for runs in accuracies.values()])
+        shown = ~np.isnan(points).all(axis=1)
+        if shown.any():
+            names = [row for row, is_shown in zip(accuracies, shown) if is_shown]
+            pictures[f"{kind}-{name}.png"] = partial(
+                draw_forgetting, points=points[shown], names=names, columns=columns, title=f"Forgetting, {title}"
+            )
+    return pictures, unread + unread_classes
+
+
+def read_each(rows: Rows, read: Callable[[Path], Any], cost: str) -> tuple[dict[str, list[Any]], list[str]]:
+    """Row name -> what `read` makes of each run folder, and one line for each unreadable one. cost: what it costs."""
+    found, problems = defaultdict(list), []
+    for name, runs in rows.items():
+        for run in runs:
+            try:
+                found[name].append(read(run.folder))
+            except UsageError as error:
+                problems.append(f"{error}; {cost}")
+    return dict(found), problems
+
+
+def has_anytime(metrics: pd.DataFrame) -> bool:
+    return bool((metrics["accuracy"].notna() & (metrics["kind"] == "anytime")).any())

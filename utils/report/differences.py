@@ -1,0 +1,165 @@
+"""Paired differences of rows to a baseline, seed by seed, with a bootstrap interval and a sign-flip test.
+
+Source: percentile interval: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13. Sign flips of
+paired differences: Fisher, The Design of Experiments (1935), chapter III.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+
+import numpy as np
+
+from utils.errors import UsageError
+from utils.report.grouping import host_of
+from utils.report.tables import NONE
+from utils.runs.reading import Run
+from utils.runs.summary import defined
+
+COMPARED = ("A_auc", "A_last", "F_last")
+HOST = "host"  # as a baseline: the host of each row that has one
+RESAMPLES = 10_000
+FEWEST = 3  # seeds below which a resampled mean says nothing
+MOST_EXACT = 16  # seeds up to which all sign flips are tried
+LEGEND = (
+    "Difference: row minus baseline in percentage points, mean over the seeds that both have on the same stream; more "
+    f"is better for A_auc and A_last, less for F_last. In brackets the 95 % bootstrap interval of that mean "
+    f"(percentiles of {RESAMPLES:,} resamples; {NONE} below {FEWEST} seeds). Over few seeds, and five are few, that "
+    "interval is too narrow, and p the safer guide. p: exact two-sided paired sign-flip test over "
+    f"all 2^n flips (a random 2^{MOST_EXACT} of them above {MOST_EXACT} seeds), not corrected for the number of rows. "
+    "With n seeds p cannot fall below 2/2^n, which is 0.0625 for five."
+)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A row against its baseline. points: metric -> differences in percentage points, one per common seed."""
+
+    name: str
+    baseline: str
+    num_seeds: int
+    points: dict[str, list[float]]
+
+
+def check_baseline(baseline: str, names: list[str]) -> None:
+    """Raises UsageError, with the nearest name, for a baseline that is no row of any table. names: of all rows."""
+    if baseline == HOST or baseline in names:
+        return
+    near = difflib.get_close_matches(baseline, names, n=1, cutoff=0.4)
+    hint = f"did you mean '{near[0]}'?" if near else f"rows: {', '.join(names) or 'none'}"
+    raise UsageError(f"--baseline {baseline}: no such row; {hint}")
+
+
+def compare(rows: dict[str, list[Run]], baseline: str) -> tuple[list[Comparison], list[str]]:
+    """Every row against the row `baseline`, or, for "host", every row with a host against its host's; and notes."""
+    pairs, notes = _with_hosts(rows) if baseline == HOST else ({name: baseline for name in rows}, [])
+    if baseline != HOST and baseline not in rows:
+        return [], [f"No row {baseline} here to compare with."]
+    return [_compare(name, rows[name], other, rows[other]) for name, other in pairs.items() if name != other], notes
+
+
+def _compare(name: str, runs: list[Run], baseline: str, baseline_runs: list[Run]) -> Comparison:
+    partners = {_repetition(run): run.ended.metrics for run in baseline_runs}
+    pairs = [(run.ended.metrics, partners[_repetition(run)]) for run in runs if _repetition(run) in partners]
+    points = {
+        metric: [
+            100 * (value - base)
+            for value, base in ((own[metric], other[metric]) for own, other in pairs)
+            if defined(value) and defined(base)
+        ]
+        for metric in COMPARED
+    }
+    return Comparison(name, baseline, len(pairs), points)
+
+
+def _repetition(run: Run) -> tuple:
+    """What two runs share if they differ in nothing but method and options: all seeds, and the stream."""
+    return run.seeds, run.stream
+
+
+def _with_hosts(rows: dict[str, list[Run]]) -> tuple[dict[str, str], list[str]]:
+    """Row with a host -> that host's row; of several that whose settings are most alike. And notes."""
+    pairs, notes = {}, []
+    for name, runs in rows.items():
+        if runs[0].config.get("host") is None:
+            continue
+        host = host_of(runs[0].label)
+        unlike = {other: _unlike(runs[0], group[0]) for other, group in rows.items() if group[0].label == host}
+        nearest = [other for other in unlike if len(unlike[other]) == min(map(len, unlike.values()))]
+        if not nearest:
+            notes.append(f"{name}: there is no row {host} to compare with.")
+        elif len(nearest) > 1:
+            notes.append(f"{name}: {' and '.join(nearest)} are equally near; name one as baseline.")
+        else:
+            pairs[name] = nearest[0]
+            if unlike[nearest[0]]:
+                notes.append(f"{name} and {nearest[0]} also differ in {', '.join(unlike[nearest[0]])}.")
+    return pairs, notes if pairs or notes else ["No row here has a host to compare with."]
+
+
+def _unlike(run: Run, host_run: Run) -> list[str]:
+    """Options of the run and of the host that differ between a run with a host and a run of that host alone."""
+    own, alone = (
+        {key.removeprefix("run."): value for key, value in settings.items() if key.startswith("run.")}
+        | {key.removeprefix(part): value for key, value in settings.items() if key.startswith(part)}
+        for settings, part in ((run.settings(), "host."), (host_run.settings(), "method."))
+    )
+    return sorted(key for key in own.keys() | alone.keys() if own.get(key) != alone.get(key) and key != "model")
+
+
+# Statistics
+
+
+def bootstrap_interval(differences: list[float]) -> tuple[float, float] | None:
+    """95 % percentile interval of the mean, always from the same draws; None below three values."""
+    if len(differences) < FEWEST:
+        return None
+    values = np.array(differences)
+    drawn = np.random.default_rng(0).integers(len(values), size=(RESAMPLES, len(values)))
+    low, high = np.percentile(values[drawn].mean(axis=1), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def sign_flip_p(differences: list[float]) -> float:
+    """Share of sign assignments whose mean is at least as far from 0 as the one observed; NaN without values."""
+    values = np.array(differences)
+    count = len(values)
+    if count == 0:
+        return float("nan")
+    if count <= MOST_EXACT:
+        flips = np.arange(2**count)[:, None] >> np.arange(count) & 1
+    else:
+        flips = np.random.default_rng(0).integers(2, size=(2**MOST_EXACT, count))
+        flips[0] = 0  # the observed signs count among the drawn ones, or p could be 0
+    means = np.abs((1 - 2 * flips) @ values)
+    # Flips that give the same mean may differ by rounding.
+    return float(np.mean(means >= means[0] - 1e-9 * np.abs(values).sum()))
+
+
+# Text
+
+
+def table(comparisons: list[Comparison]) -> list[list[str]]:
+    """Heading and rows of the table of differences."""
+    columns = [text for metric in COMPARED for text in (f"{metric} (points)", "p")]
+    return [["method", "baseline", "common seeds", *columns], *map(_cells, comparisons)]
+
+
+def _cells(comparison: Comparison) -> list[str]:
+    texts = [text for metric in COMPARED for text in _difference(comparison.points[metric], comparison.num_seeds)]
+    return [comparison.name, comparison.baseline, str(comparison.num_seeds), *texts]
+
+
+def _difference(points: list[float], num_seeds: int) -> tuple[str, str]:
+    """Mean difference with its interval, and p."""
+    if not points:
+        return NONE, NONE
+    interval = bootstrap_interval(points)
+    between = NONE if interval is None else f"[{_signed(interval[0])}, {_signed(interval[1])}]"
+    share = f" (of {len(points)})" if len(points) < num_seeds else ""
+    return f"{_signed(float(np.mean(points)))} {between}{share}", f"{sign_flip_p(points):.4f}"
+
+
+def _signed(value: float) -> str:
+    return f"{round(value, 2) + 0.0:+.2f}"  # + 0.0 makes -0 a 0

@@ -1,0 +1,1 @@
+"""The life of a run: which one it is, its folder, its checkpoints, its screen."""

@@ -1,0 +1,132 @@
+"""The folder a run leaves: settings, metrics, weights and pictures, each file whole at any time."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+from torch import Tensor
+
+from utils.classes import class_of
+from utils.contracts import Learner
+from utils.errors import UsageError, reason
+from utils.files.atomic import written_whole
+from utils.files.disk import claim, writable_folder
+from utils.files.manifest import sha256
+from utils.files.tensors import export_pth, read_tensors, write_tensors
+from utils.files.text import parse_json, parse_yaml, read_text
+from utils.runs import checkpoint
+from utils.runs.summary import Summary
+from utils.streams.base import TaskList
+from utils.streams.si_blurry import SiBlurry
+from utils.training.history import History
+
+
+class RunFolder:
+    """`<results>/<dataset>/<model>/<timestamp>-seed<k>/`; only one process at a time has it open."""
+
+    def __init__(self, path: Path):
+        self.path, self.checkpoints = path, path / "checkpoints"
+        lock = claim(path / ".lock")
+        if lock is None:
+            raise UsageError(f"{path}: another process is on this run; wait for it, or use other --results")
+        self._lock = lock
+        for old in path.glob(".*.part"):  # of a process that was killed
+            old.unlink(missing_ok=True)
+
+    @classmethod
+    def new(cls, results: str, dataset: str, model: str, seed: int) -> RunFolder:
+        parent = writable_folder(Path(results) / dataset / model, "--results")
+        name = f"{time.strftime('%Y%m%d-%H%M%S')}-seed{seed}"
+        for attempt in itertools.count():  # two runs may start within one second
+            path = parent / (f"{name}-{attempt}" if attempt else name)
+            with contextlib.suppress(FileExistsError):
+                path.mkdir()
+                break
+        return cls(path)
+
+    def close(self) -> None:
+        """Lets another process have the run."""
+        self._lock.release()
+
+    def write_config(self, config: dict[str, Any]) -> None:
+        """`config.yaml`: every setting with its origin, what was read, package versions and the code's commit."""
+        self._write_text("config.yaml", yaml.safe_dump(config, sort_keys=False))
+
+    def eval_period(self) -> int:
+        """The `--eval_period` that the run began with."""
+        return int(parse_yaml(read_text(self.path / "config.yaml"))["run"]["eval_period"])
+
+    def write_stream(self, stream: TaskList, raw_labels: Tensor) -> None:
+        """`stream.csv` (task, index, label in order of arrival) and `stream.png`. raw_labels: of the training part."""
+        from utils.runs.plots import draw_stream
+
+        of_all = class_of(raw_labels, stream.num_classes)
+        labels = [of_all[task].tolist() for task in stream.tasks]
+        rows = [(t, i, y) for t, task in enumerate(stream.tasks) for i, y in zip(task.tolist(), labels[t])]
+        self._write_table("stream.csv", pd.DataFrame(rows, columns=["task", "index", "label"]))
+        order = list(dict.fromkeys(label for task in labels for label in task))
+        blurry = {label for part in stream.blurry for label in part} if isinstance(stream, SiBlurry) else None
+        draw_stream(self.path / "stream.png", labels, stream.num_classes, order, blurry)
+
+    def write_history(self, history: History) -> None:
+        """`metrics.csv` and `per_class.csv` as they stand."""
+        self._write_table("metrics.csv", history.metrics())
+        self._write_table("per_class.csv", history.per_class())
+
+    def write_end(self, summary: Summary, history: History, model: Learner, export: str | None) -> None:
+        """The history, `model.safetensors`, `curve.png` and, last, `summary.json`, which makes the run complete.
+
+        export: "pth" for `backbone.pth` as well, the bare ViT as the scripts of the GCL repositories load it.
+        """
+        from utils.runs.plots import draw_curve
+
+        if not (self.path / "config.yaml").exists():
+            raise OSError(errno.ENOENT, "the folder of the run was removed before its end", str(self.path))
+        self.write_history(history)
+        write_tensors(self.path / "model.safetensors", model.state_dict())
+        if export == "pth":
+            export_pth(model.backbone.state_dict(), self.path / "backbone.pth")
+        if not history.metrics()["accuracy"].isna().all():
+            title = f"{summary.label}, {summary.dataset}, seed {summary.seed}"
+            draw_curve(self.path / "curve.png", history.metrics(), title)
+        written = ("config.yaml", "metrics.csv", "per_class.csv", "model.safetensors")
+        self._write_text("summary.json", summary.as_json({name: sha256(self.path / name) for name in written}))
+        checkpoint.remove(self.checkpoints)
+        with contextlib.suppress(PermissionError):  # Windows removes nothing that is open
+            (self.path / ".lock").unlink(missing_ok=True)
+
+    def _write_text(self, name: str, text: str) -> None:
+        with written_whole(self.path / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+    def _write_table(self, name: str, table: pd.DataFrame) -> None:
+        with written_whole(self.path / name) as temporary:
+            table.to_csv(temporary, index=False)
+
+
+def export_complete(folder: Path, names: list[str]) -> None:
+    """`backbone.pth` of a complete run that left none, from its `model.safetensors`. names: of the backbone's tensors.
+
+    Raises UsageError if the weights are not those that the run left, or the backbone's are not all among them.
+    """
+    file = folder / "model.safetensors"
+    try:
+        expected = parse_json(read_text(folder / "summary.json"))["sha256"][file.name]
+        intact = sha256(file) == expected
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise UsageError(f"--export pth: {file} cannot be read ({reason(error)}); use --resume never") from None
+    if not intact:
+        raise UsageError(f"--export pth: {file} is not as the run left it; use --resume never")
+    tensors = read_tensors(file)
+    # Under this name in every method, a wrapper included: a tensor of two names is stored under the first.
+    missing = [name for name in names if f"backbone.{name}" not in tensors]
+    if missing:
+        raise UsageError(f"--export pth: {file} has no {missing[0]} of the backbone; use --resume never")
+    export_pth({name: tensors[f"backbone.{name}"] for name in names}, folder / "backbone.pth")

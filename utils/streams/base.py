@@ -1,0 +1,146 @@
+"""What every stream is: batches of indices that can be named again by (task, epoch, position), and how they are drawn.
+
+All streams are functions of their settings, which is what a resumed run needs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+from utils.args import RunArgs
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One batch of a stream. indices: rows of the training set [B], int64. augment: training or test transform."""
+
+    indices: Tensor
+    augment: bool = True
+
+
+class Stream:
+    """What the loop asks of a stream.
+
+    num_classes: classes of the dataset. num_tasks: sessions. num_epochs: passes over each task.
+    known_classes: how many classes count as met before the first image (their slot is their label).
+    batches_per_update: how many batches make one update of the method together.
+    num_domains: transforms under which every image comes; labels are those of `utils.classes` then.
+    """
+
+    num_classes: int
+    num_tasks: int
+    num_epochs: int = 1
+    known_classes: int = 0
+    batches_per_update: int = 1
+    num_domains: int = 1
+
+    @classmethod
+    def of(cls, options: RunArgs, own: dict[str, Any], targets: Tensor, num_classes: int) -> Stream:
+        """The stream that the options of a run describe. own: the method's options of the stream. targets: raw labels
+        of the training part [N]. Raises UsageError for settings that have no stream."""
+        raise NotImplementedError
+
+    def batches(self, task: int, epoch: int) -> list[Draw]:
+        """The batches of one pass over one task, in order."""
+        raise NotImplementedError
+
+    def task_classes(self, task: int) -> list[int]:
+        """Raw labels of the classes that a task owns."""
+        raise NotImplementedError
+
+    def num_images(self) -> int:
+        """Images of one pass over all tasks."""
+        raise NotImplementedError
+
+    def num_batches(self) -> int:
+        """Batches of the whole run, all passes counted."""
+        raise NotImplementedError
+
+
+class TaskList(Stream):
+    """A stream whose tasks are fixed index lists. tasks: list of index tensors. classes: labels owned by each task."""
+
+    def __init__(self, tasks: list[Tensor], classes: list[list[int]], num_classes: int, batch_size: int):
+        self.tasks, self.classes, self.batch_size = tasks, classes, batch_size
+        self.num_tasks, self.num_classes = len(tasks), num_classes
+
+    def batches(self, task: int, epoch: int) -> list[Draw]:
+        """Stored order, the same in every pass; a task ends with a short batch and batches never span tasks."""
+        return [Draw(chunk) for chunk in self.tasks[task].split(self.batch_size) if len(chunk)]
+
+    def task_classes(self, task: int) -> list[int]:
+        return self.classes[task]
+
+    def num_images(self) -> int:
+        return sum(len(task) for task in self.tasks)
+
+    def num_batches(self) -> int:
+        return self.num_epochs * sum(-(-len(task) // self.batch_size) for task in self.tasks)
+
+    def sha256(self) -> str:
+        """Fingerprint of the order: task lengths and indices as little-endian int64."""
+        digest = hashlib.sha256(np.array([len(task) for task in self.tasks], dtype="<i8").tobytes())
+        for task in self.tasks:
+            digest.update(task.numpy().astype("<i8").tobytes())
+        return digest.hexdigest()
+
+
+def by_task(task_of: Tensor, num_tasks: int) -> list[Tensor]:
+    """Positions of 0 ... num_tasks - 1 in task_of [N], ascending each; other numbers, which are below 0, are left out.
+
+    One sort, so that many tasks cost no more than a few.
+    """
+    order = torch.argsort(task_of, stable=True)
+    borders = torch.searchsorted(task_of[order], torch.arange(num_tasks + 1)).tolist()
+    return [order[a:b] for a, b in pairwise(borders)]
+
+
+class Reshuffled(TaskList):
+    """Tasks whose images come in another random order in every pass."""
+
+    def __init__(
+        self,
+        tasks: list[Tensor],
+        classes: list[list[int]],
+        num_classes: int,
+        seed: int,
+        batch_size: int,
+        num_epochs: int,
+    ):
+        super().__init__(tasks, classes, num_classes, batch_size)
+        self.seed, self.num_epochs = seed, num_epochs
+
+    def batches(self, task: int, epoch: int) -> list[Draw]:
+        indices = self.tasks[task]
+        order = torch.randperm(len(indices), generator=generator_of(self.seed, task, epoch))
+        return [Draw(chunk) for chunk in indices[order].split(self.batch_size) if len(chunk)]
+
+
+class ClassDraw:
+    """Draws images class by class without replacement. Labels are sorted once, so a draw never scans the dataset."""
+
+    def __init__(self, targets: Tensor, num_classes: int):
+        self.order = torch.argsort(targets, stable=True)
+        self.start = torch.searchsorted(targets[self.order], torch.arange(num_classes + 1)).tolist()
+
+    def __call__(self, classes: Iterable[int], samples: int | None, generator: Generator) -> Tensor:
+        """Up to `samples` images of each class, all where a class has fewer: indices [<= len(classes) * samples]."""
+        drawn = []
+        for label in classes:
+            own = self.order[self.start[label] : self.start[label + 1]]
+            drawn.append(own[torch.randperm(len(own), generator=generator)[:samples]])
+        return torch.cat(drawn)
+
+
+def generator_of(seed: int, *position: int) -> Generator:
+    """A generator for each place of a stream, so that a place can be drawn again without what came before."""
+    mixed = np.random.SeedSequence((seed, *position)).generate_state(1, np.uint64)[0]
+    return Generator().manual_seed(int(mixed) >> 1)

@@ -1,0 +1,1 @@
+"""The loop: a method over a stream, and what is measured on the way."""

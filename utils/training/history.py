@@ -1,0 +1,93 @@
+"""What a run measured so far: the anytime clock, the task ends and the class accuracies behind the summary."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from utils.training.evaluation import Accuracy
+from utils.training.metrics import gcl_summary
+
+METRIC_COLUMNS = ["kind", "samples_seen", "nominal", "task", "accuracy", "loss", "classes_exposed", "seconds"]
+
+
+class History:
+    """Rows of `metrics.csv` and `per_class.csv`, and the summary made from them.
+
+    names: of the classes by label, if anybody knows them.
+    """
+
+    def __init__(self) -> None:
+        self.names: list[str] | None = None
+        self.rows: list[dict] = []
+        self.class_rows: list[dict] = []  # one per evaluation at a task end: samples_seen, task, labels, accuracies
+
+    def add_anytime(self, samples_seen: int, nominal: int, accuracy: Accuracy | None, **common: Any) -> None:
+        """One anytime evaluation; `nominal` is the time stamp that the published curve uses (images)."""
+        self._add("anytime", samples_seen, accuracy, nominal=nominal, **common)
+
+    def add_task_end(
+        self, samples_seen: int, task: int, accuracy: Accuracy | None, labels: list[int], **common: Any
+    ) -> None:
+        """The evaluation after one pass over a task; of several passes the last counts. labels: raw, in slot order."""
+        self._add("task_end", samples_seen, accuracy, task=task, **common)
+        if accuracy is not None:
+            row = {"samples_seen": samples_seen, "task": task, "labels": list(labels)}
+            self.class_rows.append(row | {"accuracy": accuracy.per_class.tolist()})
+
+    def ended_at(self) -> int | None:
+        """Images seen at the last evaluation, if it was one at a task end."""
+        last: dict[str, Any] = self.rows[-1] if self.rows else {"kind": None}
+        return last["samples_seen"] if last["kind"] == "task_end" else None
+
+    def last_accuracy(self) -> Accuracy | None:
+        """What the last evaluation at a task end gave."""
+        average = self.rows[-1]["accuracy"]
+        return None if average is None else Accuracy(average, torch.tensor(self.class_rows[-1]["accuracy"]))
+
+    def _add(self, kind: str, samples_seen: int, accuracy: Accuracy | None, **values: Any) -> None:
+        average = None if accuracy is None else accuracy.average
+        self.rows.append({"kind": kind, "samples_seen": samples_seen, "accuracy": average} | values)
+
+    def summary(self) -> dict[str, float]:
+        """A_auc, A_avg, A_last, F_last, BWT as fractions; NaN where undefined or never evaluated."""
+        anytime = [row["accuracy"] for row in self.rows if row["kind"] == "anytime" and row["accuracy"] is not None]
+        last_pass = {row["task"]: row for row in self.rows if row["kind"] == "task_end"}
+        task_end = [row["accuracy"] for row in last_pass.values() if row["accuracy"] is not None]
+        classes = {row["task"]: np.array(row["accuracy"]) for row in self.class_rows}
+        return gcl_summary(anytime, task_end, list(classes.values()))
+
+    def metrics(self) -> pd.DataFrame:
+        """`metrics.csv`."""
+        frame = pd.DataFrame(self.rows, columns=METRIC_COLUMNS)
+        return frame.astype({"nominal": "Int64", "task": "Int64"})
+
+    def per_class(self) -> pd.DataFrame:
+        """`per_class.csv`: one row per task end and class met. A class without a name is called by its label."""
+        columns = ["samples_seen", "task", "label", "name", "slot", "accuracy"]
+        rows = [
+            (row["samples_seen"], row["task"], label, self._name(label), slot, row["accuracy"][slot])
+            for row in self.class_rows
+            for slot, label in enumerate(row["labels"])
+        ]
+        return pd.DataFrame(rows, columns=columns)
+
+    def _name(self, label: int) -> str:
+        if self.names is None:
+            return str(label)
+        # A folder may be called by bytes that are no text; and tables are written without quotes around \r.
+        return self.names[label].replace("\r", "\\r").encode("utf-8", "backslashreplace").decode()
+
+    def state_dict(self) -> dict:
+        """One text, which is made far faster than thousands of rows are packed one by one."""
+        return {"text": json.dumps([self.rows, self.class_rows])}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Older versions kept the rows as they are."""
+        rows = json.loads(state["text"]) if "text" in state else (state["rows"], state["class_rows"])
+        self.rows, self.class_rows = map(list, rows)
+        self.summary(), self.metrics(), self.per_class()  # raises something for rows that are none

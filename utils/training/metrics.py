@@ -1,0 +1,95 @@
+"""Metrics of a run, as pure functions of what was recorded. All values are fractions in [0, 1] unless said otherwise.
+
+General continual learning: Si-Blurry (arXiv:2308.09303), MISA (arXiv:2503.00677), FlyGCL. Classic class-incremental
+metrics: GEM (arXiv:1706.08840) with Mammoth's divisors. An undefined value is NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:  # the report needs these functions, but no torch
+    import pandas as pd
+    from torch import Tensor
+
+CLASS_COUNT_OFFSET = 1e-5  # as in the released trainers: keeps 0 / 0 at 0, costs a perfect class about 1e-6
+
+
+def class_accuracy(correct: Tensor, count: Tensor) -> Tensor:
+    """Accuracy per slot [C] from the numbers of correct and of evaluated images per slot [C]."""
+    return correct / (count + CLASS_COUNT_OFFSET)
+
+
+def gcl_summary(anytime: list[float], task_end: list[float], class_table: list[np.ndarray]) -> dict[str, float]:
+    """The five numbers of a Si-Blurry run.
+
+    anytime: accuracy at each anytime evaluation. task_end: accuracy after each task, NaN where no class had been met.
+    class_table: accuracy per slot [C] after each task, 0 for classes not met yet.
+    """
+    defined = [value for value in task_end if not np.isnan(value)]
+    return {
+        "A_auc": float(np.mean(anytime)) if anytime else float("nan"),
+        "A_avg": float(np.mean(defined)) if defined else float("nan"),
+        "A_last": task_end[-1] if task_end else float("nan"),
+        "F_last": forgetting(class_table),
+        "BWT": backward_transfer(class_table),
+    }
+
+
+def forgetting(class_table: Sequence[np.ndarray] | np.ndarray) -> float:
+    """F_last: mean over classes of the best accuracy before the last task minus the last one; negative is a gain.
+
+    Classes never right before the last task are left out. NaN with one task or no such class.
+    """
+    if len(class_table) < 2:
+        return float("nan")
+    best, last = np.max(class_table[:-1], axis=0), class_table[-1]
+    known = best > 0
+    return float(np.mean(best[known] - last[known])) if known.any() else float("nan")
+
+
+def backward_transfer(class_table: list[np.ndarray]) -> float:
+    """BWT over classes: last accuracy minus the first non-zero one at an earlier task end. NaN as for `forgetting`."""
+    if len(class_table) < 2:
+        return float("nan")
+    earlier, last = np.stack(class_table[:-1]), class_table[-1]
+    known = (earlier > 0).any(axis=0)
+    first = earlier[(earlier > 0).argmax(axis=0), np.arange(earlier.shape[1])]
+    return float(np.mean(last[known] - first[known])) if known.any() else float("nan")
+
+
+def class_incremental_summary(accuracy: np.ndarray, untrained: np.ndarray | None = None) -> dict[str, float]:
+    """Classic metrics of disjoint tasks. accuracy [T, T]: on the test set of task j (column) after task i (row).
+
+    untrained [T]: accuracy of the untrained model per task, for forward transfer (columns after i must then be filled).
+    `final_average`, `bwt`, `forgetting`, `fwt` in the unit of `accuracy`; undefined for one task except the average.
+    Forgetting takes the maximum over all rows, the last included, as Mammoth does, hence is never negative.
+    """
+    num_tasks = len(accuracy)
+    last, diagonal = accuracy[-1], np.diag(accuracy)
+    nan = float("nan")
+    several = num_tasks > 1
+    return {
+        "final_average": float(last.mean()),
+        "bwt": float((last - diagonal)[:-1].mean()) if several else nan,
+        "forgetting": float((accuracy.max(axis=0) - last)[:-1].mean()) if several else nan,
+        "fwt": float((np.diag(accuracy, k=1) - untrained[1:]).mean()) if several and untrained is not None else nan,
+    }
+
+
+def class_table(accuracies: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """(accuracy per slot after each task [T, C], 0 for classes not met yet; task in which a class was first met [C]).
+
+    accuracies: columns task, slot, accuracy; of several evaluations after one task the last counts.
+    A slot that no row names belongs to no task (-1).
+    """
+    num_tasks, num_slots = (int(accuracies[name].max()) + 1 if len(accuracies) else 0 for name in ("task", "slot"))
+    table, first_task = np.zeros((num_tasks, num_slots)), np.full(num_slots, -1)
+    tasks, slots = accuracies["task"].to_numpy(), accuracies["slot"].to_numpy()
+    table[tasks, slots] = accuracies["accuracy"]  # of a cell that is named twice numpy keeps the last value
+    first = accuracies.groupby("slot")["task"].min()
+    first_task[first.index] = first
+    return table, first_task
