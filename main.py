@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import builtins
+import errno
 import os
 import signal
 import sys
@@ -30,7 +31,7 @@ def main(argv: list[str]) -> int:
     # Threads that wait for each other spin for a moment only, then sleep, so that they do not hold cores that other
     # programs need. Read when torch is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "100000")
-    return answer(lambda: dispatch(argv), debug="--debug" in argv)
+    return answer(lambda: dispatch(argv), debug="--debug" in argv and argv[0].startswith("-"))
 
 
 def dispatch(argv: list[str]) -> int | None:
@@ -73,7 +74,7 @@ def answer(work: Callable[[], int | None], debug: bool = False) -> int:
         from utils.files.disk import FULL
 
         print(f"error: {error.filename or 'a file'}: {error.strerror or reason(error)}", file=sys.stderr)
-        return 1 if error.errno in FULL else 2
+        return 1 if error.errno in (*FULL, errno.EFBIG) else 2
 
 
 def begin() -> None:

@@ -174,7 +174,7 @@ def datasets(data: Path, cache: Path, deep: bool) -> Iterator[Finding]:
         if survey and survey.counts and not bad and all(found == published for found, published, _ in counts):
             yield OK, f"{name}: {survey.counts[0]:,} training and {survey.counts[1]:,} test images in {folder}"
     if absent:
-        yield NOTE, f"not below {data}: {', '.join(absent)}; README says where each comes from"
+        yield NOTE, f"not below {data}: {', '.join(absent)}; docs/datasets.md says where each comes from"
     for file in sorted(file for part in ("decoded", *DATASETS.files()) for file in (cache / part).glob("*.npy")):
         yield _cached(file)
 
@@ -223,7 +223,7 @@ def weights(checkpoints: Path) -> Iterator[Finding]:
         except UsageError as error:
             yield FAULT, f"{name}: {error}; fetch it again"
     if absent:
-        yield NOTE, f"not in {checkpoints}: {', '.join(absent)}; README says where each comes from"
+        yield NOTE, f"not in {checkpoints}: {', '.join(absent)}; docs/backbones.md says where each comes from"
 
 
 def products(checkpoints: Path) -> Iterator[Finding]:
@@ -295,3 +295,7 @@ def _unfinished(folder: Path) -> Iterator[Finding]:
         yield NOTE, f"{folder}: not complete; --resume auto, or --resume {folder}, goes on with it"
     else:
         yield NOTE, f"{folder}: not complete, and without a checkpoint; remove it, or repeat the run"
+
+
+if __name__ == "__main__":
+    raise SystemExit("python main.py doctor does this")

@@ -38,3 +38,7 @@ def main(argv: list[str]) -> None:
     requirements.check()
     with signals.obeyed():
         print(fetch(options.name, Path(options.checkpoint_dir)))
+
+
+if __name__ == "__main__":
+    raise SystemExit("python main.py fetch does this")

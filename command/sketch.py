@@ -75,13 +75,15 @@ def sizes_that_fit() -> Iterator[None]:
 
 
 def without_products(plan: Plan, stages: Sequence[Stage]) -> Plan:
-    """The plan whose options name no product of these stages, so that nothing is loaded."""
+    """The plan whose options name no product of these stages, so that nothing is loaded, and no folder to fill."""
     options = copy.deepcopy(plan.method_args)
     products = [str(place) for stage in stages for place in (stage.output, stage.output.parent)]
     for args in (options, getattr(options, "host_args", None)):
         for field in dataclasses.fields(args) if args is not None else ():
             if getattr(args, field.name) in products:
                 setattr(args, field.name, "none")
+            elif field.name == "save_to":
+                setattr(args, field.name, None)
     return dataclasses.replace(plan, method_args=options)
 
 

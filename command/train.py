@@ -68,7 +68,7 @@ class Job:
 
     def settings(self) -> dict:
         """Config of the run, but for what it reads."""
-        return self.plan.settings() | identity.record(self.plan, {})
+        return identity.config(self.plan)
 
 
 def run_all(plan: Plan) -> Iterator[Path]:
@@ -97,7 +97,7 @@ def check(plan: Plan, to_come: Sequence[Stage] = ()) -> Job:
     devices.pick(options.device)
     check_writable(Path(options.results), "--results")
     if options.resume not in ("auto", "never"):
-        resume.refuse_other_options(Path(options.resume), plan.settings() | identity.record(plan, {}))
+        resume.refuse_another(Path(options.resume), identity.config(plan), "has other settings")
     if save_to := save_folder(plan):
         check_writable(save_to, "--save_to")
     dataset, places = open_dataset(plan)
@@ -105,16 +105,15 @@ def check(plan: Plan, to_come: Sequence[Stage] = ()) -> Job:
     if options.backbone_path != backbones.RANDOM and not is_to_come(options.backbone_path, to_come):
         weights = backbones.weights_file(options.backbone, options.backbone_path, options.checkpoint_dir)
     found = dataset.survey(places, test=False in parts_read(plan))
+    read_class_order(options.class_order, dataset.num_classes, found.class_names)
     stages = plan.method.prepare(options, plan.method_args)
-    job = Job(plan, dataset, places, found, stages)
-    job.class_order()
     for k, stage in enumerate(stages):
         if not is_made(stage):
             check_stage(stage, plan, stages[:k])
     if found.counts is not None:
         missing = [stage for stage in (*to_come, *stages) if not stage.output.exists()]
         check_sizes(plan, dataset, found.counts, places.size, weights, missing)
-    return job
+    return Job(plan, dataset, places, found, stages)
 
 
 def check_stage(stage: Stage, plan: Plan, before: Sequence[Stage]) -> None:
@@ -165,7 +164,7 @@ def with_content(job: Job, so_far: bool = False) -> dict:
         read["run.class_order"] = hashlib.sha256(repr(order).encode()).hexdigest()
     missing = [stage.output for stage in job.stages if not is_made(stage)] if so_far else []
     to_come = tuple(str(path) for output in missing for path in (output, output.parent))
-    return plan.settings() | identity.record(plan, {**read, **identity.option_digests(plan, to_come)})
+    return identity.config(plan, {**read, **identity.option_digests(plan, to_come)})
 
 
 def content_of(job: Job, train: bool) -> str | None:
@@ -286,7 +285,7 @@ def train(job: Job, stage: bool) -> Path:
     progress = Progress(title, stream.num_images() * stream.num_epochs)
     log = loggers.make(plan.run.logger, folder.path, settings)
     saving = Saving(folder, plan.run.save_every, request, log)
-    trainer.listeners = [progress, saving]
+    trainer.listeners = [saving, progress]
     try:
         if state is not None:
             resume.go_on(trainer, state, folder)
@@ -327,15 +326,16 @@ def prepared(job: Job) -> tuple[Trainer, Plan, dict]:
     own = plan.method.stream_options(plan.method_args)
     stream = make_stream(options, own, images[0].labels, dataset.num_classes, class_order)
     plan = with_fitting_period(plan, stream, len(images[0]))
-    if (save_to := save_folder(plan)) and plan.method.product(plan.method_args):
-        writable_folder(save_to, "--save_to")
+    if save_to := save_folder(plan):
+        writable_folder(save_to if plan.method.product(plan.method_args) else save_to.parent, "--save_to")
     trainer = assemble(plan, dataset, network, images, stream, job.places.size)
     trainer.history.names = job.found.class_names
     origin = {
         "stream_sha256": stream.sha256() if isinstance(stream, TaskList) else None,
         "backbone_sha256": tensors_sha256(trainer.model.backbone.state_dict()),
     }
-    return trainer, plan, with_content(replace(job, plan=plan)) | origin
+    config = with_content(replace(job, plan=plan))
+    return trainer, plan, config | origin | {"identity": config["identity"]}
 
 
 def built(job: Job) -> nn.Module:

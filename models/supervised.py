@@ -20,7 +20,6 @@ from models.base import ContinualModel, ModelArgs
 from utils.args import option
 from utils.classes import mask_unseen
 from utils.contracts import Batch, StreamInfo
-from utils.files.disk import writable_folder
 from utils.files.tensors import write_tensors
 
 
@@ -47,8 +46,6 @@ class Supervised(ContinualModel):
         super().__init__(backbone, info, args)
         self.backbone.requires_grad_(True)
         self.head = linear_head(backbone.num_features, info.num_classes)
-        if args.save_to:
-            writable_folder(Path(args.save_to).parent, "--save_to")
 
     def forward(self, x: Tensor, fixed: Tensor | None = None) -> Tensor:
         return self.head(encode(self.backbone, embed(self.backbone, x)))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
+import functools
 import math
 import os
 import types
@@ -21,10 +22,6 @@ from typing import Any, Literal, NoReturn
 from utils.errors import UsageError
 
 LARGEST = 2**31 - 1  # integer that an option takes
-STREAMS = Path(__file__).resolve().parent / "streams"  # a file per scenario
-SCENARIOS = tuple(
-    sorted(file.stem.replace("_", "-") for file in STREAMS.glob("*.py") if file.stem not in ("__init__", "base"))
-)
 SCRIPTS = "MISA, MePo and FlyGCL scripts"
 
 
@@ -54,6 +51,13 @@ def option(
     return dataclasses.field(default=default, metadata=metadata)
 
 
+@functools.cache
+def scenarios() -> tuple[str, ...]:
+    """Names of the streams, each a file of utils/streams/."""
+    files = (Path(__file__).resolve().parent / "streams").glob("*.py")
+    return tuple(sorted(file.stem.replace("_", "-") for file in files if file.stem not in ("__init__", "base")))
+
+
 @dataclass(kw_only=True)
 class RunArgs:
     """Options of every run."""
@@ -70,7 +74,7 @@ class RunArgs:
         "weight file (.safetensors, .pth, .pt, .npz), or 'random'; default: shipped, or in --checkpoint_dir",
         reads=(),
     )
-    scenario: Literal[SCENARIOS] | None = option(  # type: ignore[valid-type]
+    scenario: Literal[scenarios()] | None = option(  # type: ignore[valid-type]
         None, "stream; default: the first the method allows"
     )
     class_order: str = option(

@@ -119,7 +119,7 @@ def resolve_command(name: str) -> str:
         return name
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
     hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
-    raise UsageError(f"unknown command '{name}'; {hint} Options begin with --, as --model")
+    raise UsageError(f"unknown command '{name}'; {hint}; training has none: python main.py --model METHOD ...")
 
 
 def first_line(path: Path) -> str:

@@ -1,5 +1,5 @@
-"""What requirements.txt asks for, and whether it is there, by the packages' own records: none is imported. And how
-matplotlib is, which does not come alone."""
+"""What requirements.txt asks for, and whether it is there, by the packages' own records: asking imports none. And how
+matplotlib is imported, whatever a notebook asked for."""
 
 from __future__ import annotations
 

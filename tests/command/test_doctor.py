@@ -1,4 +1,4 @@
-"""python -m utils.doctor: every fault is found, with what to do about it, and a sound place has none."""
+"""python main.py doctor: every fault is found, with what to do about it, and a sound place has none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""python -m utils.fetch: what it asks the hub for, and one line when it cannot."""
+"""python main.py fetch: what it asks the hub for, and one line when it cannot."""
 
 from __future__ import annotations
 

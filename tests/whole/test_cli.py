@@ -16,6 +16,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 import main
+from command import train
 from models.mepo import Mepo
 from tests.tiny import ROOT, build, random_covariance
 from utils import plan as plans
@@ -628,6 +629,16 @@ def test_dry_run_says_what_would_be_done_and_writes_nothing(places, tmp_path, ca
     assert files_below(tmp_path) == []
 
 
+@pytest.mark.parametrize("method", ["mepo_meta", "mepo_cov", "misa_isa", "supervised"])
+def test_a_stage_makes_the_place_of_its_product_when_it_runs_and_not_before(method, tmp_path, capsys):
+    place = tmp_path / "products" / "a"
+    words = ["--model", method, "--dataset", "seq-digits", "--device", "cpu", "--save_to", str(place)]
+    words += {"misa_isa": ["--num_sessions", "2"], "mepo_meta": ["--num_tasks", "5"]}.get(method, [])
+    assert main.main([*words, "--dry_run"]) == 0
+    train.check(plans.parse([*words, "--results", str(tmp_path / "runs")]).with_seed(1))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_dry_run_names_missing_weights_and_stages(tmp_path, capsys):
     words = ["--model", "mepo", "--host", "l2p", "--dataset", "seq-imr", "--checkpoint_dir", str(tmp_path)]
     assert main.main([*words, "--dry_run"]) == 0
@@ -739,7 +750,7 @@ def test_a_short_stream_is_evaluated_ten_times_and_says_so(places, capsys):
     old = config | {"run": config["run"] | {"eval_period": 100}, "origin": {}}
     for given, same in (([], True), (["--eval_period", "100"], True), (["--eval_period", "300"], False)):
         plan = plans.parse([*words, *given]).with_seed(1)
-        here = identity.without_content(plan.settings() | identity.record(plan, {}))
+        here = identity.without_content(identity.config(plan))
         assert (identity.differences(old, here) == []) == same
 
 

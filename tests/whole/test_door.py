@@ -17,7 +17,7 @@ import main
 from tests.tiny import ROOT
 from utils import requirements
 from utils.errors import UsageError
-from utils.registry import DATASETS
+from utils.registry import DATASETS, commands
 from utils.runs import console, signals
 
 SHORT = "--model er --dataset seq-digits --n_tasks 1 --online_iter 1 --batch_size 256 --eval_period -1 --device cpu"
@@ -111,6 +111,28 @@ def test_another_package_that_a_notebook_imported_is_one_line(others, monkeypatc
     monkeypatch.setitem(sys.modules, "datasets", importlib.util.module_from_spec(spec))
     with pytest.raises(UsageError, match="^another package named 'datasets' was imported before [^\n]*$"):
         DATASETS.load("seq-digits")
+
+
+# Commands
+
+
+def test_a_command_that_nobody_knows_is_one_line_with_the_nearest(capsys):
+    for word, said in (("reprot", "did you mean 'report'?"), ("train", "python main.py --model METHOD")):
+        assert main.main([word]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith(f"error: unknown command '{word}'; ") and said in error and error.count("\n") == 1
+
+
+def test_commands_know_no_debug(capsys):
+    for command in commands():
+        assert main.main([command, "--debug"]) == 2
+        assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_a_command_that_is_started_past_the_door_says_so():
+    for command in commands():
+        done = python("-m", f"command.{command}", text=True)
+        assert done.returncode == 1 and done.stderr == f"python main.py {command} does this\n"
 
 
 # A console that is gone

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.imports import FILES, MAP, MAY_IMPORT, ROOT, drawing, imports_of, names_of, room_of, tree_of
-from utils.args import SCENARIOS
+from utils.args import scenarios
 from utils.registry import commands
 
 EXTEND = ("models", "datasets")
@@ -56,7 +56,7 @@ def test_every_file_is_used():
     """Reachable from the commands or found by a registry."""
     registered = [name for name in FILES if re.fullmatch(r"(models|datasets)\.(?!base$|drawing$|_)\w+", name)]
     reached, waiting = set(), ["main", *(f"command.{name}" for name in commands()), *registered]
-    waiting += [f"utils.streams.{name.replace('-', '_')}" for name in SCENARIOS]
+    waiting += [f"utils.streams.{name.replace('-', '_')}" for name in scenarios()]
     while waiting:
         module = waiting.pop()
         if module not in reached:

@@ -28,7 +28,7 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what says: no room for more
+FULL = (errno.ENOSPC, errno.EDQUOT)  # what says: no room for more
 POLL = 0.2  # seconds between two looks at a lock that somebody else holds
 HEARTBEAT = 20.0  # seconds between two touches
 STALE = 300.0  # seconds without a touch, by the clock of the file system, after which the holder is taken for dead
@@ -254,8 +254,7 @@ def disk_errors(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in FULL:
-            what = error.strerror if error.errno == errno.EFBIG else "the disk is full"
-            raise OSError(error.errno, f"{what}; free some space and run again", str(folder)) from None
+            raise OSError(error.errno, "the disk is full; free some space and run again", str(folder)) from None
         where = f": {error.filename!r:.200}" if error.filename else ""
         raise UsageError(
             f"{folder}: cannot be used ({error.strerror}{where}); repair that or choose another folder"

@@ -12,7 +12,9 @@ import hashlib
 import importlib.metadata
 import platform
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from utils.args import RunArgs, option_metadata
@@ -31,15 +33,16 @@ SHORT = 8  # digits of a digest that are shown
 # What a run is
 
 
-def record(plan: Plan, read: dict[str, str | None]) -> dict[str, Any]:
-    """The section of `config.yaml`. read: digests by name, `option_digests` among them."""
+def config(plan: Plan, read: Mapping[str, str | None] = MappingProxyType({})) -> dict[str, Any]:
+    """What `config.yaml` says of a run. read: digests by name, `option_digests` among them; empty where only options
+    are compared."""
     incidental = [
         f"{part}.{name}"
         for part, options in plan.parts().items()
         for name, told in option_metadata(type(options)).items()
         if not told["decides"] or told["reads"] is not None
     ]
-    return {"identity": {"incidental": incidental, "read": read}}
+    return plan.settings() | {"identity": {"incidental": incidental, "read": dict(read)}}
 
 
 def option_digests(plan: Plan, to_come: tuple[str, ...] = ()) -> dict[str, str]:

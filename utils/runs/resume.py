@@ -20,16 +20,10 @@ from utils.training.loop import Trainer
 Config = dict[str, Any]  # content of `config.yaml`
 
 
-def refuse_other_options(folder: Path, here: Config) -> None:
-    """Raises UsageError if the run in `folder`, named by somebody, has other options than the config `here`."""
+def refuse_another(folder: Path, here: Config, what: str = "is another one") -> None:
+    """Raises UsageError if the run in `folder`, named by somebody, is not the one of `here`. what: is said of it."""
     if different := identity.differences(config_of(folder), here):
-        raise UsageError(f"--resume {folder}: that run has other settings: {'; '.join(different)}")
-
-
-def refuse_another(folder: Path, here: Config) -> None:
-    """Raises UsageError if the run in `folder`, named by somebody, is not the one of `here`."""
-    if different := identity.differences(config_of(folder), here):
-        raise UsageError(f"--resume {folder}: that run is another one: {'; '.join(different)}")
+        raise UsageError(f"--resume {folder}: that run {what}: {'; '.join(different)}")
 
 
 def config_of(folder: Path) -> dict[str, Any]:

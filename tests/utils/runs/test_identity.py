@@ -337,7 +337,7 @@ def test_an_option_that_came_later_counts_as_its_default(own, ended, capsys):
     del config["run"]["precision"], config["method"]["exact_reservoir"]
     for given, reason in (([], None), (["--exact_reservoir"], "method.exact_reservoir is True here and unknown there")):
         plan = plans.parse([*own, *given]).with_seed(1)
-        here = identity.without_content(plan.settings() | identity.record(plan, {}))
+        here = identity.without_content(identity.config(plan))
         assert identity.differences(config, here) == ([reason] if reason else [])
 
 
