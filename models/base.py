@@ -42,6 +42,7 @@ class ContinualModel(nn.Module):
     needs_task_boundaries: whether it is told when a session begins and ends, and which classes that session owns.
     evaluated: whether its predictions are worth a test accuracy (a stage that only writes a file says no).
     has_fixed_features: whether `fixed_features` is given and will not change any more; once true it stays true.
+    rereads: whether it reads the samples of a session again (`Session.again`).
     """
 
     Args: ClassVar[type[ModelArgs]] = ModelArgs
@@ -51,6 +52,7 @@ class ContinualModel(nn.Module):
     evaluated: ClassVar[bool] = True
     needs_task_boundaries: bool = False
     has_fixed_features: bool = False
+    rereads: bool = False
 
     def __init__(self, backbone: nn.Module, info: StreamInfo, args: ModelArgs):
         super().__init__()
@@ -97,6 +99,20 @@ class ContinualModel(nn.Module):
     def fixed_features(self, x: Tensor) -> Tensor:
         """What `forward` needs of x and training never changes (a frozen query): [B, ...]."""
         raise NotImplementedError
+
+    def given(self, x: Tensor, task: int) -> Tensor:
+        """Inputs [B, 3, H, W] of samples of one task, which the protocol tells, to unmasked logits [B, C]. Whoever asks
+        masks them to the task's columns. Default: as `forward`."""
+        return self(x)
+
+    @property
+    def is_told(self) -> bool:
+        """Whether `given` differs from `forward`."""
+        return type(self).given is not ContinualModel.given
+
+    def measures(self) -> dict[str, float]:
+        """Numbers of the method's own at the end of a run, by name, for `summary.json`."""
+        return {}
 
     def loss(self, batch: Batch) -> Tensor:
         """Training loss of one update, a scalar. Must be given unless `observe` is."""
@@ -208,6 +224,20 @@ class Wrapper(ContinualModel):
 
     def forward(self, x: Tensor, fixed: Tensor | None = None) -> Tensor:
         return self.host(x, fixed)
+
+    @property
+    def rereads(self) -> bool:
+        return self.host.rereads
+
+    @property
+    def is_told(self) -> bool:
+        return self.host.is_told
+
+    def given(self, x: Tensor, task: int) -> Tensor:
+        return self.host.given(x, task)
+
+    def measures(self) -> dict[str, float]:
+        return self.host.measures()
 
     def observe(self, batch: Batch) -> Tensor | None:
         self.host.autocast = self.autocast

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -32,10 +32,19 @@ class Batch:
 
 @dataclass(frozen=True)
 class Session:
-    """What only a method with `needs_task_boundaries` is told. index: 0 ... T-1. classes: raw labels it owns."""
+    """What only a method with `needs_task_boundaries` is told.
+
+    index: 0 ... T-1. classes: raw labels it owns. outputs: the columns of its classes; all of them where tasks share
+    them, None where classes come back in several tasks. num_samples: of one pass. again(batch_size): its training
+    samples once more in stored order, under the test transform, for a method that declares `rereads`; without that the
+    loop raises RuntimeError.
+    """
 
     index: int
     classes: list[int]
+    outputs: range | None
+    num_samples: int
+    again: Callable[[int], Iterator[Batch]] = field(compare=False)
 
 
 @dataclass(frozen=True)
@@ -120,6 +129,10 @@ class Learner(Protocol):
     def needs_task_boundaries(self) -> bool: ...
     @property
     def has_fixed_features(self) -> bool: ...
+    @property
+    def rereads(self) -> bool: ...
+    @property
+    def is_told(self) -> bool: ...
     @classmethod
     def prepare(cls, run: Any, args: Any) -> list: ...
     @classmethod
@@ -130,6 +143,8 @@ class Learner(Protocol):
     def label(self) -> str: ...
     def __call__(self, x: Tensor, fixed: Tensor | None = None) -> Tensor: ...
     def fixed_features(self, x: Tensor) -> Tensor: ...
+    def given(self, x: Tensor, task: int) -> Tensor: ...
+    def measures(self) -> dict[str, float]: ...
     def observe(self, batch: Batch) -> Tensor | None: ...
     def end_batch(self, batch: Batch) -> None: ...
     def begin_task(self, session: Session) -> None: ...

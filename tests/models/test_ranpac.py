@@ -119,7 +119,7 @@ def test_closed_form_takes_over_after_the_first_session():
     model.eval()
     assert not model.has_fixed_features
     assert torch.equal(model(batch.x), model.head(model.features(batch.x)))
-    model.end_task(Session(0, []))
+    model.end_task(Session(0, [], None, 0, None))
     assert model.has_fixed_features
     z = model.fixed_features(batch.x)
     assert torch.equal(model(batch.x), model.classifier(z)) and torch.equal(model(batch.x, z), model.classifier(z))

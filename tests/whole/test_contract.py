@@ -86,7 +86,8 @@ def test_borders_are_told_to_a_method_that_asks():
     assert names(run) == [*expected, "end_stream"]
     for hook in ("begin_task", "end_task"):
         told = [session for name, session in run.model.calls if name == hook]
-        assert told == [Session(task, stream.task_classes(task)) for task in range(3)]
+        sizes = [len(stream.tasks[task]) for task in range(3)]
+        assert told == [Session(task, stream.task_classes(task), None, sizes[task], None) for task in range(3)]
 
 
 def test_batch_and_stream_info_carry_nothing_else():

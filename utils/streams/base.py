@@ -33,6 +33,7 @@ class Stream:
     known_classes: how many classes count as met before the first image (their slot is their label).
     batches_per_update: how many batches make one update of the method together.
     num_domains: transforms under which every image comes; labels are those of `utils.classes` then.
+    announces: whether the classes of a task get their columns when it begins, not when they are first met.
     """
 
     num_classes: int
@@ -41,6 +42,7 @@ class Stream:
     known_classes: int = 0
     batches_per_update: int = 1
     num_domains: int = 1
+    announces: bool = False
 
     @classmethod
     def of(cls, options: RunArgs, own: dict[str, Any], targets: Tensor, num_classes: int) -> Stream:
@@ -55,6 +57,18 @@ class Stream:
     def task_classes(self, task: int) -> list[int]:
         """Raw labels of the classes that a task owns."""
         raise NotImplementedError
+
+    def columns(self, task: int) -> range | None:
+        """Columns of a task's classes, as they are met; None where classes come in several tasks. Default: None."""
+        return None
+
+    def tasks_of_labels(self) -> list[int] | None:
+        """Task of each raw label, -1 for one that does not come; None where classes come in several tasks. Default."""
+        return None
+
+    def samples(self, task: int) -> Tensor:
+        """Rows of the training set of one pass over a task, in stored order."""
+        return torch.cat([draw.indices for draw in self.batches(task, 0)])
 
     def num_images(self) -> int:
         """Images of one pass over all tasks."""
@@ -78,6 +92,9 @@ class TaskList(Stream):
 
     def task_classes(self, task: int) -> list[int]:
         return self.classes[task]
+
+    def samples(self, task: int) -> Tensor:
+        return self.tasks[task]
 
     def num_images(self) -> int:
         return sum(len(task) for task in self.tasks)

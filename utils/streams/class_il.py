@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -48,3 +49,15 @@ class ClassIncremental(Reshuffled):
             task_of[part] = task
         tasks = by_task(task_of[targets], num_tasks)
         super().__init__(tasks, parts, num_classes, seed, batch_size, num_epochs)
+        # A class without an image is never met, and gets no column unless it is announced.
+        has_images = torch.bincount(targets, minlength=num_classes) > 0
+        counts = [len(part) if self.announces else int(has_images[part].sum()) for part in parts]
+        ends = list(accumulate(counts))
+        self._columns = [range(end - count, end) for end, count in zip(ends, counts)]
+        self._task_of = task_of.tolist()
+
+    def columns(self, task: int) -> range:
+        return self._columns[task]
+
+    def tasks_of_labels(self) -> list[int]:
+        return self._task_of

@@ -28,3 +28,9 @@ class DomainIncremental(Reshuffled):
         self.num_domains = num_domains
         tasks = by_task(domain_of(targets, num_classes), num_domains)
         super().__init__(tasks, [list(range(num_classes))] * num_domains, num_classes, seed, batch_size, num_epochs)
+
+    def columns(self, task: int) -> range:
+        return range(self.num_classes)
+
+    def tasks_of_labels(self) -> list[int]:
+        return [domain for domain in range(self.num_domains) for _ in range(self.num_classes)]

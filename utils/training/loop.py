@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import time
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -104,6 +106,8 @@ class Trainer:
         self.model.train()
         while self.task < self.stream.num_tasks:
             if self.epoch == self.batch == 0:
+                if self.stream.announces:
+                    self.seen.add(torch.tensor(self.stream.task_classes(self.task)))
                 self._tell("begin_task")
             while self.epoch < self.stream.num_epochs:
                 self._pass()
@@ -118,7 +122,21 @@ class Trainer:
     def _tell(self, hook: str) -> None:
         """Session borders are told only to methods that declare that they need them."""
         if self.model.needs_task_boundaries:
-            getattr(self.model, hook)(Session(self.task, self.stream.task_classes(self.task)))
+            task, stream = self.task, self.stream
+            again = partial(self._again, task)
+            size = len(stream.samples(task))
+            getattr(self.model, hook)(Session(task, stream.task_classes(task), stream.columns(task), size, again))
+
+    def _again(self, task: int, batch_size: int) -> Iterator[Batch]:
+        """The samples of a task in stored order, under the test transform, for a method that declares to read them."""
+        if not self.model.rereads:
+            raise RuntimeError(f"{self.model.label()} reads a session again (`Session.again`) without `rereads = True`")
+        return map(self._plain_batch, self.stream.samples(task).split(batch_size))
+
+    def _plain_batch(self, indices: Tensor) -> Batch:
+        raw = self.images.raw(indices)
+        slots = self.seen.slots(self.images.labels[indices]).to(self.device, non_blocking=True)
+        return Batch(self.transform.test(raw), slots, raw, len(self.seen), indices)
 
     def _pass(self) -> None:
         """The rest of one pass over one task, and the evaluation at its end."""
