@@ -37,7 +37,7 @@ class ContinualModel(nn.Module):
         name options of the run (batch_size ...), of the dataset and of the host too. For the precedence see
         `utils.args`.
     one_per_task: options that count what the method has one of per task; where nothing sets them they are `--n_tasks`.
-    scenarios: streams it can be trained on, the first is the default: si-blurry, class-il, domain-il, shuffled,
+    scenarios: streams it can be trained on, the first is the default: si-blurry, class-il, task-il, domain-il, shuffled,
         episodes or adaptation.
     needs_task_boundaries: whether it is told when a session begins and ends, and which classes that session owns.
     evaluated: whether its predictions are worth a test accuracy (a stage that only writes a file says no).
@@ -48,7 +48,7 @@ class ContinualModel(nn.Module):
     Args: ClassVar[type[ModelArgs]] = ModelArgs
     published: ClassVar[dict[str, dict[str, Any]]] = {}
     one_per_task: ClassVar[tuple[str, ...]] = ()
-    scenarios: ClassVar[tuple[str, ...]] = ("si-blurry", "class-il", "domain-il")
+    scenarios: ClassVar[tuple[str, ...]] = ("si-blurry", "class-il", "task-il", "domain-il")
     evaluated: ClassVar[bool] = True
     needs_task_boundaries: bool = False
     has_fixed_features: bool = False

@@ -66,7 +66,7 @@ class Stream:
         """Task of each raw label, -1 for one that does not come; None where classes come in several tasks. Default."""
         return None
 
-    def samples(self, task: int) -> Tensor:
+    def rows(self, task: int) -> Tensor:
         """Rows of the training set of one pass over a task, in stored order."""
         return torch.cat([draw.indices for draw in self.batches(task, 0)])
 
@@ -93,7 +93,7 @@ class TaskList(Stream):
     def task_classes(self, task: int) -> list[int]:
         return self.classes[task]
 
-    def samples(self, task: int) -> Tensor:
+    def rows(self, task: int) -> Tensor:
         return self.tasks[task]
 
     def num_images(self) -> int:

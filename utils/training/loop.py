@@ -124,14 +124,14 @@ class Trainer:
         if self.model.needs_task_boundaries:
             task, stream = self.task, self.stream
             again = partial(self._again, task)
-            size = len(stream.samples(task))
+            size = len(stream.rows(task))
             getattr(self.model, hook)(Session(task, stream.task_classes(task), stream.columns(task), size, again))
 
     def _again(self, task: int, batch_size: int) -> Iterator[Batch]:
         """The samples of a task in stored order, under the test transform, for a method that declares to read them."""
         if not self.model.rereads:
             raise RuntimeError(f"{self.model.label()} reads a session again (`Session.again`) without `rereads = True`")
-        return map(self._plain_batch, self.stream.samples(task).split(batch_size))
+        return map(self._plain_batch, self.stream.rows(task).split(batch_size))
 
     def _plain_batch(self, indices: Tensor) -> Batch:
         raw = self.images.raw(indices)
