@@ -40,7 +40,7 @@ def describe(plan: Plan, dataset: Images, counts: tuple[int, int], size: int, we
     options = plan.run
     info = expected_stream(plan, dataset, counts, size)
     images, tests = info.num_images, int(options.validation * counts[0]) or counts[1]
-    streamed = options.scenario in ("si-blurry", "class-il", "domain-il")
+    streamed = options.scenario in ("si-blurry", "class-il", "task-il", "domain-il")
     model = sketch(plan, info).eval()
     forward = flops(model, size)
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)

@@ -37,8 +37,8 @@ class ContinualModel(nn.Module):
         name options of the run (batch_size ...), of the dataset and of the host too. For the precedence see
         `utils.args`.
     one_per_task: options that count what the method has one of per task; where nothing sets them they are `--n_tasks`.
-    scenarios: streams it can be trained on, the first is the default: si-blurry, class-il, task-il, domain-il, shuffled,
-        episodes or adaptation.
+    scenarios: streams it can be trained on, the first is the default: si-blurry, class-il, task-il, domain-il,
+        shuffled, episodes or adaptation.
     needs_task_boundaries: whether it is told when a session begins and ends, and which classes that session owns.
     evaluated: whether its predictions are worth a test accuracy (a stage that only writes a file says no).
     has_fixed_features: whether `fixed_features` is given and will not change any more; once true it stays true.

@@ -260,7 +260,7 @@ def test_any_settings_give_a_lawful_stream_or_one_line(scenario):
                 total += len(draws)
             if epoch == 0 or scenario != "adaptation":  # whose forgetting classes are drawn anew, and differ in size
                 assert len(whole) == stream.num_images()
-            if scenario in ("si-blurry", "class-il", "domain-il"):  # every image exactly once in a pass
+            if scenario in ("si-blurry", "class-il", "task-il", "domain-il"):  # every image exactly once in a pass
                 assert len(set(whole)) == len(whole)
                 assert len(targets) - len(whole) == left_out(options, stream, targets, num_classes)
         assert total == stream.num_batches()

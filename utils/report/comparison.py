@@ -21,8 +21,16 @@ from utils.files.atomic import written_whole
 from utils.report import differences, forgetting, tables
 from utils.report.grouping import name_rows, newest_per_seed, stage_notes, stream_notes, unfinished_notes, unknown_notes
 from utils.report.markup import latex_table, markdown_table, markdown_text
-from utils.runs.plots import draw_comparison, draw_forgetting
-from utils.runs.reading import Run, find_runs, read_class_accuracies, read_metrics, read_runs
+from utils.runs.plots import draw_comparison, draw_forgetting, draw_tasks
+from utils.runs.reading import (
+    Run,
+    find_runs,
+    read_class_accuracies,
+    read_metrics,
+    read_runs,
+    read_tasks,
+)
+from utils.training.metrics import task_matrix
 
 LATEX_HEAD = "% Tables for a document with \\usepackage{booktabs}; one tabular per dataset and scenario."
 
@@ -149,7 +157,18 @@ def drawings_of(rows: Rows, title: str, name: str) -> tuple[Pictures, list[str]]
             pictures[f"{kind}-{name}.png"] = partial(
                 draw_forgetting, points=points[shown], names=names, columns=columns, title=f"Forgetting, {title}"
             )
-    return pictures, unread + unread_classes
+    tasks, unread_tasks = read_each(rows, read_tasks, "it does not count in the picture of tasks")
+    matrices = {row: mean_matrix([task_matrix(run, "task") for run in runs]) for row, runs in tasks.items()}
+    if matrices := {row: 100 * matrix for row, matrix in matrices.items() if len(matrix)}:
+        about = f"Accuracy on each task, the task being told, {title}"
+        pictures[f"tasks-{name}.png"] = partial(draw_tasks, matrices=matrices, title=about)
+    return pictures, unread + unread_classes + unread_tasks
+
+
+def mean_matrix(matrices: list[np.ndarray]) -> np.ndarray:
+    """Mean of the matrices of runs of one size; of those that are as large as the largest."""
+    size = max(map(len, matrices))
+    return np.mean([matrix for matrix in matrices if len(matrix) == size], axis=0)
 
 
 def read_each(rows: Rows, read: Callable[[Path], Any], cost: str) -> tuple[dict[str, list[Any]], list[str]]:

@@ -13,18 +13,18 @@ import numpy as np
 
 from utils.errors import UsageError
 from utils.report.grouping import host_of
-from utils.report.tables import NONE
+from utils.report.tables import NONE, shown
 from utils.runs.reading import Run
 from utils.runs.summary import defined
+from utils.training.metrics import MEASURES
 
-COMPARED = ("A_auc", "A_last", "F_last")
 HOST = "host"  # as a baseline: the host of each row that has one
 RESAMPLES = 10_000
 FEWEST = 3  # seeds below which a resampled mean says nothing
 MOST_EXACT = 16  # seeds up to which all sign flips are tried
 LEGEND = (
     "Difference: row minus baseline in percentage points, mean over the seeds that both have on the same stream; more "
-    f"is better for A_auc and A_last, less for F_last. In brackets the 95 % bootstrap interval of that mean "
+    "is better, less where it says so. In brackets the 95 % bootstrap interval of that mean "
     f"(percentiles of {RESAMPLES:,} resamples; {NONE} below {FEWEST} seeds). Over few seeds, and five are few, that "
     "interval is too narrow, and p the safer guide. p: exact two-sided paired sign-flip test over "
     f"all 2^n flips (a random 2^{MOST_EXACT} of them above {MOST_EXACT} seeds), not corrected for the number of rows. "
@@ -34,7 +34,7 @@ LEGEND = (
 
 @dataclass(frozen=True)
 class Comparison:
-    """A row against its baseline. points: metric -> differences in percentage points, one per common seed."""
+    """A row against its baseline. points: measure -> differences, one per common seed; of fractions in points."""
 
     name: str
     baseline: str
@@ -56,20 +56,19 @@ def compare(rows: dict[str, list[Run]], baseline: str) -> tuple[list[Comparison]
     pairs, notes = _with_hosts(rows) if baseline == HOST else ({name: baseline for name in rows}, [])
     if baseline != HOST and baseline not in rows:
         return [], [f"No row {baseline} here to compare with."]
-    return [_compare(name, rows[name], other, rows[other]) for name, other in pairs.items() if name != other], notes
+    pairs = {name: other for name, other in pairs.items() if name != other}
+    measures = shown(rows)
+    return [_compare(name, rows[name], other, rows[other], measures) for name, other in pairs.items()], notes
 
 
-def _compare(name: str, runs: list[Run], baseline: str, baseline_runs: list[Run]) -> Comparison:
-    partners = {_repetition(run): run.ended.metrics for run in baseline_runs}
-    pairs = [(run.ended.metrics, partners[_repetition(run)]) for run in runs if _repetition(run) in partners]
-    points = {
-        metric: [
-            100 * (value - base)
-            for value, base in ((own[metric], other[metric]) for own, other in pairs)
-            if defined(value) and defined(base)
-        ]
-        for metric in COMPARED
-    }
+def _compare(name: str, runs: list[Run], baseline: str, baseline_runs: list[Run], measures: list[str]) -> Comparison:
+    partners = {_repetition(run): run.ended.measures for run in baseline_runs}
+    pairs = [(run.ended.measures, partners[_repetition(run)]) for run in runs if _repetition(run) in partners]
+    points = {}
+    for measure in measures:
+        both = [(own[measure], other[measure]) for own, other in pairs]
+        scale = 100 if MEASURES[measure].unit == "%" else 1
+        points[measure] = [scale * (value - base) for value, base in both if defined(value) and defined(base)]
     return Comparison(name, baseline, len(pairs), points)
 
 
@@ -142,12 +141,17 @@ def sign_flip_p(differences: list[float]) -> float:
 
 def table(comparisons: list[Comparison]) -> list[list[str]]:
     """Heading and rows of the table of differences."""
-    columns = [text for metric in COMPARED for text in (f"{metric} (points)", "p")]
+    columns = [text for measure in comparisons[0].points for text in (_titled(measure), "p")]
     return [["method", "baseline", "common seeds", *columns], *map(_cells, comparisons)]
 
 
+def _titled(measure: str) -> str:
+    unit = "points" if MEASURES[measure].unit == "%" else "difference"
+    return f"{measure} ({unit}, less is better)" if MEASURES[measure].better == "less" else f"{measure} ({unit})"
+
+
 def _cells(comparison: Comparison) -> list[str]:
-    texts = [text for metric in COMPARED for text in _difference(comparison.points[metric], comparison.num_seeds)]
+    texts = [text for points in comparison.points.values() for text in _difference(points, comparison.num_seeds)]
     return [comparison.name, comparison.baseline, str(comparison.num_seeds), *texts]
 
 

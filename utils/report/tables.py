@@ -7,33 +7,39 @@ from collections.abc import Sequence
 from typing import Any
 
 from utils.runs.reading import Run
-from utils.runs.summary import METRICS, defined
+from utils.runs.summary import Summary, defined
+from utils.training.metrics import MEASURES
 
 NONE = "–"
-HEADER = [
-    "method",
-    "seeds",
-    *(f"{metric} (%)" for metric in METRICS),
-    "borders",
-    "trainable parameters",
-    "images/s",
-    "seconds",
-    "peak memory (MiB)",
-]
+AFTER = ["borders", "trainable parameters", "images/s", "seconds", "peak memory (MiB)"]  # columns after the measures
 PER_SEED = [
-    *("dataset", "scenario", "method", "seed", *METRICS),
+    *("dataset", "scenario", "method", "seed", *MEASURES),
     *("trainable_parameters", "seconds", "peak_memory_mb", "stream_sha256", "git_commit"),
 ]
 LEGEND = (
-    "Mean ± sample standard deviation over seeds. borders: whether the method is told of task borders. "
-    "images/s: images of the stream per second of the whole run. seconds, peak memory: of the whole run; memory is "
-    "what was allocated on the GPU, or resident in the process on a CPU."
+    "Mean ± sample standard deviation over seeds. borders: whether the method is told of task borders, and whether it "
+    "reads tasks again. images/s: images of the stream per second of the whole run. seconds, peak memory: of the whole "
+    "run; memory is what was allocated on the GPU, or resident in the process on a CPU."
 )
 
 
 def table(rows: dict[str, list[Run]]) -> list[list[str]]:
     """Heading and rows. rows: row name -> its runs, one per seed."""
-    return [HEADER, *(cells(name, runs) for name, runs in rows.items())]
+    measures = shown(rows)
+    heading = ["method", "seeds", *map(titled, measures), *AFTER]
+    return [heading, *(cells(name, runs, measures) for name, runs in rows.items())]
+
+
+def shown(rows: dict[str, list[Run]]) -> list[str]:
+    """The measures that any run of any row has."""
+    runs = [run for own in rows.values() for run in own]
+    return [name for name in MEASURES if any(defined(run.ended.measures[name]) for run in runs)]
+
+
+def titled(measure: str) -> str:
+    """A measure with its unit."""
+    unit = MEASURES[measure].unit
+    return f"{measure} ({unit})" if unit else measure
 
 
 def per_seed(scene: tuple[str, str], rows: dict[str, list[Run]]) -> list[list[Any]]:
@@ -46,20 +52,31 @@ def per_seed(scene: tuple[str, str], rows: dict[str, list[Run]]) -> list[list[An
     ]
 
 
-def cells(name: str, runs: list[Run]) -> list[str]:
+def cells(name: str, runs: list[Run], measures: list[str]) -> list[str]:
     """One row of the table."""
     summaries = [run.ended for run in runs]
     seconds, samples = (sum(getattr(summary, key) for summary in summaries) for key in ("seconds", "samples"))
     return [
         name,
         str(len(runs)),
-        *(percent([summary.metrics[metric] for summary in summaries]) for metric in METRICS),
-        "yes" if summaries[0].needs_task_boundaries else "no",
+        *(_values(measure, [summary.measures[measure] for summary in summaries]) for measure in measures),
+        _borders(summaries[0]),
         f"{summaries[0].trainable_parameters:,}",
         f"{samples / seconds:,.0f}" if seconds else NONE,
         mean_and_spread([summary.seconds for summary in summaries], 1),
         mean_and_spread([summary.peak_memory_mb for summary in summaries], 0),
     ]
+
+
+def _borders(summary: Summary) -> str:
+    """Whether the method is told of task borders."""
+    if not summary.needs_task_boundaries:
+        return "no"
+    return "yes, rereads" if summary.rereads else "yes"
+
+
+def _values(measure: str, values: Sequence[float | None]) -> str:
+    return percent(values) if MEASURES[measure].unit == "%" else mean_and_spread(values, 2)
 
 
 def percent(fractions: Sequence[float | None]) -> str:

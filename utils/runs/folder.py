@@ -76,9 +76,11 @@ class RunFolder:
         draw_stream(self.path / "stream.png", labels, stream.num_classes, order, blurry)
 
     def write_history(self, history: History) -> None:
-        """`metrics.csv` and `per_class.csv` as they stand."""
+        """`metrics.csv`, `per_class.csv` and, where tasks are measured, `per_task.csv` as they stand."""
         self._write_table("metrics.csv", history.metrics())
         self._write_table("per_class.csv", history.per_class())
+        if len(tasks := history.per_task()):
+            self._write_table("per_task.csv", tasks)
 
     def write_end(self, summary: Summary, history: History, model: Learner, export: str | None) -> None:
         """The history, `model.safetensors`, `curve.png` and, last, `summary.json`, which makes the run complete.
@@ -96,8 +98,9 @@ class RunFolder:
         if not history.metrics()["accuracy"].isna().all():
             title = f"{summary.label}, {summary.dataset}, seed {summary.seed}"
             draw_curve(self.path / "curve.png", history.metrics(), title)
-        written = ("config.yaml", "metrics.csv", "per_class.csv", "model.safetensors")
-        self._write_text("summary.json", summary.as_json({name: sha256(self.path / name) for name in written}))
+        written = ("config.yaml", "metrics.csv", "per_class.csv", "per_task.csv", "model.safetensors")
+        digests = {name: sha256(self.path / name) for name in written if (self.path / name).exists()}
+        self._write_text("summary.json", summary.as_json(digests))
         checkpoint.remove(self.checkpoints)
         with contextlib.suppress(PermissionError):  # Windows removes nothing that is open
             (self.path / ".lock").unlink(missing_ok=True)

@@ -207,6 +207,45 @@ def draw_forgetting(path: Path, points: np.ndarray, names: list[str], columns: s
     _save(figure, path)
 
 
+@picture
+def draw_tasks(path: Path, matrices: dict[str, np.ndarray], title: str) -> None:
+    """A square for each method: percent right on each task (column) after each task (row), NaN where not measured."""
+    columns = min(3, len(matrices))
+    size = max(len(matrix) for matrix in matrices.values())
+    side = float(np.clip(0.32 * size + 1.1, 2.4, 7.5))
+    rows = -(-len(matrices) // columns)
+    figure, _ = _new_figure(side * columns, (side + 0.2) * rows + 0.6)
+    figure.clear()
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.flat[len(matrices) :]:
+        axes.set_visible(False)
+    for axes, (name, matrix) in zip(grid.flat, matrices.items()):
+        extent = (0.5, len(matrix) + 0.5, len(matrix) + 0.5, 0.5)
+        image = axes.imshow(matrix, cmap="viridis", vmin=0, vmax=100, extent=extent, interpolation="nearest")
+        axes.set_facecolor("0.9")
+        if len(matrix) <= MOST_WRITTEN:
+            for (row, column), value in np.ndenumerate(matrix):
+                if not np.isnan(value):
+                    colour = "black" if value > 60 else "white"
+                    axes.text(column + 1, row + 1, f"{value:.0f}", ha="center", va="center", color=colour, fontsize=7)
+        axes.set_title(_literal(_wrapped(name, max(12, int(8 * side)))), fontsize=9)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(_whole_numbers())
+    for axes in grid[:, 0]:
+        axes.set_ylabel("after task")
+    for axes in grid[-1]:
+        axes.set_xlabel("on task")
+    figure.suptitle(_literal(title), fontsize=10)
+    figure.colorbar(image, ax=grid, shrink=0.6, pad=0.02).set_label("percent right")
+    _save(figure, path)
+
+
+def _whole_numbers() -> Any:
+    from matplotlib.ticker import MaxNLocator
+
+    return MaxNLocator(nbins=10, integer=True, steps=[1, 2, 5, 10])
+
+
 def _images_per_bin(labels: np.ndarray, images_per_bin: int, num_classes: int, class_order: list[int]) -> np.ndarray:
     """Number of images per slot and time bin, [num_classes, bins], from the labels [N] of a stream."""
     slot_of = np.full(num_classes, -1)  # bincount refuses a label without a slot

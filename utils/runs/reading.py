@@ -21,8 +21,15 @@ from utils.runs.fields import check_config, require
 from utils.runs.summary import OWN_DIGEST, Summary, check_claims, check_summary, defined
 
 # Bytes of a file up to which it is read. Those of real runs have a few thousand, of long ones some millions.
-MOST = {"config.yaml": 2**16, "summary.json": 2**16, "metrics.csv": 2**24, "per_class.csv": 2**25}
-TABLES = ("config.yaml", "metrics.csv", "per_class.csv")
+MOST = {
+    "config.yaml": 2**16,
+    "summary.json": 2**16,
+    "metrics.csv": 2**24,
+    "per_class.csv": 2**25,
+    "per_task.csv": 2**25,
+}
+TABLES = ("config.yaml", "metrics.csv", "per_class.csv", "per_task.csv")
+TASK_COLUMNS = ["after_task", "measure", "task", "value"]
 MOST_CELLS = 10**7  # tasks times classes of a table of accuracies
 MOST_IMAGES = 1e15
 REPETITION = tuple(f"run.{name}" for name in SEEDS)
@@ -60,7 +67,7 @@ class Run:
     @property
     def measured(self) -> bool:
         """Whether it reports any accuracy; a stage that only writes a file does not."""
-        return any(map(defined, self.ended.metrics.values()))
+        return any(map(defined, self.ended.measures.values()))
 
     def settings(self) -> dict[str, str]:
         """Option -> value as text, for all options that decide what was computed but the seeds, and what was read ->
@@ -152,11 +159,18 @@ def read_class_accuracies(folder: Path) -> pd.DataFrame:
     return _read(folder / "per_class.csv", _parse_class_accuracies)
 
 
+def read_tasks(folder: Path) -> pd.DataFrame:
+    """Rows of `per_task.csv`, none where there is no such file: after_task, measure, task, value."""
+    if not os.path.lexists(folder / "per_task.csv"):
+        return pd.DataFrame({name: [] for name in TASK_COLUMNS})
+    return _read(folder / "per_task.csv", _parse_tasks)
+
+
 def _check_summary(folder: Path, config: dict[str, Any], summary: dict[str, Any]) -> None:
     if identity.read(config) is not None and OWN_DIGEST not in summary:  # whoever writes one writes the other
         raise refusal(folder / "summary.json", f"lacks {OWN_DIGEST}, so it is not what the run left")
     try:
-        tables = read_metrics(folder), read_class_accuracies(folder)
+        tables = read_metrics(folder), read_class_accuracies(folder), read_tasks(folder)
     except UsageError:  # said where they are needed; a run with digests was refused already
         return
     try:
@@ -214,6 +228,17 @@ def _parse_class_accuracies(text: str) -> pd.DataFrame:
     if len(rows) and (rows["task"].max() + 1.0) * (rows["slot"].max() + 1.0) > MOST_CELLS:
         raise ValueError("it names more tasks and classes than any stream has")
     return rows.astype({"task": int, "slot": int})
+
+
+def _parse_tasks(text: str) -> pd.DataFrame:
+    rows = _whole_rows(text, TASK_COLUMNS)
+    numbers = rows.drop(columns="measure").apply(pd.to_numeric)
+    tasks = numbers[["after_task", "task"]]
+    if tasks.isna().any(axis=None) or (tasks < 0).any(axis=None) or (numbers["value"].dropna().abs() > 1).any():
+        raise ValueError("a task is missing or negative, or an accuracy is too large")
+    if len(rows) and ((tasks.max() + 1.0) ** 2 > MOST_CELLS).any():
+        raise ValueError("it names more tasks than any stream has")
+    return numbers.astype({"after_task": int, "task": int}).assign(measure=rows["measure"])
 
 
 def _whole_rows(text: str, columns: list[str]) -> pd.DataFrame:

@@ -11,9 +11,9 @@ from typing import Any, TypeGuard
 import pandas as pd
 
 from utils.runs.fields import check_digest, check_name, check_plain, require
-from utils.training.metrics import class_table, gcl_summary
+from utils.training.metrics import GCL, MEASURES, class_table, gcl_summary, measures_of_tasks
 
-METRICS = ("A_auc", "A_avg", "A_last", "F_last", "BWT")  # fractions or None
+METRICS = GCL  # fractions or None, of every run
 NUMBERS = ("samples", "seconds", "trainable_parameters")
 OWN_DIGEST = "fields_sha256"
 LONGEST_LABEL = 200  # characters
@@ -26,7 +26,7 @@ class Summary:
 
     label: of the method, in tables. samples: images that were trained on, every pass counted. seconds: of the whole
     run, over all its parts; checkpoint_seconds of the last part. sha256: of the run's other files, by name.
-    fields_sha256: of the other fields.
+    own: numbers of the method's own. fields_sha256: of the other fields.
     """
 
     label: str
@@ -40,6 +40,14 @@ class Summary:
     A_last: float | None
     F_last: float | None
     BWT: float | None
+    class_final: float | None = None
+    class_forgetting: float | None = None
+    task_final: float | None = None
+    task_learned: float | None = None
+    task_forgetting: float | None = None
+    task_bwt: float | None = None
+    task_fwt: float | None = None
+    own: dict[str, float] = field(default_factory=dict)
     samples: int
     skipped_updates: int | None = None
     left_out_images: int | None = None
@@ -48,6 +56,7 @@ class Summary:
     trainable_parameters: int
     total_parameters: int | None = None
     needs_task_boundaries: bool
+    rereads: bool | None = None
     stream_sha256: str | None = None
     peak_memory_mb: float | None = None
     sha256: dict[str, str] = field(default_factory=dict)
@@ -57,7 +66,7 @@ class Summary:
     def of(cls, content: dict[str, Any]) -> Summary:
         """The content of a file that `check_summary` let pass. What other versions put beside the keys is left out."""
         known = {one.name: content[one.name] for one in fields(cls) if one.name in content}
-        return cls(**known | {"sha256": content.get("sha256") or {}})
+        return cls(**known | {name: content.get(name) or {} for name in ("own", "sha256")})
 
     def as_json(self, sha256: dict[str, str]) -> str:
         """The text of the file. sha256: of the files that the run has written before."""
@@ -69,9 +78,9 @@ class Summary:
         return json.dumps(plain | {OWN_DIGEST: fields_sha256(plain)}, indent=2) + "\n"
 
     @property
-    def metrics(self) -> dict[str, float | None]:
-        """METRICS by name."""
-        return {name: getattr(self, name) for name in METRICS}
+    def measures(self) -> dict[str, float | None]:
+        """MEASURES by name."""
+        return {name: getattr(self, name) for name in MEASURES}
 
 
 def check_summary(summary: Any) -> None:
@@ -84,16 +93,20 @@ def check_summary(summary: Any) -> None:
         raise ValueError(f"label is {label!r:.40}, not a text")
     if not (label[:1].isalnum() and label.isprintable() and label == label.strip() and len(label) <= LONGEST_LABEL):
         raise ValueError(f"label is {label!r:.40}, no name of a method of at most {LONGEST_LABEL} printed characters")
-    for name in (*METRICS, *NUMBERS, "peak_memory_mb"):
+    for name in (*MEASURES, *NUMBERS, "peak_memory_mb"):
         value = summary.get(name)
         number = type(value) in (int, float) and not abs(value) > 1e300
         if not number and not (value is None and name not in NUMBERS):
             raise ValueError(f"{name} is {value!r:.40}, not a number")
-        if name not in METRICS and value is not None and not value >= 0:
+        if name not in MEASURES and value is not None and not value >= 0:
             raise ValueError(f"{name} is {value!r:.40}, which is below zero or undefined")
-    for name in ("needs_task_boundaries", "complete"):
+    for name in ("needs_task_boundaries", "rereads", "complete"):
         if not isinstance(summary.get(name, True), bool):
             raise ValueError(f"{name} is {summary[name]!r:.40}, neither true nor false")
+    require(summary.get("own") or {}, [], "own")
+    for name, value in (summary.get("own") or {}).items():
+        if type(value) not in (int, float):
+            raise ValueError(f"own.{name} is {value!r:.40}, not a number")
     check_digest(summary.get("stream_sha256"), "stream_sha256")
     require(summary.get("sha256") or {}, [], "sha256")
     for name, digest in (summary.get("sha256") or {}).items():
@@ -116,12 +129,14 @@ def defined(value: float | None) -> TypeGuard[float]:
 # Its claims
 
 
-def check_claims(summary: dict[str, Any], config: dict[str, Any], metrics: pd.DataFrame, classes: pd.DataFrame) -> None:
+def check_claims(
+    summary: dict[str, Any], config: dict[str, Any], metrics: pd.DataFrame, classes: pd.DataFrame, tasks: pd.DataFrame
+) -> None:
     """Raises ValueError, with both values, where a summary says other than the run's tables and settings do."""
-    for name, value in recomputed(metrics, classes).items():
-        said = summary[name]
+    for name, value in recomputed(metrics, classes, tasks).items():
+        said = summary.get(name)
         if defined(said) != defined(value) or defined(said) and abs(said - value) > ROUNDING:
-            raise ValueError(f"{name} is {_told(said)}, by metrics.csv and per_class.csv it is {_told(value)}")
+            raise ValueError(f"{name} is {_told(said)}, by the run's tables it is {_told(value)}")
     if len(metrics):
         images, seconds = metrics["samples_seen"].max(), metrics["seconds"].max()
         if summary["samples"] != images:
@@ -134,8 +149,8 @@ def check_claims(summary: dict[str, Any], config: dict[str, Any], metrics: pd.Da
             raise ValueError(f"{name} is {summary[name]!r:.70}, in config.yaml it is {settings[name]!r:.70}")
 
 
-def recomputed(metrics: pd.DataFrame, classes: pd.DataFrame) -> dict[str, float]:
-    """The five metrics from `metrics.csv` and `per_class.csv`, as `History.summary` makes them while it runs."""
+def recomputed(metrics: pd.DataFrame, classes: pd.DataFrame, tasks: pd.DataFrame) -> dict[str, float]:
+    """MEASURES from `metrics.csv`, `per_class.csv` and `per_task.csv`, as `History.summary` makes them in a run."""
     anytime, ends = (metrics[metrics["kind"] == kind] for kind in ("anytime", "task_end"))
     last_pass = dict(zip(ends["task"], ends["accuracy"]))
     evaluated = bool(metrics["accuracy"].notna().any())  # then an empty cell is an accuracy that is undefined
@@ -144,7 +159,7 @@ def recomputed(metrics: pd.DataFrame, classes: pd.DataFrame) -> dict[str, float]
         list(last_pass.values()) if evaluated else [],
         list(class_table(classes)[0]),
     )
-    return {name: found[name] for name in METRICS}
+    return dict.fromkeys(MEASURES, float("nan")) | found | measures_of_tasks(tasks)
 
 
 def _told(value: float | None) -> str:

@@ -50,7 +50,7 @@ def assemble(
     transform = Transform(dataset, training.device, options.train_seed, image_size)
     evaluator = None
     if test is not None:
-        evaluator = Evaluator(test, transform, options.eval_batch_size, options.eval_mask)
+        evaluator = Evaluator(test, transform, options.eval_batch_size, options.eval_mask, stream)
         met = training.labels[torch.cat(stream.tasks)] if isinstance(stream, TaskList) else training.labels
         evaluator.check(met)
     info = StreamInfo(

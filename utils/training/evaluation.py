@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -11,15 +11,21 @@ from utils.classes import SeenClasses, mask_unseen
 from utils.contracts import Learner
 from utils.data.images import ImageSet, Transform
 from utils.errors import UsageError
+from utils.streams.base import Stream
 from utils.training.metrics import class_accuracy
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """average: share of correct images, NaN if no class has been met. per_class: [C] by slot, 0 where not met."""
+    """average: share of correct images, NaN if no class has been met. per_class: [C] by slot, 0 where not met.
+
+    per_task: by how it was measured, among all classes met ("class") or with the task told ("task"), the accuracy on
+    the images of each task [T], NaN where none was met; empty where classes come in several tasks.
+    """
 
     average: float
     per_class: Tensor
+    per_task: dict[str, list[float]] = field(default_factory=dict)
 
 
 class Evaluator:
@@ -29,13 +35,27 @@ class Evaluator:
     use twice the training batch. mask: "seen" masks classes not met, "none" lets them compete.
     Images go through the test transform batch by batch; a method's `fixed_features` are computed once per test image
     and kept on the device, since its frozen backbone and the test transform never change.
+    stream: whose tasks have classes of their own, or share them under domains, is also measured task by task; where it
+    announces them the accuracy is the one with the task told.
     Raises FloatingPointError for logits that are not finite, whose largest would mean nothing, of the classes that
     compete; of one that was not met, -inf is a method's own mask.
     """
 
-    def __init__(self, images: ImageSet, transform: Transform, batch_size: int, mask: str = "seen"):
+    def __init__(
+        self, images: ImageSet, transform: Transform, batch_size: int, mask: str = "seen", stream: Stream | None = None
+    ):
         self.images, self.transform, self.batch_size, self.mask = images, transform, batch_size, mask
         self._fixed: Tensor | None = None
+        self._tasks: Tensor | None = None  # of the images
+        tasks_of = None if stream is None else stream.tasks_of_labels()
+        if stream is not None and tasks_of is not None:
+            self._tasks = torch.tensor(tasks_of)[images.labels]
+            self._own = torch.zeros(stream.num_tasks, stream.num_classes, dtype=torch.bool)  # columns of each task
+            for task in range(stream.num_tasks):
+                columns = stream.columns(task)
+                assert columns is not None
+                self._own[task, columns.start : columns.stop] = True
+            self._own, self._announced = self._own.to(images.device), stream.announces
 
     def check(self, labels: Tensor) -> None:
         """Raises UsageError unless there is an image of one of the classes, raw labels, that will be met."""
@@ -53,13 +73,18 @@ class Evaluator:
             return Accuracy(float("nan"), torch.zeros(num_classes))
         was_training = model.training
         model.eval()
-        correct, undefined = [], []
+        correct, told, undefined = [], [], []
         for chunk in indices.split(self.batch_size):
             logits = self._logits(model, chunk).float()
             undefined.append(self._undefined(logits, len(seen)))
             if self.mask == "seen":
                 logits = mask_unseen(logits, len(seen))
-            correct.append(logits.argmax(dim=1) == slots[chunk].to(logits.device))
+            targets = slots[chunk].to(logits.device)
+            correct.append(logits.argmax(dim=1) == targets)
+            if self._tasks is not None and not model.is_told:
+                told.append(self._among_own(logits, chunk) == targets)
+        if self._tasks is not None and model.is_told:
+            told = self._told(model, indices, slots, len(seen))
         model.train(was_training)
         if lost := int(torch.cat(undefined).sum()):
             why = model.why_not_finite()
@@ -67,10 +92,40 @@ class Evaluator:
                 f"the logits of {lost} of {len(indices)} test images are not finite numbers"
                 + (f": {why}" if why else "")
             )
-        hits, targets = torch.cat(correct).cpu(), slots[indices]
-        counts = torch.bincount(targets, minlength=num_classes)
-        hits_per_class = torch.bincount(targets, weights=hits.float(), minlength=num_classes)
-        return Accuracy(hits.double().mean().item(), class_accuracy(hits_per_class, counts))
+        hits, per_task = torch.cat(correct).cpu(), {}
+        if self._tasks is not None:
+            told_hits = torch.cat(told).cpu()
+            per_task = {"class": self._by_task(hits, indices), "task": self._by_task(told_hits, indices)}
+            hits = told_hits if self._announced else hits
+        counts = torch.bincount(slots[indices], minlength=num_classes)
+        hits_per_class = torch.bincount(slots[indices], weights=hits.float(), minlength=num_classes)
+        return Accuracy(hits.double().mean().item(), class_accuracy(hits_per_class, counts), per_task)
+
+    def _among_own(self, logits: Tensor, chunk: Tensor) -> Tensor:
+        """Predicted columns [B] of images among those of their own tasks. logits: [B, C], masked as they are to be."""
+        assert self._tasks is not None
+        own = self._own[self._tasks[chunk].to(self._own.device)]
+        return logits.masked_fill(~own, -torch.inf).argmax(dim=1)
+
+    def _told(self, model: Learner, indices: Tensor, slots: Tensor, seen: int) -> list[Tensor]:
+        """Which images are right where the method is told their task, in the order of `indices`; task by task."""
+        assert self._tasks is not None
+        right = torch.zeros(len(self.images), dtype=torch.bool)
+        for task in self._tasks[indices].unique().tolist():
+            for chunk in indices[self._tasks[indices] == task].split(self.batch_size):
+                with model.autocast():
+                    logits = model.given(self.transform.test(self.images.raw(chunk)), task).float()
+                if self.mask == "seen":
+                    logits = mask_unseen(logits, seen)
+                right[chunk] = self._among_own(logits, chunk).cpu() == slots[chunk]
+        return [right[indices]]
+
+    def _by_task(self, hits: Tensor, indices: Tensor) -> list[float]:
+        """Share of right images of each task [T]. hits: of the images `indices`."""
+        assert self._tasks is not None
+        counts = torch.bincount(self._tasks[indices], minlength=len(self._own)).double()
+        right = torch.bincount(self._tasks[indices], weights=hits.double(), minlength=len(self._own))
+        return (right / counts).tolist()  # NaN where there are none
 
     def _undefined(self, logits: Tensor, seen: int) -> Tensor:
         """Which rows of logits [B, C] give no prediction, [B]; `seen` classes have been met."""

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 
 from utils.training.evaluation import Accuracy
-from utils.training.metrics import gcl_summary
+from utils.training.metrics import MEASURES, gcl_summary, measures_of_tasks
 
 METRIC_COLUMNS = ["kind", "samples_seen", "nominal", "task", "accuracy", "loss", "classes_exposed", "seconds"]
 
@@ -37,7 +37,7 @@ class History:
         self._add("task_end", samples_seen, accuracy, task=task, **common)
         if accuracy is not None:
             row = {"samples_seen": samples_seen, "task": task, "labels": list(labels)}
-            self.class_rows.append(row | {"accuracy": accuracy.per_class.tolist()})
+            self.class_rows.append(row | {"accuracy": accuracy.per_class.tolist(), "per_task": accuracy.per_task})
 
     def ended_at(self) -> int | None:
         """Images seen at the last evaluation, if it was one at a task end."""
@@ -47,19 +47,33 @@ class History:
     def last_accuracy(self) -> Accuracy | None:
         """What the last evaluation at a task end gave."""
         average = self.rows[-1]["accuracy"]
-        return None if average is None else Accuracy(average, torch.tensor(self.class_rows[-1]["accuracy"]))
+        if average is None:
+            return None
+        last = self.class_rows[-1]
+        return Accuracy(average, torch.tensor(last["accuracy"]), last.get("per_task", {}))
 
     def _add(self, kind: str, samples_seen: int, accuracy: Accuracy | None, **values: Any) -> None:
         average = None if accuracy is None else accuracy.average
         self.rows.append({"kind": kind, "samples_seen": samples_seen, "accuracy": average} | values)
 
     def summary(self) -> dict[str, float]:
-        """A_auc, A_avg, A_last, F_last, BWT as fractions; NaN where undefined or never evaluated."""
+        """MEASURES as fractions; NaN where undefined or never evaluated."""
         anytime = [row["accuracy"] for row in self.rows if row["kind"] == "anytime" and row["accuracy"] is not None]
         last_pass = {row["task"]: row for row in self.rows if row["kind"] == "task_end"}
         task_end = [row["accuracy"] for row in last_pass.values() if row["accuracy"] is not None]
         classes = {row["task"]: np.array(row["accuracy"]) for row in self.class_rows}
-        return gcl_summary(anytime, task_end, list(classes.values()))
+        found = gcl_summary(anytime, task_end, list(classes.values()))
+        return dict.fromkeys(MEASURES, float("nan")) | found | measures_of_tasks(self.per_task())
+
+    def per_task(self) -> pd.DataFrame:
+        """`per_task.csv`: the accuracy on each task at every task end, as `Accuracy.per_task` has it, in long form."""
+        rows = [
+            (row["samples_seen"], row["task"], measure, task, value)
+            for row in self.class_rows
+            for measure, values in row.get("per_task", {}).items()
+            for task, value in enumerate(values)
+        ]
+        return pd.DataFrame(rows, columns=["samples_seen", "after_task", "measure", "task", "value"])
 
     def metrics(self) -> pd.DataFrame:
         """`metrics.csv`."""

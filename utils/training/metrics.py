@@ -7,7 +7,8 @@ metrics: GEM (arXiv:1706.08840) with Mammoth's divisors. An undefined value is N
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -15,6 +16,32 @@ if TYPE_CHECKING:  # the report needs these functions, but no torch
     import pandas as pd
     from torch import Tensor
 
+
+@dataclass(frozen=True)
+class Measure:
+    """A number by which runs are compared. unit: "%" of a fraction, or "" as it is. better: more or less of it."""
+
+    unit: Literal["%", ""]
+    better: Literal["more", "less"]
+    text: str
+
+
+# Every measure that summaries, reports, differences and pictures know, in the order of columns.
+MEASURES = {
+    "A_auc": Measure("%", "more", "mean accuracy at any time"),
+    "A_avg": Measure("%", "more", "mean accuracy at task ends"),
+    "A_last": Measure("%", "more", "accuracy at the end"),
+    "F_last": Measure("%", "less", "forgetting of classes"),
+    "BWT": Measure("%", "more", "backward transfer of classes"),
+    "class_final": Measure("%", "more", "mean over tasks at the end, among all classes met"),
+    "class_forgetting": Measure("%", "less", "forgetting of tasks, among all classes met"),
+    "task_final": Measure("%", "more", "mean over tasks at the end, the task being told"),
+    "task_learned": Measure("%", "more", "mean over tasks right after each was learnt, the task being told"),
+    "task_forgetting": Measure("%", "less", "forgetting of tasks, the task being told"),
+    "task_bwt": Measure("%", "more", "backward transfer, the task being told"),
+    "task_fwt": Measure("%", "more", "forward transfer, the task being told"),
+}
+GCL = ("A_auc", "A_avg", "A_last", "F_last", "BWT")  # those of every run
 CLASS_COUNT_OFFSET = 1e-5  # as in the released trainers: keeps 0 / 0 at 0, costs a perfect class about 1e-6
 
 
@@ -61,6 +88,28 @@ def backward_transfer(class_table: list[np.ndarray]) -> float:
     return float(np.mean(last[known] - first[known])) if known.any() else float("nan")
 
 
+def task_summary(accuracy: np.ndarray, untrained: np.ndarray | None = None) -> dict[str, float]:
+    """Measures of tasks. accuracy [T, T]: on task j (column) after task i (row); NaN where it was not measured.
+
+    final: mean of the last row. learned: mean of the diagonal. forgetting: mean over tasks but the last of the best
+    earlier value minus the last one, which may be negative (GEM, BCL). bwt: mean over tasks but the last of the last
+    value minus that on the diagonal. fwt: mean over tasks but the first of the value just before a task minus that of
+    the untrained network [T]. NaN where undefined.
+    """
+    known = ~np.isnan(accuracy[-1])  # a task without test images has no accuracy
+    if not known.any():
+        return dict.fromkeys(("final", "learned", "forgetting", "bwt", "fwt"), float("nan"))
+    accuracy = accuracy[np.ix_(known, known)]
+    last, diagonal, best = accuracy[-1], np.diag(accuracy), np.fmax.reduce(accuracy[:-1], initial=-1.0)
+    found = {"final": float(last.mean()), "learned": float(diagonal.mean())}
+    found |= dict.fromkeys(("forgetting", "bwt", "fwt"), float("nan"))
+    if len(accuracy) > 1:
+        found |= {"forgetting": float((best - last)[:-1].mean()), "bwt": float((last - diagonal)[:-1].mean())}
+        if untrained is not None:
+            found["fwt"] = float((np.diag(accuracy, k=1) - untrained[known][1:]).mean())
+    return found
+
+
 def class_incremental_summary(accuracy: np.ndarray, untrained: np.ndarray | None = None) -> dict[str, float]:
     """Classic metrics of disjoint tasks. accuracy [T, T]: on the test set of task j (column) after task i (row).
 
@@ -93,3 +142,25 @@ def class_table(accuracies: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     first = accuracies.groupby("slot")["task"].min()
     first_task[first.index] = first
     return table, first_task
+
+
+def task_matrix(values: pd.DataFrame, measure: str) -> np.ndarray:
+    """Accuracy [T, T] on task j (column) after task i (row), NaN where it was not measured.
+
+    values: columns after_task, measure, task, value; of several evaluations after one task the last counts.
+    """
+    own = values[values["measure"] == measure]
+    size = int(own[["after_task", "task"]].max(axis=None)) + 1 if len(own) else 0
+    matrix = np.full((size, size), np.nan)
+    matrix[own["after_task"], own["task"]] = own["value"]  # of a cell that is named twice numpy keeps the last value
+    return matrix
+
+
+def measures_of_tasks(values: pd.DataFrame) -> dict[str, float]:
+    """Those of MEASURES that `per_task.csv` holds, by name."""
+    found: dict[str, float] = {}
+    for measure in ("class", "task"):
+        matrix = task_matrix(values, measure)
+        if len(matrix):
+            found |= {f"{measure}_{name}": value for name, value in task_summary(matrix).items()}
+    return {name: value for name, value in found.items() if name in MEASURES}

@@ -14,7 +14,15 @@ from utils.classes import SeenClasses
 from utils.data.images import ImageSet, Transform
 from utils.training.evaluation import Accuracy, Evaluator
 from utils.training.history import History
-from utils.training.metrics import backward_transfer, class_accuracy, class_incremental_summary, forgetting, gcl_summary
+from utils.training.metrics import (
+    GCL,
+    backward_transfer,
+    class_accuracy,
+    class_incremental_summary,
+    forgetting,
+    gcl_summary,
+    task_summary,
+)
 
 NAN = float("nan")
 
@@ -191,7 +199,7 @@ def test_of_several_passes_over_a_task_the_last_counts():
     for met, value in ((10, 0.2), (20, 0.6)):
         history.add_task_end(met, 0, Accuracy(value, torch.tensor([value, 0.0])), [5], loss=1.0, classes_exposed=1)
     history.add_task_end(30, 1, Accuracy(0.5, torch.tensor([0.4, 0.7])), [5, 3], loss=1.0, classes_exposed=2)
-    assert history.summary() == pytest.approx(
+    assert {name: history.summary()[name] for name in GCL} == pytest.approx(
         {"A_auc": NAN, "A_avg": 0.55, "A_last": 0.5, "F_last": 0.2, "BWT": -0.2}, nan_ok=True
     )
     rows = history.per_class()[["task", "label", "slot"]].values.tolist()
@@ -221,3 +229,21 @@ def test_run_without_evaluation_has_a_record_but_no_accuracy():
     history.add_task_end(10, 0, None, [1], loss=0.5, classes_exposed=1, seconds=0.0)
     assert all(math.isnan(value) for value in history.summary().values())
     assert history.metrics()["loss"].tolist() == [0.5] and history.metrics()["accuracy"].isna().all()
+
+
+def test_measures_of_tasks_by_hand():
+    matrix = np.array([[0.8, NAN, NAN], [0.6, 0.9, NAN], [0.7, 0.5, 1.0]])
+    found = task_summary(matrix)
+    assert found["final"] == pytest.approx(2.2 / 3) and found["learned"] == pytest.approx(0.9)
+    assert found["forgetting"] == pytest.approx((0.1 + 0.4) / 2) and found["bwt"] == pytest.approx(-0.25)
+    assert np.isnan(found["fwt"])
+    ahead = np.array([[0.8, 0.2, 0.1], [0.6, 0.9, 0.3], [0.7, 0.5, 1.0]])
+    assert task_summary(ahead, np.array([0.1, 0.1, 0.1]))["fwt"] == pytest.approx((0.1 + 0.2) / 2)
+    assert task_summary(np.array([[0.2, NAN], [0.6, 0.5]]))["forgetting"] == pytest.approx(-0.4)  # a gain
+    one = task_summary(np.array([[0.5]]))
+    assert (one["final"], one["learned"]) == (0.5, 0.5) and np.isnan([one["forgetting"], one["bwt"]]).all()
+
+
+def test_a_task_without_test_images_does_not_count():
+    found = task_summary(np.array([[0.8, NAN, NAN], [0.6, NAN, NAN], [0.4, NAN, 1.0]]))
+    assert found["final"] == pytest.approx(0.7) and found["forgetting"] == pytest.approx(0.4)
