@@ -1,8 +1,12 @@
 """Builds a feature extractor by name and loads its weights.
 
 `build("vit_tiny_glyphs")` is the small network shipped with the project. The names of `backbone.sources` are the
-pretrained ViT-B/16 of the field; any other name is a timm VisionTransformer. Weights come from local files
-(`--backbone_path`, or a known name in `--checkpoint_dir`) and are never downloaded silently.
+pretrained ViT-B/16 of the field; those of `backbone.small`, `mlp-...` and `resnet18-...`, are networks that begin
+untrained; any other name is a timm VisionTransformer. Weights come from local files (`--backbone_path`, or a known name
+in `--checkpoint_dir`) and are never downloaded silently.
+
+A network has `num_features`, its width D, and `features(network, x)` gives [B, D]. A method that inserts nothing into
+its network needs no more.
 """
 
 from __future__ import annotations
@@ -10,15 +14,43 @@ from __future__ import annotations
 from pathlib import Path
 
 from timm.models.vision_transformer import VisionTransformer
-from torch import nn
+from torch import Tensor, nn
 
+from backbone import small
 from backbone.readers import load_weights as load_weights
+from backbone.small import Shape
 from backbone.sources import ARCHITECTURE, SOURCES
+from backbone.vit import embed, encode
 from utils.errors import UsageError, reason
 from utils.files.manifest import sha256
 
 SHIPPED = Path(__file__).resolve().parent / "weights"
 RANDOM = "random"  # --backbone_path random: untrained weights, for pretraining
+
+
+def is_vit(network: nn.Module) -> bool:
+    """Whether it is a ViT, which comes pretrained and takes prompts; every other network is small and untrained."""
+    return isinstance(network, VisionTransformer)
+
+
+def features(network: nn.Module, x: Tensor) -> Tensor:
+    """Features [B, D] of inputs [B, 3, H, W], or [B, N] for a network of plain numbers; of a ViT the class token."""
+    return encode(network, embed(network, x)) if is_vit(network) else network(x)
+
+
+def need_vit(network: nn.Module | str) -> None:
+    """Raises UsageError unless the network, or the one of this name, is a ViT."""
+    if small.is_small(network) if isinstance(network, str) else not is_vit(network):
+        what = network if isinstance(network, str) else type(network).__name__
+        raise UsageError(
+            f"--backbone: this method works inside of a ViT, and {what} is none; vit_tiny_glyphs, "
+            f"{', '.join(SOURCES)} and timm's VisionTransformers fit"
+        )
+
+
+def begins_untrained(name: str, path: str | None) -> bool:
+    """Whether the network is drawn, not read from a file: as `path` says, or a small one without a path."""
+    return path == RANDOM or (path is None and small.is_small(name))
 
 
 def weights_file(name: str, path: str | None, checkpoint_dir: Path | str = "checkpoints") -> Path:
@@ -49,16 +81,31 @@ def weights_file(name: str, path: str | None, checkpoint_dir: Path | str = "chec
 
 def fingerprint(name: str, path: str | None, checkpoint_dir: Path | str = "checkpoints") -> str:
     """SHA-256 of the weight file, which is what a product computed from it depends on."""
-    if path == RANDOM:
+    if begins_untrained(name, path):
         return RANDOM
     return sha256(weights_file(name, path, checkpoint_dir))
 
 
-def build(name: str, image_size: int | None = None) -> VisionTransformer:
+def check(name: str, shape: Shape) -> None:
+    """Raises UsageError for a network that takes no sample of this shape, and for a small one that cannot be built."""
+    if small.is_small(name):
+        small.check(name, shape)
+    elif len(shape) != 3:
+        raise UsageError(f"--backbone {name}: takes images, not {shape[0]} numbers, which mlp-128-128-128 takes")
+
+
+def build(name: str, shape: Shape | None = None) -> nn.Module:
     """The network without a classifier, untrained.
 
-    Raises UsageError for an unknown name, or a network that cannot take prompts or images of this size.
+    shape: of a sample, (channels, side, side) or (numbers,); None: what the network was made for. A ViT always takes
+    three channels. Raises UsageError for an unknown name, or a network that cannot take prompts or such samples.
     """
+    if small.is_small(name):
+        small.check(name, shape)
+        return small.build(name, shape)
+    if shape is not None:
+        check(name, shape)
+    image_size = None if shape is None else shape[-1]
     if name == "vit_tiny_glyphs":
         if image_size not in (None, 32):
             raise UsageError(f"--backbone {name}: takes images of 32 px, the dataset has {image_size} px")
@@ -80,8 +127,13 @@ def build(name: str, image_size: int | None = None) -> VisionTransformer:
     return vit
 
 
-def input_size(name: str) -> int:
-    """Side in pixels of the images that the network was made for. Raises UsageError for an unknown name."""
+def input_size(name: str) -> int | None:
+    """Side in pixels of the images that the network was made for; None for a small network, which takes any.
+
+    Raises UsageError for an unknown name.
+    """
+    if small.is_small(name):
+        return None
     if name == "vit_tiny_glyphs":
         return 32
     import timm

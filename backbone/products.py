@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import backbone as backbones
+from backbone.small import Shape
 from utils import plan as plans
 from utils.args import SEEDS, RunArgs, option, option_metadata
 from utils.contracts import Images, Places
+from utils.errors import UsageError
 from utils.files.text import parse_yaml, read_text
 from utils.registry import DATASETS
 
@@ -58,8 +60,9 @@ def make_stage(
     The folder is named by a hash of everything the product depends on but its data; where it holds a product that was
     made from other data, another one is named by theirs. option: of the method that names the product. args: of that
     method. weights: `--backbone_path` of the stage. after: the stage that makes those weights. own: the stage's options
-    that are not to have their defaults.
+    that are not to have their defaults. Raises UsageError for a network that is no ViT, for which there are no stages.
     """
+    backbones.need_vit(run.backbone)
     dataset = args.pretrain or ("glyphs" if run.backbone == "vit_tiny_glyphs" else "imagenet")
     options = {"backbone": run.backbone, "backbone_path": weights, **(own or {})}
     options["data_dir"], options["cache_dir"] = args.pretrain_dir or run.data_dir, run.cache_dir
@@ -103,9 +106,20 @@ def data_of(folder: Path) -> str | None:
 
 
 def open_dataset(plan: plans.Plan) -> tuple[Images, Places]:
-    """The dataset of a run, not loaded yet, and its places."""
+    """The dataset of a run, not loaded yet, and its places. Raises UsageError if the network cannot take its images."""
     options = plan.run
     dataset = DATASETS.load(options.dataset)(plan.data)
-    size = dataset.image_size or backbones.input_size(options.backbone)
+    size = dataset.image_size or backbones.input_size(options.backbone) or dataset.native_size
+    if size is None:
+        raise UsageError(
+            f"--backbone {options.backbone}: has no input size of its own, and the images of {options.dataset} have "
+            "no common one (`native_size` of datasets/base.py); a ViT says its size"
+        )
+    backbones.check(options.backbone, input_shape(dataset, size))
     own = tuple(Path(folder) for folder in (options.results, options.cache_dir, options.checkpoint_dir))
     return dataset, Places(Path(options.data_dir), Path(options.cache_dir), size, own)
+
+
+def input_shape(dataset: Images, size: int) -> Shape:
+    """Of a sample as `backbone.build` is told it: (channels, side, side). size: the side of the input in pixels."""
+    return (1 if dataset.grey else 3, size, size)

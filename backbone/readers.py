@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from timm.layers import resample_abs_pos_embed
 from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor
+from torch import Tensor, nn
 
 from utils.errors import UsageError
 from utils.files.tensors import read_tensors
@@ -67,13 +67,18 @@ def _count(keys: list[str], verb: str) -> str:
     return f"{len(keys)} {verb} ({', '.join(groups)})" if keys else f"none {verb}"
 
 
-def load_weights(vit: VisionTransformer, file: Path) -> Report:
-    """Fills the whole trunk of the network from a file. A position table of another image size is resized (bicubic).
+def load_weights(network: nn.Module, file: Path) -> Report:
+    """Fills the whole trunk of the network from a file, a small network from one that has its own names and no others.
 
-    The last norm of the file is ignored by a network without one. Raises UsageError, and leaves the network as it was,
-    if a key of the trunk is missing, has the wrong shape or values that are not finite, or if the file has keys that
-    are neither of the trunk nor known to be beside it.
+    A position table of another image size is resized (bicubic). The last norm of the file is ignored by a network
+    without one. Raises UsageError, and leaves the network as it was, if a key of the trunk is missing, has the wrong
+    shape or values that are not finite, or if the file has keys that are neither of the trunk nor known to be beside
+    it.
     """
+    return (_load_vit if isinstance(network, VisionTransformer) else _load_small)(network, file)
+
+
+def _load_vit(vit: VisionTransformer, file: Path) -> Report:
     state, notes = _read_state(file)
     own = vit.state_dict()
     norm = ("norm.", "fc_norm.")
@@ -81,12 +86,41 @@ def load_weights(vit: VisionTransformer, file: Path) -> Report:
     ignored = sorted(key for key in state if key.replace("/", ".").startswith(aside))
     trunk = {key: value for key, value in own.items() if not key.startswith(aside)}
     found = {key: value for key, value in state.items() if key not in ignored}
-    for key in sorted(trunk.keys() & found.keys()):
-        if not _is_plain(found[key]):
-            raise UsageError(f"{file}: {key} is no dense tensor of floating-point numbers ({found[key].dtype})")
+    _check_plain(file, found, trunk)
     if "pos_embed" in found and vit.pos_embed is not None and found["pos_embed"].shape != vit.pos_embed.shape:
         found["pos_embed"], note = _resize_positions(vit, found["pos_embed"])
         notes += note
+    return _fill(vit, file, found, trunk, ignored, notes)
+
+
+def _load_small(network: nn.Module, file: Path) -> Report:
+    state = read_tensors(file)
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise UsageError(f"{file}: holds no flat state dict, as --export pth leaves it")
+    if any(str(key).startswith("backbone.") for key in state):
+        raise UsageError(f"{file}: holds a whole method; --export pth of its run leaves the network alone")
+    found, trunk = {str(key): Tensor.detach(value) for key, value in state.items()}, network.state_dict()
+    _check_plain(file, found, trunk)
+    return _fill(network, file, found, trunk, [], [])
+
+
+def _check_plain(file: Path, found: dict[str, Tensor], trunk: dict[str, Tensor]) -> None:
+    """Raises UsageError unless the tensors of the trunk are numbers."""
+    for key in sorted(trunk.keys() & found.keys()):
+        counts = not trunk[key].is_floating_point() and found[key].dtype == trunk[key].dtype  # of a batch norm
+        if not _is_plain(found[key]) and not counts:
+            raise UsageError(f"{file}: {key} is no dense tensor of floating-point numbers ({found[key].dtype})")
+
+
+def _fill(
+    network: nn.Module,
+    file: Path,
+    found: dict[str, Tensor],
+    trunk: dict[str, Tensor],
+    ignored: list[str],
+    notes: list[str],
+) -> Report:
+    """Fills the trunk with the tensors found, which must be all of it and nothing else."""
     for key in sorted(trunk.keys() & found.keys()):
         if found[key].shape != trunk[key].shape:
             shapes = f"{list(found[key].shape)}, the network needs {list(trunk[key].shape)}"
@@ -99,8 +133,8 @@ def load_weights(vit: VisionTransformer, file: Path) -> Report:
     for key in sorted(found):
         if not found[key].isfinite().all():
             raise UsageError(f"{file}: {key} holds values that are not finite")
-    vit.load_state_dict(found, strict=False)  # not strict about the classifier alone
-    return Report(sorted(found), ignored, sorted(own.keys() - trunk.keys()), notes)
+    network.load_state_dict(found, strict=False)  # not strict about the classifier alone
+    return Report(sorted(found), ignored, sorted(network.state_dict().keys() - trunk.keys()), notes)
 
 
 def _read_state(file: Path) -> tuple[dict[str, Tensor], list[str]]:

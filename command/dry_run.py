@@ -8,7 +8,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import backbone as backbones
-from backbone.products import Stage, open_dataset
+from backbone.products import Stage, input_shape, open_dataset
 from command.sketch import expected_stream, sizes_that_fit, sketch, without_products
 from utils.contracts import Images, Learner
 from utils.errors import UsageError
@@ -27,7 +27,10 @@ def dry_run(plan: Plan) -> str:
             f"--dry_run: {options.dataset} does not say how many images it has (`counts` of datasets/base.py)"
         )
     try:
-        weights = str(backbones.weights_file(options.backbone, options.backbone_path, options.checkpoint_dir))
+        if backbones.begins_untrained(options.backbone, options.backbone_path):
+            weights = "none, it begins untrained"
+        else:
+            weights = str(backbones.weights_file(options.backbone, options.backbone_path, options.checkpoint_dir))
     except UsageError as error:
         weights = f"missing; {error}"
         plan = replace(plan, run=replace(options, backbone_path=backbones.RANDOM))
@@ -41,7 +44,7 @@ def describe(plan: Plan, dataset: Images, counts: tuple[int, int], size: int, we
     info = expected_stream(plan, dataset, counts, size)
     images, tests = info.num_images, int(options.validation * counts[0]) or counts[1]
     streamed = options.scenario in ("si-blurry", "class-il", "task-il", "domain-il")
-    model = sketch(plan, info).eval()
+    model = sketch(plan, info, input_shape(dataset, size)).eval()
     forward = flops(model, size)
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     total = sum(p.numel() for p in model.parameters())

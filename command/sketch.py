@@ -14,7 +14,8 @@ from pathlib import Path
 import torch
 
 import backbone as backbones
-from backbone.products import Stage
+from backbone.products import Stage, input_shape
+from backbone.small import Shape
 from utils.contracts import Images, Learner, StreamInfo
 from utils.errors import UsageError, reason
 from utils.plan import Plan
@@ -29,14 +30,15 @@ def check_sizes(
     counts: images of the two parts. size: pixels. weights: file of the network, if it is there. missing: stages whose
     products are not.
     """
-    sketch(without_products(plan, missing), expected_stream(plan, dataset, counts, size), weights)
+    info = expected_stream(plan, dataset, counts, size)
+    sketch(without_products(plan, missing), info, input_shape(dataset, size), weights)
 
 
-def sketch(plan: Plan, info: StreamInfo, weights: Path | None = None) -> Learner:
-    """The method on the meta device. weights: file that is to fit the network, if it is there."""
+def sketch(plan: Plan, info: StreamInfo, shape: Shape, weights: Path | None = None) -> Learner:
+    """The method on the meta device. shape: of a sample. weights: file that is to fit the network, if it is there."""
     with torch.device("meta"), warnings.catch_warnings(), sizes_that_fit():
         warnings.simplefilter("ignore")  # weights that are loaded into it go nowhere
-        network = backbones.build(plan.run.backbone, info.image_size).requires_grad_(False)
+        network = backbones.build(plan.run.backbone, shape).requires_grad_(False)
         if weights is not None:
             backbones.load_weights(network, weights)
         return plan.method(network, info, plan.method_args)

@@ -17,7 +17,7 @@ from setproctitle import setproctitle
 from torch import nn
 
 import backbone as backbones
-from backbone.products import Stage, data_of, open_dataset
+from backbone.products import Stage, data_of, input_shape, open_dataset
 from command.dry_run import dry_run
 from command.sketch import check_sizes
 from utils import device as devices
@@ -102,7 +102,8 @@ def check(plan: Plan, to_come: Sequence[Stage] = ()) -> Job:
         check_writable(save_to, "--save_to")
     dataset, places = open_dataset(plan)
     weights = None
-    if options.backbone_path != backbones.RANDOM and not is_to_come(options.backbone_path, to_come):
+    drawn = backbones.begins_untrained(options.backbone, options.backbone_path)
+    if not drawn and not is_to_come(options.backbone_path, to_come):
         weights = backbones.weights_file(options.backbone, options.backbone_path, options.checkpoint_dir)
     found = dataset.survey(places, test=False in parts_read(plan))
     read_class_order(options.class_order, dataset.num_classes, found.class_names)
@@ -267,7 +268,7 @@ def run(job: Job, again: bool = False) -> Path:
 def export(job: Job, folder: Path) -> None:
     """Leaves `backbone.pth` in the folder of a complete run that was made without it."""
     with torch.device("meta"):
-        network = backbones.build(job.plan.run.backbone, job.places.size)
+        network = backbones.build(job.plan.run.backbone, input_shape(job.dataset, job.places.size))
     export_complete(folder, list(network.state_dict()))
     print(f"{folder / 'backbone.pth'} was made of its weights", file=sys.stderr)
 
@@ -341,8 +342,9 @@ def prepared(job: Job) -> tuple[Trainer, Plan, dict]:
 def built(job: Job) -> nn.Module:
     """The network with its weights, frozen."""
     options = job.plan.run
-    network = backbones.build(options.backbone, job.places.size).requires_grad_(False)
-    if options.backbone_path == backbones.RANDOM:
+    shape = input_shape(job.dataset, job.places.size)
+    network = backbones.build(options.backbone, shape).requires_grad_(False)
+    if backbones.begins_untrained(options.backbone, options.backbone_path):
         return network
     file = backbones.weights_file(options.backbone, options.backbone_path, options.checkpoint_dir)
     report = backbones.load_weights(network, file)

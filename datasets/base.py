@@ -76,6 +76,9 @@ class Dataset:
     Args: dataclass of the dataset's own options.
     num_classes: labels are the integers 0 ... num_classes - 1. Known after `inspect`, `survey` or `load`.
     image_size: side in pixels of its images if the network must have that input size; None: any network.
+    native_size: side in pixels of its images on disk, where all have the same; the input of a network that has no size
+        of its own, if `image_size` says nothing.
+    grey: whether its three channels are one seen three times; a small network is built for one.
     mean, std: per-channel statistics in [0, 1] with which images are normalised.
     counts: images of the training and the test part; known after `inspect`. A dataset that leaves them out can be run,
         but not planned (`--dry_run`), and wrong options of a method are answered only when it is loaded.
@@ -87,6 +90,8 @@ class Dataset:
     Args: ClassVar[type[DatasetArgs]] = DatasetArgs
     num_classes: int
     image_size: ClassVar[int | None] = None
+    native_size: ClassVar[int | None] = None
+    grey: ClassVar[bool] = False
     mean: ClassVar[tuple[float, float, float]]
     std: ClassVar[tuple[float, float, float]]
     counts: tuple[int, int] | None = None

@@ -28,6 +28,7 @@ CLASSES_PER_CHUNK = 20  # synthesised together, which bounds the memory
 class Glyphs(Dataset):
     num_classes = 1000
     image_size = characters.IMAGE_SIZE
+    grey = True
     mean = std = (0.5, 0.5, 0.5)
     counts = (50_000, 5_000)
 

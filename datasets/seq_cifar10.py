@@ -18,6 +18,7 @@ from utils.files.pickles import read_arrays
 
 class SeqCifar10(PublicDataset):
     num_classes = 10
+    native_size = 32
     mean = (0.4914, 0.4822, 0.4465)
     std = (0.2023, 0.1994, 0.2010)
     folders = ("CIFAR/cifar-10-batches-py", "cifar-10-batches-py", "CIFAR10/cifar-10-batches-py")

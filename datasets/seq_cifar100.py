@@ -26,6 +26,7 @@ NAMES = """
 
 class SeqCifar100(PublicDataset):
     num_classes = 100
+    native_size = 32
     mean = (0.5071, 0.4867, 0.4408)
     std = (0.2675, 0.2565, 0.2761)
     folders = ("CIFAR/cifar-100-python", "cifar-100-python", "CIFAR100/cifar-100-python")

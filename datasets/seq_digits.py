@@ -21,6 +21,7 @@ SPLIT_SEED = 0
 class SeqDigits(Dataset):
     num_classes = 10
     image_size = 32
+    grey = True
     mean = std = (0.5, 0.5, 0.5)
     counts = (1_437, 360)
     settings = {"eval_period": 100}

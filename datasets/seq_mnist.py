@@ -31,6 +31,8 @@ FILES = {
 
 class SeqMnist(PublicDataset):
     num_classes = 10
+    native_size = 28
+    grey = True
     mean = (0.1307, 0.1307, 0.1307)
     std = (0.3081, 0.3081, 0.3081)
     folders = ("MNIST/raw", "MNIST", "mnist")

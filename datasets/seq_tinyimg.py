@@ -32,7 +32,7 @@ class SeqTinyimg(PublicDataset):
         ),
     )
     counts = (100_000, 10_000)
-    stored_size = 64
+    stored_size = native_size = 64
     policy = "imagenet"
 
     def files(self, folder: Path, train: bool) -> tuple[list[Path], list[int]]:

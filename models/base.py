@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+import backbone as backbones
 from backbone.heads import linear_head
 from backbone.products import Stage
 from backbone.vit import embed, encode
@@ -172,6 +173,7 @@ class PromptMethod(ContinualModel):
     has_fixed_features = True
 
     def __init__(self, backbone: nn.Module, info: StreamInfo, args: ModelArgs):
+        backbones.need_vit(backbone)
         super().__init__(backbone, info, args)
         self.fc_norm: nn.Module = nn.Identity()
         self.head: nn.Module = linear_head(backbone.num_features, info.num_classes)
@@ -268,6 +270,12 @@ class Wrapper(ContinualModel):
 
     def load_extra_state(self, state: dict[str, Any]) -> None:
         self.host.load_extra_state(state["host"])
+
+
+def trains_whole(backbone: nn.Module, trainable: str) -> bool:
+    """Whether every weight of the network trains: for a ViT as the option `trainable` says, "all" or "head"; always for
+    a small network, whose features mean nothing before they are trained."""
+    return trainable == "all" or not backbones.is_vit(backbone)
 
 
 def check_blocks(backbone: nn.Module, **places: tuple[int, ...]) -> None:

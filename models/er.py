@@ -4,6 +4,7 @@ Source: Chaudhry et al. 2019, arXiv:1902.10486, in the Si-Blurry form of `er_bas
 moonjunyyy/Si-Blurry c4024ce). Departures from the released code:
 1. The memory holds images, not dataset indices: a stream cannot be read again.
 2. Half of the release's batch of 64 is new (32), the other half replayed; here both sizes are options.
+All weights of a small network train, whatever `--trainable` says.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ class ErArgs(FinetuneArgs):
     memory_size: int = option(2000, "images kept", "Si-Blurry ER scripts; MISA's default: 500", low=0)
     replay_size: int = option(32, "images replayed per update", "half of the scripts' batch of 64", low=1, high=10_000)
     trainable: Literal["head", "all"] = option(
-        "head", "what trains: the linear head or the whole network", "Si-Blurry and MISA"
+        "head",
+        "what trains of a ViT: the linear head or the whole network; a small network always trains whole",
+        "Si-Blurry and MISA",
     )
     optimizer: Literal["adam", "sgd"] = option(
         "adam", "sgd: momentum 0.9, Nesterov, weight decay 1e-4", "Si-Blurry and MISA"

@@ -73,6 +73,7 @@ class Mepo(Wrapper):
     }
 
     def __init__(self, backbone: nn.Module, info: StreamInfo, args: MepoArgs):
+        backbones.need_vit(backbone)
         if args.meta_path != NONE:
             backbones.load_weights(backbone, Path(args.meta_path))
         super().__init__(backbone, info, args)

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from backbone import need_vit
 from backbone.vit import embed, encode
 from models.base import ContinualModel, ModelArgs
 from utils.args import option
@@ -41,6 +42,7 @@ class MepoCov(ContinualModel):
     }
 
     def __init__(self, backbone: nn.Module, info: StreamInfo, args: MepoCovArgs):
+        need_vit(backbone)
         super().__init__(backbone, info, args)
         self.register_buffer("total", torch.zeros(info.num_classes, backbone.num_features, dtype=torch.float64))
         self.register_buffer("count", torch.zeros(info.num_classes, dtype=torch.float64))

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from backbone import need_vit
 from backbone.vit import embed, encode
 from models.base import ContinualModel, ModelArgs
 from utils.args import option
@@ -61,6 +62,7 @@ class MepoMeta(ContinualModel):
     }
 
     def __init__(self, backbone: nn.Module, info: StreamInfo, args: MepoMetaArgs):
+        need_vit(backbone)
         super().__init__(backbone, info, args)
         backbone.requires_grad_(True)
         width = backbone.num_features

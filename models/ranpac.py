@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from backbone import need_vit
 from backbone.heads import RandomRidge
 from backbone.vit import embed, encode
 from models.base import ContinualModel, ModelArgs
@@ -48,6 +49,7 @@ class RanPac(ContinualModel):
     needs_task_boundaries = True
 
     def __init__(self, backbone: nn.Module, info: StreamInfo, args: RanPacArgs):
+        need_vit(backbone)
         super().__init__(backbone, info, args)
         if args.adapter_blocks > len(backbone.blocks):
             raise UsageError(f"--adapter_blocks {args.adapter_blocks}: the backbone has {len(backbone.blocks)}")

@@ -25,6 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
+from backbone import need_vit
 from backbone.heads import linear_head
 from backbone.vit import embed, encode
 from models.base import ContinualModel, ModelArgs
@@ -60,6 +61,7 @@ class Slca(ContinualModel):
     published = {"seq-glyphs": {"lr": 0.001, "lr_head": 0.1}}  # command/choose_glyphs.sh
 
     def __init__(self, backbone: nn.Module, info: StreamInfo, args: SlcaArgs):
+        need_vit(backbone)
         super().__init__(backbone, info, args)
         backbone.requires_grad_(True)
         self.head = linear_head(backbone.num_features, info.num_classes)

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from backbone import features
 from backbone.heads import linear_head
-from backbone.vit import embed, encode
 from models.base import ContinualModel, ModelArgs
 from utils.args import option
 from utils.classes import mask_unseen
@@ -48,7 +48,7 @@ class Supervised(ContinualModel):
         self.head = linear_head(backbone.num_features, info.num_classes)
 
     def forward(self, x: Tensor, fixed: Tensor | None = None) -> Tensor:
-        return self.head(encode(self.backbone, embed(self.backbone, x)))
+        return self.head(features(self.backbone, x))
 
     def loss(self, batch: Batch) -> Tensor:
         logits = self(batch.x)

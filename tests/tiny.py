@@ -12,6 +12,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
+import backbone as backbones
 from datasets.base import Dataset
 from models.base import ContinualModel
 from utils import plan as plans
@@ -101,7 +102,8 @@ def build(
 ) -> Run:
     """A run of `method` (a name or a class of the test) on `Patches`.
 
-    own: the method's options. run: options of the run. stream: instead of the one that the options describe.
+    own: the method's options. run: options of the run; a `backbone` among them takes the place of the tiny
+    ViT. stream: instead of the one that the options describe.
     """
     by_name = isinstance(method, str)
     usual = {"dataset": "seq-digits", "device": "cpu", "n_tasks": 3, "batch_size": 16, "online_iter": 1}
@@ -114,9 +116,10 @@ def build(
     if stream is None:
         own_stream = plan.method.stream_options(plan.method_args)
         stream = make_stream(plan.run, own_stream, images[0].labels, dataset.num_classes)
-    vit = tiny_vit().requires_grad_(False)
+    vit = tiny_vit() if plan.run.backbone == "vit_tiny_glyphs" else None
     torch.manual_seed(plan.run.init_seed)
-    trainer = assemble(plan, dataset, vit, images, stream, dataset.image_size)
+    network = (vit or backbones.build(plan.run.backbone, (3, 32, 32))).requires_grad_(False)
+    trainer = assemble(plan, dataset, network, images, stream, dataset.image_size)
     trainer.listeners = [] if listener is None else [listener]
     model = trainer.model
     frozen = {name: p.detach().clone() for name, p in model.named_parameters() if not p.requires_grad}

@@ -66,12 +66,13 @@ class RunArgs:
     dataset: str = option("", "dataset: a file of datasets/")
     backbone: str = option(
         "vit_tiny_glyphs",
-        "network: vit_tiny_glyphs; sup21k, sup21k_1k, ibot21k, ibot1k, dino1k, mocov3_1k (ViT-B/16); or a timm "
-        "VisionTransformer by name",
+        "network: vit_tiny_glyphs; sup21k, sup21k_1k, ibot21k, ibot1k, dino1k, mocov3_1k (ViT-B/16); a timm "
+        "VisionTransformer by name; or a small one by its widths, as mlp-128-128-128, resnet18-20, resnet18-20-pool",
     )
     backbone_path: str | None = option(
         None,
-        "weight file (.safetensors, .pth, .pt, .npz), or 'random'; default: shipped, or in --checkpoint_dir",
+        "weight file (.safetensors, .pth, .pt, .npz), or 'random'; default: shipped, in --checkpoint_dir, or, for a "
+        "small network, random",
         reads=(),
     )
     scenario: Literal[scenarios()] | None = option(  # type: ignore[valid-type]

@@ -97,6 +97,8 @@ class Images(Protocol):
     settings: ClassVar[dict[str, Any]]
     max_domains: ClassVar[int]
     image_size: ClassVar[int | None]
+    native_size: ClassVar[int | None]
+    grey: ClassVar[bool]
     mean: ClassVar[tuple[float, float, float]]
     std: ClassVar[tuple[float, float, float]]
     num_classes: int

@@ -86,6 +86,15 @@ def peak_memory_mb(device: torch.device) -> float | None:
     return _peak_resident_mb()
 
 
+def free_memory() -> int:
+    """Bytes of host memory that a new tensor may take; 2**40 where the system does not say."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 2**10  # given in KiB
+    return 2**40
+
+
 def _peak_resident_mb() -> float | None:
     with contextlib.suppress(OSError):
         for line in Path("/proc/self/status").read_text().splitlines():

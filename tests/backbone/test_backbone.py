@@ -261,7 +261,7 @@ def test_seam_lets_in_what_it_knows(settings):
 def test_unusable_names_are_refused(name, reason):
     with pytest.raises(UsageError) as caught, warnings.catch_warnings():
         warnings.simplefilter("error")
-        backbones.build(name, 32), backbones.weights_file(name, None)
+        backbones.build(name, (3, 32, 32)), backbones.weights_file(name, None)
     assert reason in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -396,4 +396,4 @@ def test_size_of_the_images_that_a_network_was_made_for(name, size):
 
 def test_images_of_another_size_are_refused():
     with pytest.raises(UsageError, match="28 px"):
-        backbones.build("vit_tiny_glyphs", 28)
+        backbones.build("vit_tiny_glyphs", (3, 28, 28))

@@ -167,7 +167,7 @@ def test_files_of_the_field_are_loaded_by_name(source, name, tmp_path, monkeypat
     save(content(weights_of(origin)), tmp_path / name)
     normed = SOURCES[source].final_norm
     monkeypatch.setattr(backbones, "build", lambda *_: small_vit() if normed else without_norm(small_vit()))
-    vit = backbones.build(source, 32)
+    vit = backbones.build(source, (3, 32, 32))
     backbones.load_weights(vit, backbones.weights_file(source, None, tmp_path))
     expected = origin if normed else without_norm(origin)
     assert_same_weights(weights_of(vit), weights_of(expected))
@@ -189,7 +189,7 @@ def test_sources_are_timms_vit_base(name):
     """The 150 tensors that mepo.md lists; MoCo v3 is used without its last norm."""
     with torch.device("meta"):
         vit = backbones.build(name)
-        resized = backbones.build(name, 96)
+        resized = backbones.build(name, (3, 96, 96))
     parts = ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
     layers = ["patch_embed.proj", *(f"blocks.{block}.{part}" for block in range(12) for part in parts)]
     layers += ["norm"] * SOURCES[name].final_norm

@@ -1,0 +1,143 @@
+"""The small networks that classic continual learning trains from scratch: MLPs and the ResNet-18 of GEM.
+
+`mlp-100-100` names the widths of the hidden layers; the last of them is the feature. `resnet18-20` names the base
+width W: a 3x3 stem, four stages of W, 2 W, 4 W and 8 W channels, and the average over the last map, 8 W numbers. It is
+GEM's network (Lopez-Paz and Ranzato, NeurIPS 2017) for 20 and Mammoth's for 64, with their names of weights;
+`resnet18-20-pool` has BCL's max pool after the stem. Weights begin as torch has them, those of an MLP Glorot uniform
+with zero biases.
+
+Shapes: B samples, C channels that the network was built for, D features. Images come with three channels, of which a
+network of one takes the first.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from itertools import pairwise
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from utils.device import free_memory
+from utils.errors import UsageError
+
+Shape = tuple[int, ...]  # of a sample: (channels, side, side) or (numbers,)
+WIDTH = r"[1-9]\d{0,8}"
+BYTES = 4  # of a weight
+
+
+class Mlp(nn.Module):
+    """Layers of the given widths with ReLU, the last one included. Takes images [B, 3, S, S] or numbers [B, N]."""
+
+    def __init__(self, shape: Shape, widths: list[int]):
+        super().__init__()
+        self.channels = shape[0] if len(shape) == 3 else None
+        self.num_features = widths[-1]
+        self.layers = nn.ModuleList(nn.Linear(*sizes) for sizes in pairwise([math.prod(shape), *widths]))
+        for layer in self.layers:
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, D]."""
+        x = (x if self.channels is None else x[:, : self.channels]).flatten(1)
+        for layer in self.layers:
+            x = F.relu(layer(x))
+        return x
+
+
+class ResNet18(nn.Module):
+    """Images [B, 3, S, S] to features [B, 8 * width]. pool: whether a 3x3 max pool of stride 2 follows the stem."""
+
+    def __init__(self, channels: int, width: int, pool: bool = False):
+        super().__init__()
+        self.channels, self.num_features = channels, 8 * width
+        self.conv1 = _conv3x3(channels, width)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.pool = nn.MaxPool2d(3, stride=2, padding=1) if pool else nn.Identity()
+        self.layer1 = nn.Sequential(BasicBlock(width, width, 1), BasicBlock(width, width, 1))
+        self.layer2 = nn.Sequential(BasicBlock(width, 2 * width, 2), BasicBlock(2 * width, 2 * width, 1))
+        self.layer3 = nn.Sequential(BasicBlock(2 * width, 4 * width, 2), BasicBlock(4 * width, 4 * width, 1))
+        self.layer4 = nn.Sequential(BasicBlock(4 * width, 8 * width, 2), BasicBlock(8 * width, 8 * width, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, D]; the average over the whole last map, which is GEM's 4x4 average for images of 32 px."""
+        x = self.pool(F.relu(self.bn1(self.conv1(x[:, : self.channels]))))
+        return self.layer4(self.layer3(self.layer2(self.layer1(x)))).mean((2, 3))
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut, which is a 1x1 convolution where the shape changes."""
+
+    def __init__(self, before: int, width: int, stride: int):
+        super().__init__()
+        self.conv1 = _conv3x3(before, width, stride)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = _conv3x3(width, width)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.shortcut = nn.Sequential()
+        if stride != 1 or before != width:
+            self.shortcut = nn.Sequential(nn.Conv2d(before, width, 1, stride, bias=False), nn.BatchNorm2d(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        return F.relu(out + self.shortcut(x))
+
+
+def _conv3x3(before: int, width: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(before, width, 3, stride, padding=1, bias=False)
+
+
+def is_small(name: str) -> bool:
+    """Whether a name is meant for one of these networks, right or wrong."""
+    return re.match(r"(mlp|resnet18)(-|$)", name) is not None
+
+
+def check(name: str, shape: Shape | None) -> None:
+    """Raises UsageError for a name that is no network, or a network that takes no sample of this shape, or that has
+    more weights than the memory holds. Builds nothing."""
+    widths, _ = _parsed(name)
+    if shape is None:
+        raise UsageError(f"--backbone {name}: has no input size of its own, the shape of the samples must be given")
+    if name.startswith("resnet18") and len(shape) != 3:
+        raise UsageError(f"--backbone {name}: takes images, not {shape[0]} numbers, which mlp-128-128-128 takes")
+    count = _count_mlp(shape, widths) if name.startswith("mlp") else _count_resnet18(shape[0], widths[0])
+    if count * BYTES > (free := free_memory()):
+        raise UsageError(
+            f"--backbone {name}: its {count:,} weights need {count * BYTES / 2**30:,.1f} GiB, and "
+            f"{free / 2**30:,.1f} GiB of memory are free"
+        )
+
+
+def build(name: str, shape: Shape) -> nn.Module:
+    """The network of a name that `check` lets pass, untrained."""
+    widths, pool = _parsed(name)
+    return Mlp(shape, widths) if name.startswith("mlp") else ResNet18(shape[0], widths[0], pool)
+
+
+def _parsed(name: str) -> tuple[list[int], bool]:
+    """Widths in a name, and whether it asks for a pool."""
+    if re.fullmatch(f"mlp(-{WIDTH})+", name):
+        return [int(width) for width in name.split("-")[1:]], False
+    if found := re.fullmatch(f"resnet18-({WIDTH})(-pool)?", name):
+        return [int(found[1])], found[2] is not None
+    if name.startswith("mlp"):
+        meant = "an MLP is named by the widths of its hidden layers, as mlp-128-128-128"
+    else:
+        meant = "a ResNet-18 is named by its base width, as resnet18-20, or resnet18-20-pool with a max pool"
+    raise UsageError(f"--backbone {name}: no such network; {meant}; widths are numbers from 1 to 999999999")
+
+
+def _count_mlp(shape: Shape, widths: list[int]) -> int:
+    return sum((before + 1) * after for before, after in pairwise([math.prod(shape), *widths]))
+
+
+def _count_resnet18(channels: int, width: int) -> int:
+    count = 9 * channels * width + 2 * width  # stem; every batch norm has two weights per channel
+    before = width
+    for after in (width, 2 * width, 4 * width, 8 * width):
+        count += 9 * before * after + 27 * after * after + 8 * after
+        count += before * after + 2 * after if before != after else 0  # shortcut
+        before = after
+    return count
