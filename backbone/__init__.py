@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from timm.models.vision_transformer import VisionTransformer
-from torch import nn
+from torch import Tensor, nn
 
 from backbone.readers import load_weights as load_weights
 from backbone.sources import ARCHITECTURE, SOURCES
@@ -78,6 +78,13 @@ def build(name: str, image_size: int | None = None) -> VisionTransformer:
     if name in SOURCES and not SOURCES[name].final_norm:
         vit.norm = nn.Identity()
     return vit
+
+
+def features(network: nn.Module, x: Tensor) -> Tensor:
+    """Inputs [B, ...] to features [B, D]: the class token of a ViT, the output of any other network."""
+    from backbone.vit import embed, encode
+
+    return encode(network, embed(network, x)) if isinstance(network, VisionTransformer) else network(x)
 
 
 def input_size(name: str) -> int:

@@ -80,6 +80,27 @@ def class_incremental_summary(accuracy: np.ndarray, untrained: np.ndarray | None
     }
 
 
+def task_summary(accuracy: np.ndarray, untrained: np.ndarray | None = None) -> dict[str, float]:
+    """Metrics of told tasks, as in GEM and BCL. accuracy [T, T]: on task k (column) after task i (row).
+
+    final: mean of the last row. learned: mean of the diagonal, right after each task. forgetting: mean over the tasks
+    but the last of the best earlier accuracy minus the last one; negative is a gain. bwt: the last accuracy minus the
+    one right after the task, mean over the same tasks. fwt: mean over the tasks but the first of the accuracy before
+    the task minus `untrained` [T], that of the untrained network (columns after i must then be filled). NaN where
+    undefined: the last three for one task, fwt without `untrained`.
+    """
+    last, diagonal, nan = accuracy[-1], np.diag(accuracy), float("nan")
+    several = len(accuracy) > 1
+    ahead = np.diag(accuracy, k=1)
+    return {
+        "final": float(last.mean()),
+        "learned": float(diagonal.mean()),
+        "forgetting": float((accuracy[:-1].max(axis=0) - last)[:-1].mean()) if several else nan,
+        "bwt": float((last - diagonal)[:-1].mean()) if several else nan,
+        "fwt": float((ahead - untrained[1:]).mean()) if several and untrained is not None else nan,
+    }
+
+
 def class_table(accuracies: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """(accuracy per slot after each task [T, C], 0 for classes not met yet; task in which a class was first met [C]).
 
