@@ -74,10 +74,10 @@ class Bcl(Ftml):
         if self.is_dual and len(y) > 1:
             if self.validation.holds(task):
                 place = torch.tensor([task * self.n_val + self.validation.position])
-                self.displaced = [kept.clone() for kept in self.validation.at(place)]
-                self.validation.write(task, raw[:1], y[:1])
+                self.displaced = list(self.validation.at(place))
             else:
                 self.validation.fill(task, raw[:1], y[:1])
+            self.validation.write(task, raw[:1], y[:1])
             raw, y = raw[1:], y[1:]
             if self.displaced:
                 raw, y = torch.cat((raw, self.displaced[0])), torch.cat((y, self.displaced[1]))
