@@ -15,15 +15,16 @@ MNIST) and split miniImageNet (lr 0.05, else as split CIFAR-100).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from backbone.products import Stage
 from models.ftml import Ftml, FtmlArgs
-from utils.args import option
+from utils.args import RunArgs, option
 from utils.contracts import Batch, Session, StreamInfo
 from utils.errors import UsageError
 from utils.rings import TaskRings
@@ -51,17 +52,17 @@ class Bcl(Ftml):
     }
 
     def __init__(self, backbone: nn.Module, info: StreamInfo, args: BclArgs):
-        self.is_dual = args.form == "dual"
-        self.n_val = int(args.val_ratio * args.n_memories) if args.form == "dual" else 0
-        if args.form == "dual" and self.n_val < 2:
-            raise UsageError(
-                f"--n_memories {args.n_memories} --val_ratio {args.val_ratio}: the validation memory would hold "
-                f"{self.n_val} samples per task, and needs 2; give more memory, or --form single"
-            )
+        self.is_dual, self.n_val = args.form == "dual", val_slots(args)
         super().__init__(backbone, info, args)
         self.validation = TaskRings(info.num_tasks, max(1, self.n_val), info.seed + 1)
         self.last_val = torch.empty(0, dtype=torch.int64)  # validation indices drawn last
         self.displaced: list[Tensor] = []  # raw and slot of the sample that the minibatch's first one displaced
+
+    @classmethod
+    def prepare(cls, run: RunArgs, args: BclArgs) -> list[Stage]:
+        """No stage. Raises UsageError for a validation memory that is too small."""
+        val_slots(args)
+        return []
 
     def make_memory(self) -> TaskRings:
         return TaskRings(self.info.num_tasks, self.args.n_memories - self.n_val, self.info.seed)
@@ -86,17 +87,18 @@ class Bcl(Ftml):
         self.memory.write(task, raw, y)
 
     def learn(self, batch: Batch) -> Tensor:
-        args, x, y = self.args, batch.x, batch.y
-        if self.is_dual and len(y) > 1:
-            x, y = x[1:], y[1:]
+        args, given = self.args, batch
+        if self.is_dual and len(batch.y) > 1:
+            x, y = batch.x[1:], batch.y[1:]
             if self.displaced:
                 raw, slot = self.displaced
                 x, y = torch.cat((x, self.info.augment(raw))), torch.cat((y, slot))
+            given = replace(batch, x=x, y=y)
         for _ in range(args.n_meta if self.is_dual else 1):
             start = self.weights()
             self.optimizer.zero_grad(set_to_none=True)
             for _ in range(args.inner_steps):
-                self.bilevel_step(loss := self.inner_loss(x, y))
+                self.bilevel_step(loss := self.loss(given))
             if self.is_dual and (outer := self.outer_loss()) is not None:
                 self.bilevel_step(loss := outer)
             self.interpolate(start)
@@ -109,10 +111,10 @@ class Bcl(Ftml):
         loss.backward()
         self.optimizer.step()
 
-    def inner_loss(self, x: Tensor, y: Tensor) -> Tensor:
-        """Cross-entropy of the minibatch [B, ...]; from the second task on also of a replay draw, and how far that is
-        from its soft targets."""
-        loss = self.own_loss(x, y)
+    def loss(self, batch: Batch) -> Tensor:
+        """Of an inner step: cross-entropy of the minibatch; from the second task on also of a replay draw, and how far
+        that is from its soft targets."""
+        loss = self.own_loss(batch.x, batch.y)
         index = self.draw_replay() if self.task > 0 else self.last_val[:0]
         if not len(index):
             return loss
@@ -165,3 +167,15 @@ class Bcl(Ftml):
         self.validation.load_state_dict(state["validation"], device)
         self.last_val = state["last_val"].cpu()
         self.displaced = [kept.to(device) for kept in state["displaced"]]
+
+
+def val_slots(args: BclArgs) -> int:
+    """Samples per task of the validation memory, none of form single. Raises UsageError if there are not two."""
+    if args.form == "single":
+        return 0
+    if (slots := int(args.val_ratio * args.n_memories)) < 2:
+        raise UsageError(
+            f"--n_memories {args.n_memories} --val_ratio {args.val_ratio}: the validation memory would hold {slots} "
+            "samples per task, and needs 2; give more memory, or --form single"
+        )
+    return slots

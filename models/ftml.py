@@ -64,7 +64,7 @@ class Ftml(TaskMethod):
         args, memory = self.args, self.memory
         start = self.weights()
         for _ in range(args.inner_steps):
-            self.step(loss := self.own_loss(batch.x, batch.y))
+            self.step(loss := self.loss(batch))
         self.interpolate(start)
         for _ in range(args.n_meta):
             task = memory.choose(self.task + 1)

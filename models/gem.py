@@ -59,7 +59,7 @@ class Gem(TaskMethod):
 
     def descend(self, batch: Batch, memories: list[Tensor]) -> Tensor:
         """A step by the gradient of the batch, turned where those of the memories ask for it."""
-        loss = self.own_loss(batch.x, batch.y)
+        loss = self.loss(batch)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if memories:
