@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 import backbone as backbones
+from backbone import features
 from backbone.heads import linear_head
 from backbone.products import Stage
 from backbone.vit import embed, encode
 from utils.args import RunArgs
-from utils.classes import mask_for_training
+from utils.classes import TaskColumns, mask_for_training
 from utils.contracts import Batch, Session, StreamInfo
 from utils.errors import UsageError
 from utils.registry import METHODS
@@ -186,6 +188,82 @@ class PromptMethod(ContinualModel):
     def masked(self, logits: Tensor, batch: Batch) -> Tensor:
         """Logits [B, C] in float32, with -inf for the classes that do not compete in training (`--train_mask`)."""
         return mask_for_training(logits, batch.y, batch.seen, self.args.train_mask)
+
+
+class TaskMethod(ContinualModel):
+    """A method of the older protocols: it is told its tasks, every weight trains by plain SGD, and losses compare the
+    columns of each sample's own task, which are all columns where tasks share them.
+
+    own: masks logits to them. task: the one at hand. met: whether the batch at hand was offered to the memory, which
+    happens once, however many updates it gives (`meet`).
+    """
+
+    scenarios = ("task-il", "domain-il")
+    needs_task_boundaries = True
+
+    def __init__(self, backbone: nn.Module, info: StreamInfo, args: ModelArgs):
+        super().__init__(backbone, info, args)
+        backbone.requires_grad_(True)
+        self.head = nn.Linear(backbone.num_features, info.num_classes)
+        nn.init.xavier_uniform_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+        self.own = TaskColumns(info.num_classes)
+        self.task = -1
+        self.met = False
+
+    def forward(self, x: Tensor, fixed: Tensor | None = None) -> Tensor:
+        return self.head(features(self.backbone, x))
+
+    def own_logits(self, x: Tensor, y: Tensor) -> Tensor:
+        """Logits [B, C] in float32, -inf in the columns of other tasks than those of slots y [B]."""
+        with self.autocast():
+            logits = self(x)
+        return self.own(logits, y)
+
+    def own_loss(self, x: Tensor, y: Tensor) -> Tensor:
+        """Mean cross-entropy over the columns of each sample's own task."""
+        return F.cross_entropy(self.own_logits(x, y), y)
+
+    def step(self, loss: Tensor) -> None:
+        """One step of SGD on a loss."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+
+    def observe(self, batch: Batch) -> Tensor | None:
+        if not self.met:
+            self.meet(batch)
+            self.met = True
+        return self.learn(batch)
+
+    def meet(self, batch: Batch) -> None:
+        """Puts a batch that has just arrived into the memory, before its first update."""
+
+    def learn(self, batch: Batch) -> Tensor | None:
+        """One update; returns the detached loss. Default: a step on `loss`."""
+        loss = self.loss(batch)
+        self.step(loss)
+        return loss.detach()
+
+    def loss(self, batch: Batch) -> Tensor:
+        return self.own_loss(batch.x, batch.y)
+
+    def end_batch(self, batch: Batch) -> None:
+        self.met = False
+
+    def begin_task(self, session: Session) -> None:
+        self.task = session.index
+        self.own.begin(session.index, session.outputs)
+
+    def configure_optimizer(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=self.args.lr)
+
+    def extra_state(self) -> dict[str, Any]:
+        return {"task": self.task, "met": self.met, "owner": self.own.owner.clone()}
+
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        self.task, self.met = state["task"], state["met"]
+        self.own.owner.copy_(state["owner"])
 
 
 @dataclass(kw_only=True)

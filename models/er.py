@@ -43,6 +43,7 @@ class ErArgs(FinetuneArgs):
 
 class Er(Finetune):
     Args = ErArgs
+    needs_task_boundaries = False  # its SGD masks as its Adam does
     published = {"*": {"batch_size": 32}, "seq-glyphs": {"lr": 0.005, "trainable": "head"}}  # command/choose_glyphs.sh
 
     def __init__(self, backbone: nn.Module, info: StreamInfo, args: ErArgs):

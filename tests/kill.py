@@ -41,6 +41,11 @@ OWN = {
     "slca": ["--ca_epochs", "1"],
     "joint": ["--updates", "1"],
     "misa": ["--load_pt", "none"],
+    "bcl": ["--n_memories", "20", "--replay_batch_size", "16", "--memory_strength", "1"],
+    "er_ring": ["--n_memories", "20", "--replay_batch_size", "16"],
+    "gem": ["--n_memories", "20"],
+    "agem": ["--n_memories", "20", "--replay_batch_size", "16"],
+    "ftml": ["--n_memories", "20"],
     "mepo": ["--host", "misa", "--load_pt", "none", "--meta_path", "none", "--align_stats", "running"],
 }
 

@@ -77,6 +77,11 @@ NEEDED = {
     "flyprompt": {"rp_dim": 64},
     "ranpac": {"rp_dim": 64},
     "joint": {"updates": 2, "joint_batch": 16},
+    "bcl": {"n_memories": 12, "replay_batch_size": 8, "memory_strength": 1.0},
+    "er_ring": {"n_memories": 12, "replay_batch_size": 8},
+    "gem": {"n_memories": 12},
+    "agem": {"n_memories": 12, "replay_batch_size": 8},
+    "ftml": {"n_memories": 12},
 }
 HOSTS = {
     "mepo": ("misa", "dualprompt", "l2p", "coda", "mvp", "flyprompt", "singleprompt"),

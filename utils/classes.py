@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def raw_label(domain: int, classes: Tensor, num_classes: int) -> Tensor:
@@ -81,3 +81,29 @@ def mask_absent(logits: Tensor, slots: Tensor) -> Tensor:
 def mask_for_training(logits: Tensor, slots: Tensor, seen: int, which: str) -> Tensor:
     """Logits [B, C] in float32 under the batch mask (`which` batch) or the seen mask, the option `--train_mask`."""
     return mask_absent(logits.float(), slots) if which == "batch" else mask_unseen(logits.float(), seen)
+
+
+class TaskColumns(nn.Module):
+    """Which task owns which column of logits [B, C], as its session says. Tasks that share the columns own all of them.
+
+    A sample's task is that of its label's column, so that replayed samples need no task beside them.
+    """
+
+    owner: Tensor
+
+    def __init__(self, num_classes: int):
+        super().__init__()
+        self.register_buffer("owner", torch.full((num_classes,), -1), persistent=False)  # [C], -1: none yet
+
+    def begin(self, task: int, columns: range | None) -> None:
+        """A task begins. columns: None where classes come back in several tasks, and nobody owns one."""
+        if columns is not None:
+            self.owner[columns.start : columns.stop] = task
+
+    def foreign(self, slots: Tensor) -> Tensor:
+        """For samples of slots [B] the columns of other tasks than their own, bool [B, C]."""
+        return self.owner[slots][:, None] != self.owner
+
+    def forward(self, logits: Tensor, slots: Tensor) -> Tensor:
+        """Logits [B, C] in float32 with -inf in the columns of other tasks than the samples' own."""
+        return logits.float().masked_fill(self.foreign(slots), -torch.inf)

@@ -53,6 +53,16 @@ ER = {
     "exact_reservoir": False,
 }
 PRETRAIN = {"pretrain": None, "pretrain_dir": None}  # ours
+# Parser of BCL, but lr, n_meta, n_memories, memory_strength and temperature: its run on permuted MNIST.
+FTML = {
+    "lr": 0.03,
+    "beta": 0.3,
+    "inner_steps": 1,
+    "n_meta": 2,
+    "n_memories": 256,
+    "adapt": False,
+    "adapt_lr": 0.1,
+}
 DEFAULTS = {
     "coda": {  # FlyGCL and MePo
         "lr": 0.005,
@@ -67,7 +77,22 @@ DEFAULTS = {
     "dualprompt": DUALPROMPT,
     "er": ER,
     "er_ace": ER,
-    "finetune": {"lr": 1e-4, "trainable": "all"},  # ours
+    "finetune": {"lr": 1e-4, "trainable": "all", "optimizer": "adam"},  # ours
+    "agem": {"lr": 0.1, "n_memories": 256, "replay_batch_size": 256},  # GEM; A-GEM
+    "bcl": FTML
+    | {
+        "form": "dual",
+        "memory_strength": 100.0,
+        "temperature": 5.0,
+        "replay_batch_size": 128,
+        "val_ratio": 0.2,
+        "clear_grad": False,
+        "released_exclusion": True,
+    },
+    "er_ring": {"lr": 0.03, "inner_steps": 1, "n_memories": 256, "replay_batch_size": 128},
+    "ewc": {"lr": 0.1, "n_memories": 10, "memory_strength": 3.0},  # GEM, permuted MNIST
+    "ftml": FTML,
+    "gem": {"lr": 0.1, "n_memories": 256, "margin": 0.5},
     "flyprompt": {  # FlyGCL
         "lr": 0.005,
         "len_prompt": 20,
@@ -235,6 +260,21 @@ PUBLISHED = {
     },
 }
 PUBLISHED |= {"derpp": PUBLISHED["er"], "er_ace": PUBLISHED["er"], "misa": PUBLISHED["dualprompt"]}
+
+BCL = {"*": {"batch_size": 10, "online_iter": 1}}
+PUBLISHED |= {name: BCL for name in ("agem", "er_ring", "ftml", "gem")}
+PUBLISHED |= {
+    "bcl": BCL
+    | {
+        "perm-mnist": {"lr": 0.03, "beta": 0.3, "inner_steps": 1, "n_meta": 2, "n_memories": 256},
+        "seq-cifar100": {"lr": 0.3, "beta": 0.1, "inner_steps": 2, "n_meta": 1, "n_memories": 65},
+    },
+    "ewc": BCL
+    | {
+        "rot-mnist": {"lr": 0.01, "n_memories": 1000, "memory_strength": 1000.0},
+        "seq-cifar100": {"lr": 1.0, "n_memories": 10, "memory_strength": 1.0},
+    },
+}
 
 RUN = {  # scripts of all three; where they differ, FlyGCL's, but for precision
     "scenario": "si-blurry",

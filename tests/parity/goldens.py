@@ -69,6 +69,7 @@ INFORMATION = {
     "mepo_meta/head": "names of its weights",
     "mepo_meta/inner_repetitions": "what the batches are, see `recorded_groups`",
     "mepo_meta/files_saved_by_reference": "the project's are read",
+    "bcl/config.noise": "how the samples were drawn, which are recorded",
     "eval/y": "labels of images of which logits are compared, or accuracies too, where there are some",
 }
 

@@ -10,6 +10,7 @@ import pytest
 from utils.registry import METHODS
 
 from . import (
+    check_bcl,
     check_coda,
     check_dualprompt,
     check_er,
@@ -39,12 +40,13 @@ BUILT = {
     "ranpac": check_ranpac.check,
     "misa": check_misa.check,
     "er": check_er.check,
+    "bcl": check_bcl.check,
     "mepo_align": check_mepo.check_align,
     "mepo_cov": check_mepo.check_cov,
     "mepo_meta": check_mepo.check_meta,
     "mepo_dualprompt": check_mepo.check_with_dualprompt,
 }
-NOT_BUILT = ("oml", "bcl", "posterior_replay", "lmsrr")
+NOT_BUILT = ("oml", "posterior_replay", "lmsrr")
 
 
 def why_skipped(folder: Path, name: str) -> str | None:

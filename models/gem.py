@@ -1,0 +1,116 @@
+"""GEM: gradient episodic memory, which turns each gradient so that the loss of no past task rises.
+
+Source: Lopez-Paz and Ranzato 2017, arXiv:1706.08840, and its release (facebookresearch/GradientEpisodicMemory 34c6b8e,
+also in BCL's). If the gradient g of the minibatch has a negative product with that of a past task's memory, a row of M,
+it becomes M'v + g, where v minimises v'(MM' + 1e-3 I)v / 2 + (Mg)'v over v >= margin. One ring per task, whose write
+position goes on at a border.
+1. The programme is solved as non-negative least squares on its Cholesky factor, with scipy in place of quadprog; both
+   are exact. All of the projection is in double precision, as is the release's programme.
+2. Where the programme cannot be solved, which ends the release, the gradient stays as it is and is counted
+   (`unprojected` in `summary.json`).
+3. The memory keeps raw samples, which pass the test transform; only written places count, where the release takes
+   a ring's unwritten ones, too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.optimize import nnls
+from torch import Tensor, nn
+
+from models.base import ModelArgs, TaskMethod
+from utils.args import option
+from utils.contracts import Batch, StreamInfo
+from utils.rings import TaskRings
+
+RIDGE = 1e-3  # of the programme, as released
+
+
+@dataclass(kw_only=True)
+class GemArgs(ModelArgs):
+    lr: float = option(0.1, "learning rate of SGD, constant", "GEM", low=0, high=100)
+    n_memories: int = option(256, "samples kept per task", "GEM", low=1)
+    margin: float = option(0.5, "least weight of a past task in the projection (memory_strength)", "GEM", low=0)
+
+
+class Gem(TaskMethod):
+    Args = GemArgs
+    published = {"*": {"batch_size": 10, "online_iter": 1}}
+
+    def __init__(self, backbone: nn.Module, info: StreamInfo, args: GemArgs):
+        super().__init__(backbone, info, args)
+        self.memory = TaskRings(info.num_tasks, args.n_memories, info.seed)
+        self.unprojected = 0
+
+    @classmethod
+    def keeps(cls, args: GemArgs) -> str:
+        return "a memory of images"
+
+    def meet(self, batch: Batch) -> None:
+        self.memory.write(self.task, batch.raw, batch.y)
+
+    def learn(self, batch: Batch) -> Tensor:
+        earlier = [task for task in range(self.task) if self.memory.holds(task)]
+        return self.descend(batch, [self.memory_gradient(self.memory.places(task, task + 1)) for task in earlier])
+
+    def descend(self, batch: Batch, memories: list[Tensor]) -> Tensor:
+        """A step by the gradient of the batch, turned where those of the memories ask for it."""
+        loss = self.loss(batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if memories:
+            self.turn(memories)
+        self.optimizer.step()
+        return loss.detach()
+
+    def memory_gradient(self, index: Tensor) -> Tensor:
+        """Gradient of the mean loss of samples at flat indices [N], one vector [P] over all parameters."""
+        raw, y = self.memory.at(index)
+        gradients = torch.autograd.grad(self.own_loss(self.info.plain(raw), y), list(self.parameters()))
+        return torch.cat([gradient.flatten() for gradient in gradients])
+
+    def turn(self, memories: list[Tensor]) -> None:
+        """Changes the gradients of the parameters where those of the memories, [P] each, ask for it."""
+        g = torch.cat([p.grad.flatten() for p in self.parameters()]).double()
+        rows = torch.stack(memories).double()
+        products, gram = (rows @ g).cpu().numpy(), (rows @ rows.T).cpu().numpy()
+        if not (products < 0).any():
+            return
+        v = weights_of_tasks(gram, products, self.args.margin)
+        if v is None:
+            self.unprojected += 1
+            return
+        self.set_gradient(rows.T @ torch.from_numpy(v).to(g.device) + g)
+
+    def set_gradient(self, g: Tensor) -> None:
+        """The gradient of all parameters, a vector [P]."""
+        for p, part in zip(self.parameters(), g.split([p.numel() for p in self.parameters()]), strict=True):
+            p.grad.copy_(part.view_as(p))
+
+    def measures(self) -> dict[str, float]:
+        return {"unprojected": self.unprojected}
+
+    def extra_state(self) -> dict[str, Any]:
+        return super().extra_state() | {"memory": self.memory.state_dict(), "unprojected": self.unprojected}
+
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        super().load_extra_state(state)
+        self.memory.load_state_dict(state["memory"], self.own.owner.device)
+        self.unprojected = state["unprojected"]
+
+
+def weights_of_tasks(gram: np.ndarray, products: np.ndarray, margin: float) -> np.ndarray | None:
+    """v [k], the least of v'Pv / 2 + q'v with v >= margin, P = gram + RIDGE I [k, k], q = products [k]; None if there
+    is no such thing in numbers. With v = u + margin, P = LL' and c = q + P margin it is the u >= 0 with the least
+    |L'u + L^-1 c|."""
+    P = gram + RIDGE * np.eye(len(gram))
+    try:
+        L = np.linalg.cholesky(P)
+        v = nnls(L.T, -np.linalg.solve(L, products + P.sum(axis=1) * margin))[0] + margin
+    except (np.linalg.LinAlgError, RuntimeError, ValueError):  # not positive definite, no end, not finite
+        return None
+    return v if np.isfinite(v).all() else None
