@@ -589,8 +589,7 @@ def with_empty_tasks(count: int):
     for place in (3, 1, 0):
         stream.tasks[place:place] = [torch.empty(0, dtype=torch.int64)] * count
         stream.classes[place:place] = [[]] * count
-    stream.num_tasks = len(stream.tasks)
-    return stream
+    return TaskList(stream.tasks, stream.classes, 12, 16)
 
 
 def test_tasks_without_images_repeat_the_last_accuracy_without_an_evaluation():
