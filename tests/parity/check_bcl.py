@@ -107,7 +107,9 @@ class Replay:
         model = method(network, info, method.Args(**given, **OWN.get(self.name, {})))
         with torch.no_grad():
             for name, weight in self.parameters(model).items():
-                weight.copy_(case[f"init/{name}"])
+                initial = case[f"init/{name}"]
+                assert initial.shape == weight.shape, f"{case.name}: init/{name} is {list(initial.shape)}"
+                weight.copy_(initial)
         assert case.below("init/").keys() == self.parameters(model).keys()
         if self.name == "bcl_dual":
             case.expect("config.n_val", model.n_val)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
-from utils.classes import SeenClasses, mask_absent, mask_unseen
+from utils.classes import SeenClasses, TaskColumns, mask_absent, mask_unseen
 
 INF = torch.inf
 
@@ -59,3 +60,20 @@ def test_masked_classes_get_no_gradient():
     logits = torch.zeros(1, 3, requires_grad=True)
     torch.nn.functional.cross_entropy(mask_absent(logits, torch.tensor([0, 2])), torch.tensor([2])).backward()
     assert logits.grad.tolist() == [[0.5, 0, -0.5]]
+
+
+def test_columns_of_other_tasks_are_masked():
+    own = TaskColumns(5)
+    own.begin(0, range(0, 2))
+    own.begin(1, range(2, 4))
+    logits = torch.arange(10.0).view(2, 5)
+    assert own(logits, torch.tensor([1, 2])).tolist() == [[0, 1, -INF, -INF, -INF], [-INF, -INF, 7, 8, -INF]]
+    assert own.state_dict() == {}  # the loop asks the method for it
+
+
+@pytest.mark.parametrize("columns", [range(5), None])
+def test_shared_columns_are_not_masked(columns):
+    own, logits = TaskColumns(5), torch.randn(2, 5)
+    for task in range(2):
+        own.begin(task, columns)
+        assert torch.equal(own(logits, torch.tensor([1, 4])), logits)

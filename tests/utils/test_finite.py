@@ -83,6 +83,8 @@ def test_statistics_logits_and_schedules_are_put_back(products):
         ("flyprompt", {"rp_dim": 64}, "gradient"),
         ("supervised", {}, "loss"),
         ("misa", {"train_mask": "session"}, "gradient"),
+        ("bcl", {"n_memories": 12, "memory_strength": 1.0}, "loss"),
+        ("gem", {"n_memories": 12}, "loss"),
     ):
         run = build(name, own, on_nan="skip", online_iter=3, n_tasks=1, batch_size=64, eval_period=-1)
         seen = spoil(run.trainer, {0, 4, 5}, how)

@@ -236,9 +236,7 @@ def test_evaluation_period_shorter_than_a_batch_lags_behind():
 def test_task_without_images_has_no_value_and_stops_nothing():
     stream = ClassIncremental(torch.from_numpy(Patches().load(None, train=True)[1]), 12, 3, 1, 16, 1)
     stream.tasks.insert(0, torch.empty(0, dtype=torch.int64))
-    stream.classes.insert(0, [])
-    stream.num_tasks = 4
-    run = build("er", stream=stream)
+    run = build("er", stream=TaskList(stream.tasks, [[], *stream.classes], 12, 16))
     run.trainer.train()
     ends = [row["accuracy"] for row in run.trainer.history.rows if row["kind"] == "task_end"]
     assert math.isnan(ends[0]) and len(ends) == 4

@@ -107,6 +107,28 @@ def test_class_incremental_summary_of_one_task():
     assert all(math.isnan(values[name]) for name in ("bwt", "forgetting", "fwt"))
 
 
+def test_task_summary():
+    values = task_summary(ACCURACY, np.array([10.0, 12.0, 11.0]))
+    assert values == pytest.approx(
+        {
+            "final": (60 + 85 + 75) / 3,
+            "learned": (90 + 80 + 75) / 3,
+            "forgetting": ((90 - 60) + (80 - 85)) / 2,  # a gain counts
+            "bwt": ((60 - 90) + (85 - 80)) / 2,
+            "fwt": ((10 - 12) + (15 - 11)) / 2,
+        }
+    )
+    assert task_summary(np.array([[50.0, 40.0], [45.0, 60.0]]))["forgetting"] == 5
+    assert task_summary(np.array([[50.0, 90.0], [70.0, 60.0]]))["forgetting"] == -20
+
+
+def test_task_summary_of_what_is_undefined():
+    assert math.isnan(task_summary(ACCURACY)["fwt"])
+    values = task_summary(np.array([[40.0]]), np.array([10.0]))
+    assert values["final"] == values["learned"] == 40
+    assert all(math.isnan(values[name]) for name in ("forgetting", "bwt", "fwt"))
+
+
 # One evaluation
 
 
