@@ -10,12 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-import torch
 from torch import Generator, Tensor
 
 from datasets.base import PublicArgs
 from datasets.seq_mnist import SeqMnist
 from utils.args import option
+from utils.data.augment import permute_pixels, pixel_orders
 
 
 @dataclass(kw_only=True)
@@ -31,12 +31,10 @@ class PermMnist(SeqMnist):
     @cached_property
     def permutations(self) -> Tensor:
         """[D, 784]."""
-        generator = Generator().manual_seed(self.args.domain_seed)
-        return torch.stack([torch.randperm(784, generator=generator) for _ in range(self.max_domains)])
+        return pixel_orders(self.max_domains, 784, self.args.domain_seed)
 
     def shift(self, images: Tensor, domains: Tensor) -> Tensor:
-        order = self.permutations[domains].to(images.device, non_blocking=True)[:, None].expand(-1, images.shape[1], -1)
-        return images.flatten(2).gather(2, order).view(images.shape)
+        return permute_pixels(images, self.permutations[domains])
 
     def augment(self, images: Tensor, generator: Generator) -> Tensor:
         """None: a neighbour of a permuted pixel has no meaning."""

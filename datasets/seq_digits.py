@@ -35,7 +35,11 @@ class SeqDigits(Dataset):
             np.arange(len(digits.target)), test_size=0.2, stratify=digits.target, random_state=SPLIT_SEED
         )
         rows = parts[0] if train else parts[1]
-        return _enlarge(digits.images[rows]), digits.target[rows].astype(np.int64)
+        return self.shown(digits.images[rows]), digits.target[rows].astype(np.int64)
+
+    def shown(self, images: np.ndarray) -> np.ndarray:
+        """Pen counts 0 ... 16 [N, 8, 8] to grey levels uint8 [N, 3, 32, 32]."""
+        return _enlarge(images)
 
     def augment(self, images: Tensor, generator: Generator) -> Tensor:
         return random_shift(images, 2, generator)

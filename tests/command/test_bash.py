@@ -19,7 +19,7 @@ from utils.registry import DATASETS
 
 COMMAND = ROOT / "command"
 SEVEN = ["er", "l2p", "dualprompt", "coda", "mvp", "misa", "mepo"]
-ONBOARD = {"glyphs", "seq-digits", "seq-glyphs", "seq-glyphs-dev"}
+ONBOARD = {"glyphs", "perm-digits", "seq-digits", "seq-glyphs", "seq-glyphs-dev"}
 FILES = sorted({*DATASETS.files()} - ONBOARD - {"imagenet"})
 
 RECORDER = """#!/usr/bin/env bash

@@ -98,3 +98,15 @@ def affine_matrices(degrees: Tensor, shear: Tensor, zoom: Tensor, shift: Tensor)
     slant[:, 0, 1] = shear
     linear = slant @ rotation / zoom[:, :, None]
     return torch.cat([linear, -linear @ shift[:, :, None]], dim=2)
+
+
+def pixel_orders(count: int, pixels: int, seed: int) -> Tensor:
+    """`count` random orders of the pixels of an image, [count, pixels], as GEM draws them: one after the other."""
+    generator = Generator().manual_seed(seed)
+    return torch.stack([torch.randperm(pixels, generator=generator) for _ in range(count)])
+
+
+def permute_pixels(images: Tensor, orders: Tensor) -> Tensor:
+    """Images [B, C, H, W] whose pixels change places, each by its own order [B, H * W], alike in all channels."""
+    orders = orders.to(images.device, non_blocking=True)[:, None].expand(-1, images.shape[1], -1)
+    return images.flatten(2).gather(2, orders).view(images.shape)

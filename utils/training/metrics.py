@@ -97,16 +97,15 @@ def task_summary(accuracy: np.ndarray, untrained: np.ndarray | None = None) -> d
     the untrained network [T]. NaN where undefined.
     """
     known = ~np.isnan(accuracy[-1])  # a task without test images has no accuracy
-    if not known.any():
-        return dict.fromkeys(("final", "learned", "forgetting", "bwt", "fwt"), float("nan"))
-    accuracy = accuracy[np.ix_(known, known)]
-    last, diagonal, best = accuracy[-1], np.diag(accuracy), np.fmax.reduce(accuracy[:-1], initial=-1.0)
-    found = {"final": float(last.mean()), "learned": float(diagonal.mean())}
-    found |= dict.fromkeys(("forgetting", "bwt", "fwt"), float("nan"))
-    if len(accuracy) > 1:
-        found |= {"forgetting": float((best - last)[:-1].mean()), "bwt": float((last - diagonal)[:-1].mean())}
-        if untrained is not None:
-            found["fwt"] = float((np.diag(accuracy, k=1) - untrained[known][1:]).mean())
+    last, diagonal, ahead = accuracy[-1], np.diag(accuracy), np.diag(accuracy, k=1)
+    best, old = np.fmax.reduce(accuracy[:-1], initial=-1.0), known & (np.arange(len(last)) < len(last) - 1)
+    found = dict.fromkeys(("final", "learned", "forgetting", "bwt", "fwt"), float("nan"))
+    if known.any():
+        found |= {"final": float(last[known].mean()), "learned": float(diagonal[known].mean())}
+    if old.any():
+        found |= {"forgetting": float((best - last)[old].mean()), "bwt": float((last - diagonal)[old].mean())}
+    if untrained is not None and known[1:].any():
+        found["fwt"] = float((ahead - untrained[1:])[known[1:]].mean())
     return found
 
 

@@ -267,5 +267,6 @@ def test_measures_of_tasks_by_hand():
 
 
 def test_a_task_without_test_images_does_not_count():
-    found = task_summary(np.array([[0.8, NAN, NAN], [0.6, NAN, NAN], [0.4, NAN, 1.0]]))
+    found = task_summary(np.array([[0.6, NAN, NAN], [0.8, NAN, NAN], [0.4, NAN, 1.0]]))
     assert found["final"] == pytest.approx(0.7) and found["forgetting"] == pytest.approx(0.4)
+    assert np.isnan(task_summary(np.full((2, 2), NAN))["final"])
