@@ -12,6 +12,7 @@ from models import slca
 from models.slca import DRAWS, RIDGE, WEIGHT_DECAY, ClassStatistics, factor, shifted_means
 from tests.tiny import WIDTH, Patches, assert_same_weights, build, rows_of, weights_of
 from utils.contracts import Batch
+from utils.streams.base import TaskList
 from utils.streams.class_il import ClassIncremental
 from utils.training.loop import Listener
 
@@ -201,8 +202,7 @@ def test_session_without_images_is_a_session_without_logits(monkeypatch):
     stream = ClassIncremental(torch.from_numpy(Patches().load(None, train=True)[1]), 12, 3, 1, 16, 1)
     stream.tasks.insert(2, torch.empty(0, dtype=torch.int64))
     stream.classes.insert(2, [])
-    stream.num_tasks = 4
-    run = run_of(eval_period=-1, stream=stream)
+    run = run_of(eval_period=-1, stream=TaskList(stream.tasks, stream.classes, 12, 16))
     run.trainer.train()
     assert calls == [[4, 4], [4, 4, 0], [4, 4, 0, 4]]
     assert run.model.aligned_head()[0].isfinite().all()
