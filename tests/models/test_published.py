@@ -311,6 +311,7 @@ GREY = (0.1307,) * 3, (0.3081,) * 3
 STATISTICS = {  # mean and std of the releases' data_loader.py, and the policy of AutoAugment in their _trainer.py
     "glyphs": (*HALF, None),
     "imagenet": (*IMAGENET, None),
+    "perm-digits": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), None),  # pixels as they are, as in GEM
     "perm-mnist": (*GREY, None),
     "rot-mnist": (*GREY, None),
     "seq-cars196": ((0.46951303, 0.45906875, 0.45407656), (0.29279903, 0.2917511, 0.2999349), None),
