@@ -19,7 +19,7 @@ from backbone.small import Shape
 from utils.contracts import Images, Learner, StreamInfo
 from utils.errors import UsageError, reason
 from utils.plan import Plan
-from utils.streams import make_stream
+from utils.streams import make_stream, own_options
 
 
 def check_sizes(
@@ -52,12 +52,12 @@ def expected_stream(plan: Plan, dataset: Images, counts: tuple[int, int], size: 
     options = plan.with_seed(plan.seeds()[0]).run
     domains = options.n_tasks if dataset.max_domains else 1
     held_out = int(options.validation * counts[0])
-    images = (counts[0] - held_out) * domains
-    labels = torch.arange(images) % (domains * dataset.num_classes)
-    make_stream(options, plan.method.stream_options(plan.method_args), labels, dataset.num_classes)
+    labels = torch.arange((counts[0] - held_out) * domains) % (domains * dataset.num_classes)
+    stream = make_stream(options, own_options(plan, dataset), labels, dataset.num_classes)
+    images = stream.num_images()
     return StreamInfo(
-        num_classes=dataset.num_classes,
-        num_tasks=options.n_tasks,
+        num_classes=stream.num_outputs,
+        num_tasks=stream.num_tasks,
         num_images=images,
         num_updates=images * options.n_epochs // options.batch_size * options.online_iter,
         image_size=size,

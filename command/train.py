@@ -34,7 +34,7 @@ from utils.runs.folder import RunFolder, export_complete
 from utils.runs.progress import Progress
 from utils.runs.saving import Saving
 from utils.runs.summary import Summary
-from utils.streams import make_stream
+from utils.streams import make_stream, own_options
 from utils.streams.base import TaskList
 from utils.training.assembly import assemble, read_images, with_fitting_period
 from utils.training.loop import Trainer
@@ -64,7 +64,10 @@ class Job:
     stages: list[Stage]
 
     def class_order(self) -> list[int] | None:
-        return read_class_order(self.plan.run.class_order, self.dataset.num_classes, self.found.class_names)
+        tasks = self.plan.tasks
+        if tasks is None:
+            return None
+        return read_class_order(tasks.class_order, self.dataset.num_classes, self.found.class_names)
 
     def settings(self) -> dict:
         """Config of the run, but for what it reads."""
@@ -106,15 +109,16 @@ def check(plan: Plan, to_come: Sequence[Stage] = ()) -> Job:
     if not drawn and not is_to_come(options.backbone_path, to_come):
         weights = backbones.weights_file(options.backbone, options.backbone_path, options.checkpoint_dir)
     found = dataset.survey(places, test=False in parts_read(plan))
-    read_class_order(options.class_order, dataset.num_classes, found.class_names)
     stages = plan.method.prepare(options, plan.method_args)
+    job = Job(plan, dataset, places, found, stages)
+    job.class_order()
     for k, stage in enumerate(stages):
         if not is_made(stage):
             check_stage(stage, plan, stages[:k])
     if found.counts is not None:
         missing = [stage for stage in (*to_come, *stages) if not stage.output.exists()]
         check_sizes(plan, dataset, found.counts, places.size, weights, missing)
-    return Job(plan, dataset, places, found, stages)
+    return job
 
 
 def check_stage(stage: Stage, plan: Plan, before: Sequence[Stage]) -> None:
@@ -319,13 +323,12 @@ def prepared(job: Job) -> tuple[Trainer, Plan, dict]:
     plan, dataset, options = job.plan, job.dataset, job.plan.run
     device = devices.pick(options.device)
     devices.reset_peak_memory(device)
-    class_order = job.class_order()
     print(*job.found.lines(options.dataset, dataset.num_classes), sep="\n", file=sys.stderr)
     torch.manual_seed(options.init_seed)
     network = built(job)
     images = read_images(plan, dataset, job.places, device)
-    own = plan.method.stream_options(plan.method_args)
-    stream = make_stream(options, own, images[0].labels, dataset.num_classes, class_order)
+    own = own_options(plan, dataset, job.class_order())
+    stream = make_stream(options, own, images[0].labels, dataset.num_classes)
     plan = with_fitting_period(plan, stream, len(images[0]))
     if save_to := save_folder(plan):
         writable_folder(save_to if plan.method.product(plan.method_args) else save_to.parent, "--save_to")

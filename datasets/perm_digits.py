@@ -29,9 +29,14 @@ class PermDigits(SeqDigits):
     Args = PermDigitsArgs
     image_size = None
     native_size = 8
-    mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     max_domains = 1000
-    settings = {"backbone": "mlp-128-128-128", "scenario": "domain-il", "n_tasks": 10, "eval_period": -1}
+    settings = {
+        "backbone": "mlp-128-128-128",
+        "scenario": "domain-il",
+        "n_tasks": 10,
+        "inputs": "plain",
+        "eval_period": -1,
+    }
 
     @cached_property
     def permutations(self) -> Tensor:

@@ -46,9 +46,24 @@ class BclArgs(FtmlArgs):
 class Bcl(Ftml):
     Args = BclArgs
     published = {
-        "*": {"batch_size": 10, "online_iter": 1},
-        "perm-mnist": {"lr": 0.03, "beta": 0.3, "inner_steps": 1, "n_meta": 2, "n_memories": 256},
-        "seq-cifar100": {"lr": 0.3, "beta": 0.1, "inner_steps": 2, "n_meta": 1, "n_memories": 65},
+        "*": {"batch_size": 10, "online_iter": 1, "inputs": "plain"},
+        "perm-mnist": {
+            "backbone": "mlp-128-128-128",
+            "lr": 0.03,
+            "beta": 0.3,
+            "inner_steps": 1,
+            "n_meta": 2,
+            "n_memories": 256,
+        },
+        "seq-cifar100": {
+            "backbone": "resnet18-20-pool",
+            "n_tasks": 20,
+            "lr": 0.3,
+            "beta": 0.1,
+            "inner_steps": 2,
+            "n_meta": 1,
+            "n_memories": 65,
+        },
     }
 
     def __init__(self, backbone: nn.Module, info: StreamInfo, args: BclArgs):

@@ -30,7 +30,12 @@ class ErRingArgs(ModelArgs):
 
 class ErRing(TaskMethod):
     Args = ErRingArgs
-    published = {"*": {"batch_size": 10, "online_iter": 1}}
+    published = {
+        "*": {"batch_size": 10, "online_iter": 1, "inputs": "plain"},
+        "perm-mnist": {"backbone": "mlp-128-128-128"},
+        "rot-mnist": {"backbone": "mlp-128-128-128"},
+        "seq-cifar100": {"backbone": "resnet18-20-pool", "n_tasks": 20},
+    }
 
     def __init__(self, backbone: nn.Module, info: StreamInfo, args: ErRingArgs):
         super().__init__(backbone, info, args)

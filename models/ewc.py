@@ -33,9 +33,16 @@ class EwcArgs(ModelArgs):
 class Ewc(TaskMethod):
     Args = EwcArgs
     published = {
-        "*": {"batch_size": 10, "online_iter": 1},
-        "rot-mnist": {"lr": 0.01, "n_memories": 1000, "memory_strength": 1000.0},
-        "seq-cifar100": {"lr": 1.0, "n_memories": 10, "memory_strength": 1.0},
+        "*": {"batch_size": 10, "online_iter": 1, "inputs": "plain"},
+        "perm-mnist": {"backbone": "mlp-100-100"},
+        "rot-mnist": {"backbone": "mlp-100-100", "lr": 0.01, "n_memories": 1000, "memory_strength": 1000.0},
+        "seq-cifar100": {
+            "backbone": "resnet18-20",
+            "n_tasks": 20,
+            "lr": 1.0,
+            "n_memories": 10,
+            "memory_strength": 1.0,
+        },
     }
     kept: list[Tensor] = []  # raw samples and slots of the task at hand, its first ones
     past: list[list[list[Tensor]]] = []  # per past task F and p*, each a tensor for each parameter

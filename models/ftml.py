@@ -39,7 +39,12 @@ class FtmlArgs(ModelArgs):
 
 class Ftml(TaskMethod):
     Args = FtmlArgs
-    published = {"*": {"batch_size": 10, "online_iter": 1}}
+    published = {
+        "*": {"batch_size": 10, "online_iter": 1, "inputs": "plain"},
+        "perm-mnist": {"backbone": "mlp-128-128-128"},
+        "rot-mnist": {"backbone": "mlp-128-128-128"},
+        "seq-cifar100": {"backbone": "resnet18-20-pool", "n_tasks": 20},
+    }
 
     def __init__(self, backbone: nn.Module, info: StreamInfo, args: FtmlArgs):
         super().__init__(backbone, info, args)

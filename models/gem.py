@@ -39,7 +39,12 @@ class GemArgs(ModelArgs):
 
 class Gem(TaskMethod):
     Args = GemArgs
-    published = {"*": {"batch_size": 10, "online_iter": 1}}
+    published = {
+        "*": {"batch_size": 10, "online_iter": 1, "inputs": "plain"},
+        "perm-mnist": {"backbone": "mlp-100-100"},
+        "rot-mnist": {"backbone": "mlp-100-100"},
+        "seq-cifar100": {"backbone": "resnet18-20", "n_tasks": 20},
+    }
 
     def __init__(self, backbone: nn.Module, info: StreamInfo, args: GemArgs):
         super().__init__(backbone, info, args)

@@ -19,7 +19,7 @@ from utils import plan as plans
 from utils.contracts import StreamInfo
 from utils.data.augment import random_shift
 from utils.registry import METHODS
-from utils.streams import make_stream
+from utils.streams import make_stream, own_options
 from utils.streams.base import Stream
 from utils.training.assembly import assemble, read_images
 from utils.training.loop import Listener, Trainer
@@ -119,8 +119,7 @@ def build(
     dataset, device = Patches(), torch.device(plan.run.device)
     images = read_images(plan, dataset, None, device)
     if stream is None:
-        own_stream = plan.method.stream_options(plan.method_args)
-        stream = make_stream(plan.run, own_stream, images[0].labels, dataset.num_classes)
+        stream = make_stream(plan.run, own_options(plan, dataset), images[0].labels, dataset.num_classes)
     vit = tiny_vit() if plan.run.backbone == "vit_tiny_glyphs" else None
     torch.manual_seed(plan.run.init_seed)
     network = (vit or backbones.build(plan.run.backbone, (3, 32, 32))).requires_grad_(False)

@@ -78,12 +78,6 @@ class RunArgs:
     scenario: Literal[scenarios()] | None = option(  # type: ignore[valid-type]
         None, "stream; default: the first the method allows"
     )
-    class_order: str = option(
-        "random",
-        "order of the classes in class-incremental streams: random, natural (by label), or a file with the name or the "
-        "label of a class per line",
-        decides=False,  # what it comes to is part of what a run reads
-    )
     n_tasks: int = option(5, "tasks (sessions) of the stream", SCRIPTS, low=1, high=10_000)
     n: int = option(
         50,
@@ -152,6 +146,40 @@ class RunArgs:
 
 
 SEEDS = ("seed", "stream_seed", "init_seed", "train_seed")  # which repetition a run is
+WHOLE_TASKS = ("class-il", "task-il", "domain-il")  # streams that TaskArgs belong to
+
+
+@dataclass(kw_only=True)
+class TaskArgs:
+    """Options of streams of whole tasks. Other streams have none of them, in `config.yaml` neither."""
+
+    class_order: str = option(
+        "random",
+        "order of the classes over the tasks: random, natural (by label), or a file with the name or the label of a "
+        "class per line",
+        decides=False,  # what it comes to is part of what a run reads
+    )
+    classes: int | None = option(None, "how many classes come at all, drawn by the stream seed; default: all", low=1)
+    first_task: int = option(0, "first of the --n_tasks tasks that comes", low=0)
+    last_task: int | None = option(None, "last task that comes; default: of all", low=0)
+    inputs: Literal["published", "plain"] = option(
+        "published",
+        "plain: pixels in [0, 1], without augmentation, mean and standard deviation; published: the dataset's own",
+    )
+    eval_passes: Literal["all", "last"] = option(
+        "all", "evaluate after every pass over a task, or after the last one alone"
+    )
+    eval_ahead: bool = option(False, "evaluate the tasks to come, too, and all before the first: forward transfer")
+
+    def coming(self, n_tasks: int) -> range:
+        """Which of `n_tasks` tasks come. Raises UsageError if there are no such tasks."""
+        last = n_tasks - 1 if self.last_task is None else self.last_task
+        if not self.first_task <= last < n_tasks:
+            given = f"--first_task {self.first_task}" + ("" if self.last_task is None else f" --last_task {last}")
+            raise UsageError(
+                f"{given}: the stream has tasks 0 ... {n_tasks - 1}, and the last comes not before the first"
+            )
+        return range(self.first_task, last + 1)
 
 
 class Parser(argparse.ArgumentParser):

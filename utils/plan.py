@@ -8,22 +8,34 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from utils.args import SEEDS, Parser, Resolved, RunArgs, add_options, as_dict, method_options, option_names, resolve
+from utils.args import (
+    SEEDS,
+    WHOLE_TASKS,
+    Parser,
+    Resolved,
+    RunArgs,
+    TaskArgs,
+    add_options,
+    as_dict,
+    method_options,
+    option_names,
+    resolve,
+)
 from utils.errors import FORBIDDEN, UsageError
 from utils.registry import DATASETS, METHODS, add_plugins, commands
 
 if TYPE_CHECKING:  # it needs torch, which --help does not wait for
     from utils.contracts import Learner
 
-PARTS = ("run", "method", "host", "data")  # of the options of a run
+PARTS = ("run", "tasks", "method", "host", "data")  # of the options of a run
 HELP = ("-h", "--help")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """One run, or one per seed. method: its class. run, method_args, host, data: options of the run, of the method, of
-    the method that one of its options names, and of the dataset; None where there are none. origins: by part and
-    option, where each value that is no plain default comes from.
+    """One run, or one per seed. method: its class. run, method_args, host, data, tasks: options of the run, of the
+    method, of the method that one of its options names, of the dataset, and of a stream of whole tasks; None where
+    there are none. origins: by part and option, where each value that is no plain default comes from.
     """
 
     method: type[Learner]
@@ -31,11 +43,12 @@ class Plan:
     method_args: Any
     host: Any = None
     data: Any = None
+    tasks: TaskArgs | None = None
     origins: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def parts(self) -> dict[str, Any]:
         """The options that there are, by PARTS."""
-        named = zip(PARTS, (self.run, self.method_args, self.host, self.data))
+        named = zip(PARTS, (self.run, self.tasks, self.method_args, self.host, self.data))
         return {part: options for part, options in named if options is not None}
 
     def seeds(self) -> tuple[int, ...]:
@@ -59,9 +72,15 @@ class Plan:
         if self.data is not None and not option_names(type(self.data)):
             del parts["data"]
         origin: dict[str, str] = {}
-        for part in ("host", "data", "run", "method"):  # the name of an option that several have stands for the last
+        for part in (
+            "host",
+            "data",
+            "tasks",
+            "run",
+            "method",
+        ):  # the name of an option that several have stands for the last
             origin |= self.origins.get(part, {}) if part in parts else {}
-        order = [part for part in ("run", "method", "data", "host") if part in parts]
+        order = [part for part in ("run", "tasks", "method", "data", "host") if part in parts]
         return {part: as_dict(parts[part]) for part in order} | {"origin": origin}
 
 
@@ -93,7 +112,7 @@ def parse(argv: list[str]) -> Plan | str:
     hosts = [_load_host(option, name) for option, name in _hosts_named(method, words).items()]
     parser = Parser(prog="main.py", add_help=False)
     data = [DATASETS.load(chosen.dataset).Args] if chosen.dataset else []
-    for cls in (RunArgs, method.Args, *(host.Args for host in hosts), *data):
+    for cls in (RunArgs, TaskArgs, method.Args, *(host.Args for host in hosts), *data):
         add_options(parser, cls.__name__, cls)
     plan = make(vars(parser.parse(words)))
     return method_help(plan) if wants_help else plan
@@ -123,7 +142,7 @@ def make(given: dict[str, Any]) -> Plan:
     dataset = DATASETS.resolve(given["dataset"]) if given.get("dataset") else ""
     given = given | {"model": name, "dataset": dataset}
     method, data_class = METHODS.load(name), DATASETS.load(dataset) if dataset else None
-    backbone = given.get("backbone") or (data_class.settings if data_class else {}).get("backbone") or RunArgs.backbone
+    backbone = resolve(RunArgs, precedence(name, dataset), given).args.backbone
     tables = precedence(name, dataset, backbone)
     options = {"method": resolve(method.Args, tables, given)}
     for option in method_options(method.Args):
@@ -136,23 +155,34 @@ def make(given: dict[str, Any]) -> Plan:
     if data_class:
         options["data"] = resolve(data_class.Args, tables, given)
     options["run"] = resolve(RunArgs, tables, given)
-    known = set().union(*(option_names(type(part.args)) for part in options.values()))
+    known = set().union(option_names(TaskArgs), *(option_names(type(part.args)) for part in options.values()))
     for origin, table in tables:
         for option in table.keys() - known:
             raise UsageError(f"{origin}: published sets {option}, which is no option of the method or the run")
     run = options["run"].args
     run.data_args = options["data"].args if data_class else None
+    run.scenario = run.scenario or method.scenarios[0]
+    count = run.n_tasks
+    if run.scenario in WHOLE_TASKS:
+        options["tasks"] = resolve(TaskArgs, tables, given)
+        count = len(options["tasks"].args.coming(run.n_tasks))
+    elif others := [option for option in given if option in option_names(TaskArgs)]:
+        raise UsageError(
+            f"--{others[0]} {given[others[0]]}: only streams of whole tasks take it (--scenario "
+            f"{', '.join(WHOLE_TASKS)}), and this one is {run.scenario}"
+        )
     for part, kind in (("method", method), *((("host", host),) if "host" in options else ())):
         for option in kind.one_per_task:
             if option not in options[part].origin:
-                setattr(options[part].args, option, run.n_tasks)
-    _check(method, run)
+                setattr(options[part].args, option, count)
     parts = {part: resolved.args for part, resolved in options.items()}
     origins = {part: resolved.origin for part, resolved in options.items()}
-    return Plan(method, run, parts["method"], parts.get("host"), parts.get("data"), origins)
+    plan = Plan(method, run, parts["method"], parts.get("host"), parts.get("data"), parts.get("tasks"), origins)
+    _check(plan)
+    return plan
 
 
-def precedence(name: str, dataset: str, backbone: str, host: str = "") -> list[tuple[str, dict[str, Any]]]:
+def precedence(name: str, dataset: str, backbone: str = "", host: str = "") -> list[tuple[str, dict[str, Any]]]:
     """Where options get their values from, in rising precedence: above their defaults, below the command line.
 
     Each table with how its origin is called. host: the method that the method `name` wraps, if it wraps one.
@@ -173,14 +203,13 @@ def precedence(name: str, dataset: str, backbone: str, host: str = "") -> list[t
     return [(dataset, DATASETS.load(dataset).settings if dataset else {}), *found]
 
 
-def _check(method: type[Learner], run: RunArgs) -> None:
+def _check(plan: Plan) -> None:
     """Settings that exclude each other."""
-    if run.scenario is None:
-        run.scenario = method.scenarios[0]
+    method, run, tasks = plan.method, plan.run, plan.tasks
     if run.scenario not in method.scenarios:
         raise UsageError(f"--scenario {run.scenario}: {run.model} runs on {' or '.join(method.scenarios)}")
-    if run.class_order != "random" and run.scenario != "class-il":
-        raise UsageError(f"--class_order {run.class_order}: only --scenario class-il takes an order of classes")
+    if tasks is not None and tasks.class_order != "random" and run.scenario == "domain-il":
+        raise UsageError(f"--class_order {tasks.class_order}: the tasks of --scenario domain-il share their classes")
     domains = DATASETS.load(run.dataset).max_domains if run.dataset else 0
     if run.dataset and (run.scenario == "domain-il") != (domains > 0):
         kind = "comes in domains, --scenario domain-il" if domains else "has no domains"
@@ -209,6 +238,7 @@ def overview() -> str:
     lines.append("python main.py --model METHOD --help shows the method's own options with their defaults and sources.")
     parser = Parser(add_help=False, usage="\n".join(lines).removeprefix("usage: ").replace("%", "%%"))
     add_options(parser, "options of every run", RunArgs)
+    add_options(parser, f"options of streams of whole tasks (--scenario {', '.join(WHOLE_TASKS)})", TaskArgs)
     return parser.format_help().rstrip()
 
 
@@ -222,6 +252,7 @@ def method_help(plan: Plan) -> str:
         "method": f"options of {run.model}",
         "host": "options of its host",
         "data": f"options of {run.dataset}",
+        "tasks": f"options of the stream, {run.scenario}",
         "run": "options of every run",
     }
     for part, title in titles.items():

@@ -261,18 +261,24 @@ PUBLISHED = {
 }
 PUBLISHED |= {"derpp": PUBLISHED["er"], "er_ace": PUBLISHED["er"], "misa": PUBLISHED["dualprompt"]}
 
-BCL = {"*": {"batch_size": 10, "online_iter": 1}}
-PUBLISHED |= {name: BCL for name in ("agem", "er_ring", "ftml", "gem")}
+BCL = {"*": {"batch_size": 10, "online_iter": 1, "inputs": "plain"}}
+MLP, RESNET = {"backbone": "mlp-128-128-128"}, {"backbone": "resnet18-20-pool", "n_tasks": 20}  # of BCL
+GEM_MLP, GEM_RESNET = {"backbone": "mlp-100-100"}, {"backbone": "resnet18-20", "n_tasks": 20}  # of GEM
+PUBLISHED |= {name: BCL | {"perm-mnist": MLP, "rot-mnist": MLP, "seq-cifar100": RESNET} for name in ("er_ring", "ftml")}
+PUBLISHED |= {
+    name: BCL | {"perm-mnist": GEM_MLP, "rot-mnist": GEM_MLP, "seq-cifar100": GEM_RESNET} for name in ("agem", "gem")
+}
 PUBLISHED |= {
     "bcl": BCL
     | {
-        "perm-mnist": {"lr": 0.03, "beta": 0.3, "inner_steps": 1, "n_meta": 2, "n_memories": 256},
-        "seq-cifar100": {"lr": 0.3, "beta": 0.1, "inner_steps": 2, "n_meta": 1, "n_memories": 65},
+        "perm-mnist": MLP | {"lr": 0.03, "beta": 0.3, "inner_steps": 1, "n_meta": 2, "n_memories": 256},
+        "seq-cifar100": RESNET | {"lr": 0.3, "beta": 0.1, "inner_steps": 2, "n_meta": 1, "n_memories": 65},
     },
     "ewc": BCL
     | {
-        "rot-mnist": {"lr": 0.01, "n_memories": 1000, "memory_strength": 1000.0},
-        "seq-cifar100": {"lr": 1.0, "n_memories": 10, "memory_strength": 1.0},
+        "perm-mnist": GEM_MLP,
+        "rot-mnist": GEM_MLP | {"lr": 0.01, "n_memories": 1000, "memory_strength": 1000.0},
+        "seq-cifar100": GEM_RESNET | {"lr": 1.0, "n_memories": 10, "memory_strength": 1.0},
     },
 }
 
@@ -311,7 +317,7 @@ GREY = (0.1307,) * 3, (0.3081,) * 3
 STATISTICS = {  # mean and std of the releases' data_loader.py, and the policy of AutoAugment in their _trainer.py
     "glyphs": (*HALF, None),
     "imagenet": (*IMAGENET, None),
-    "perm-digits": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), None),  # pixels as they are, as in GEM
+    "perm-digits": (*HALF, None),  # with --inputs published; its default is plain
     "perm-mnist": (*GREY, None),
     "rot-mnist": (*GREY, None),
     "seq-cars196": ((0.46951303, 0.45906875, 0.45407656), (0.29279903, 0.2917511, 0.2999349), None),

@@ -22,6 +22,7 @@ from models.gem import Gem
 from utils.args import option_names
 from utils.contracts import StreamInfo
 from utils.rings import TaskRings
+from utils.streams.base import Split
 from utils.streams.task_il import TaskIncremental
 from utils.training.evaluation import Accuracy
 from utils.training.metrics import task_summary
@@ -364,7 +365,7 @@ def check_cifar(case: Case, config, tolerance) -> None:
         count = int(case[f"cifar/{name}/n_tasks"])
         for part in ("train", "test"):
             labels = renamed[case[f"cifar/y_{part}"]]
-            stream = TaskIncremental(labels, 100, config["n_tasks"], 0, 10, 1, class_order=list(range(100)))
+            stream = TaskIncremental(labels, 100, config["n_tasks"], 0, 10, 1, Split(order=list(range(100))))
             rows = [stream.rows(t) for t in range(first, first + count)]
             case.equal(f"cifar/{name}/labels_{part}", torch.stack([labels[own] for own in rows]) - shift)
             if part == "train":

@@ -20,7 +20,7 @@ from command import train
 from models.mepo import Mepo
 from tests.tiny import ROOT, build, random_covariance
 from utils import plan as plans
-from utils.args import RunArgs, method_options, option_names
+from utils.args import RunArgs, TaskArgs, method_options, option_names
 from utils.errors import UsageError
 from utils.registry import DATASETS, METHODS
 from utils.runs import identity
@@ -309,7 +309,7 @@ def test_failed_stage_leaves_no_product_behind(plugins, tmp_path, in_process, ca
 def test_published_values_are_options_of_the_method_or_the_run(name):
     kind = METHODS.load(name)
     for key, table in kind.published.items():
-        known = option_names(RunArgs) | option_names(kind.Args)
+        known = option_names(RunArgs) | option_names(TaskArgs) | option_names(kind.Args)
         hosts = [key.removeprefix("host ").partition(" on ")[0]] if key.startswith("host ") else []
         if method_options(kind.Args) and not hosts:
             hosts = [kind.Args().host]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import main
 from utils import plan as plans
-from utils.args import LARGEST, RunArgs, _parse_type, as_dict, method_options, option_names
+from utils.args import LARGEST, RunArgs, TaskArgs, _parse_type, as_dict, method_options, option_names
 from utils.classes import SeenClasses
 from utils.errors import UsageError
 from utils.registry import DATASETS, METHODS
@@ -62,7 +62,7 @@ def command_lines(draw, model: str) -> list[str]:
     dataset = draw(st.sampled_from(DATA))
     method = METHODS.load(model)
     hosts = [METHODS.load(getattr(method.Args(), name)).Args for name in method_options(method.Args)]
-    options = options_of(RunArgs, method.Args, *hosts, DATASETS.load(dataset).Args)
+    options = options_of(RunArgs, TaskArgs, method.Args, *hosts, DATASETS.load(dataset).Args)
     words = ["--model", model, "--dataset", dataset]
     for name in draw(st.lists(st.sampled_from(sorted(options)), max_size=4)):
         field, kind, several, choices = options[name]
@@ -108,7 +108,7 @@ def test_any_command_line_gives_a_plan_or_one_line(model):
 
 @pytest.mark.parametrize("model", MODELS)
 def test_every_option_alone_at_its_limits_and_beyond(model):
-    options = options_of(METHODS.load(model).Args, *([RunArgs] if model == "er" else []))
+    options = options_of(METHODS.load(model).Args, *([RunArgs, TaskArgs] if model == "er" else []))
     for name, (field, kind, several, _) in options.items():
         limits = [limit for limit in (field.metadata["low"], field.metadata["high"]) if limit is not None]
         words = ["--", "", "text", "nan", "-inf", "1e3", str(LARGEST + 1), str(10**400)]
@@ -131,7 +131,7 @@ def test_any_words_are_answered(words):
 @examples(60)
 @given(st.sampled_from(MODELS), st.sampled_from(DATA), st.data())
 def test_a_misspelt_word_is_answered_with_the_nearest(model, dataset, data):
-    options = sorted(option_names(RunArgs) | option_names(METHODS.load(model).Args))
+    options = sorted(option_names(RunArgs) | option_names(TaskArgs) | option_names(METHODS.load(model).Args))
     right = data.draw(st.sampled_from([model, dataset, *(f"--{name}" for name in options if len(name) > 4)]))
     place = data.draw(st.integers(len(right) // 2, len(right) - 1))
     wrong = right[:place] + "_" + right[place:]
@@ -171,7 +171,7 @@ def test_sizes_that_cannot_be_built_are_one_line(model, capsys):
 def test_settings_of_a_plan_given_again_make_the_same_plan(model, data):
     plan = parsed(data.draw(command_lines(model)))
     if isinstance(plan, plans.Plan):
-        values = as_dict(plan.run) | as_dict(plan.method_args) | as_dict(plan.data)
+        values = {name: value for part in plan.parts().values() for name, value in as_dict(part).items()}
         again = plans.make({name: value for name, value in values.items() if value is not None}).settings()
         assert {**again, "origin": None} == {**plan.settings(), "origin": None}
 

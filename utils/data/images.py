@@ -80,20 +80,21 @@ def image_set(
 class Transform:
     """uint8 images to network input: scale to [0, 1], resize, augment (training only), normalise.
 
-    size: side in pixels of the network's input.
+    size: side in pixels of the network's input. plain: neither augmented nor normalised.
     """
 
-    def __init__(self, dataset: Images, device: torch.device, seed: int, size: int):
-        self.dataset, self.size = dataset, size
+    def __init__(self, dataset: Images, device: torch.device, seed: int, size: int, plain: bool = False):
+        self.dataset, self.size, self.plain = dataset, size, plain
         self.generator = Generator().manual_seed(seed)
         self.mean = torch.tensor(dataset.mean, device=device).view(1, 3, 1, 1)
         self.std = torch.tensor(dataset.std, device=device).view(1, 3, 1, 1)
 
     def train(self, raw: Tensor) -> Tensor:
-        return self._normalise(self.dataset.augment(self._resized(raw), self.generator))
+        images = self._resized(raw)
+        return images if self.plain else self._normalise(self.dataset.augment(images, self.generator))
 
     def test(self, raw: Tensor) -> Tensor:
-        return self._normalise(self._resized(raw))
+        return self._resized(raw) if self.plain else self._normalise(self._resized(raw))
 
     def _resized(self, raw: Tensor) -> Tensor:
         """Float [B, 3, S, S] in [0, 1]; bilinear with antialias, as torchvision's Resize."""

@@ -17,11 +17,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from utils.args import RunArgs, option_metadata
+from utils.args import RunArgs, TaskArgs, method_options, option_metadata
 from utils.errors import UsageError
 from utils.files.manifest import sha256
 from utils.plan import PARTS, Plan
-from utils.registry import ROOT, plugin_folders
+from utils.registry import DATASETS, METHODS, ROOT, plugin_folders
 
 NOTHING = (None, "none", "random")  # values of options that read nothing
 STATED = ("stream_sha256", "backbone_sha256")  # beside the section; what follows from all that was read
@@ -87,7 +87,8 @@ def _origin_of_period(config: dict[str, Any]) -> Any:
 
 def _always_incidental() -> set[str]:
     """For runs that do not say it: the options of every run and dataset that do not decide."""
-    return {"data.download", *(f"run.{name}" for name, told in option_metadata(RunArgs).items() if not told["decides"])}
+    known = {"data.download", "run.class_order"}
+    return {*known, *(f"run.{name}" for name, told in option_metadata(RunArgs).items() if not told["decides"])}
 
 
 def read(config: dict[str, Any]) -> dict[str, str | None] | None:
@@ -111,10 +112,11 @@ def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
             options.pop(PERIOD, None)
     incidental = here["identity"]["incidental"]
     found = [f"{name} is {old[name]!r:.80} there, {new[name]!r:.80} here" for name in new if _differs(name, old, new)]
+    defaults = _defaults(here)
     found += [
         f"{name} is {value!r:.80} here and unknown there"
         for name, value in new.items()
-        if name not in old and name.partition(".")[2] in origin
+        if name not in old and name.partition(".")[2] in origin and value != defaults.get(name)
     ]
     found += [f"{name} is {old[name]!r:.80} there and unknown here" for name in old if name not in {*new, *incidental}]
     contents = (
@@ -129,6 +131,15 @@ def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
             if before[name] != now[name]
         ]
     return found
+
+
+def _defaults(config: dict[str, Any]) -> dict[str, Any]:
+    """Option -> default in this version, of a config that this version has just made."""
+    method = METHODS.load(config["run"]["model"]).Args
+    hosts = [METHODS.load(config["method"][name]).Args for name in method_options(method)]
+    kinds = [("run", RunArgs), ("tasks", TaskArgs), ("method", method), *(("host", host) for host in hosts)]
+    kinds.append(("data", DATASETS.load(config["run"]["dataset"]).Args))
+    return {f"{part}.{name}": told["default"] for part, kind in kinds for name, told in option_metadata(kind).items()}
 
 
 def _differs(name: str, old: dict[str, Any], new: dict[str, Any]) -> bool:

@@ -234,7 +234,8 @@ def _parse_tasks(text: str) -> pd.DataFrame:
     rows = _whole_rows(text, TASK_COLUMNS)
     numbers = rows.drop(columns="measure").apply(pd.to_numeric)
     tasks = numbers[["after_task", "task"]]
-    if tasks.isna().any(axis=None) or (tasks < 0).any(axis=None) or (numbers["value"].dropna().abs() > 1).any():
+    # Before the first task there is -1.
+    if tasks.isna().any(axis=None) or (tasks < [-1, 0]).any(axis=None) or (numbers["value"].dropna().abs() > 1).any():
         raise ValueError("a task is missing or negative, or an accuracy is too large")
     if len(rows) and ((tasks.max() + 1.0) ** 2 > MOST_CELLS).any():
         raise ValueError("it names more tasks than any stream has")

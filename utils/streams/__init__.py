@@ -11,20 +11,15 @@ from typing import Any
 from torch import Tensor
 
 from utils.args import RunArgs
+from utils.contracts import Images
 from utils.errors import UsageError
-from utils.streams.base import Stream
+from utils.plan import Plan
+from utils.streams.base import Split, Stream
 
 
-def make_stream(
-    options: RunArgs,
-    own: dict[str, Any],
-    targets: Tensor,
-    num_classes: int,
-    class_order: list[int] | None = None,
-) -> Stream:
-    """The stream of a run. options: with scenario and stream seed set. own: the method's stream options. targets: raw
-    labels of the training part [N]. class_order: in which a class-incremental stream brings the classes; None: at
-    random. Raises UsageError for settings that have no stream.
+def make_stream(options: RunArgs, own: dict[str, Any] | Split, targets: Tensor, num_classes: int) -> Stream:
+    """The stream of a run. options: with scenario and stream seed set. own: as `own_options` gives it. targets: raw
+    labels of the training part [N]. Raises UsageError for settings that have no stream.
     """
     if not len(targets):
         raise UsageError(f"--dataset {options.dataset}: its training part holds no image")
@@ -34,6 +29,14 @@ def make_stream(
         for value in vars(module).values()
         if isinstance(value, type) and issubclass(value, Stream) and value.__module__ == module.__name__
     )
-    if class_order is not None:
-        own = own | {"class_order": class_order}
-    return kind.of(options, own, targets, num_classes)
+    stream = kind.of(options, own, targets, num_classes)
+    if not stream.num_images():
+        raise UsageError(f"--dataset {options.dataset}: no image of the classes and tasks that come")
+    return stream
+
+
+def own_options(plan: Plan, dataset: Images, class_order: list[int] | None = None) -> dict[str, Any] | Split:
+    """What the stream of a plan is told beside the options of the run. class_order: labels, None: at random."""
+    if plan.tasks is None:
+        return plan.method.stream_options(plan.method_args)
+    return Split(plan.tasks.classes, plan.tasks.coming(plan.run.n_tasks), class_order)

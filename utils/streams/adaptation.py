@@ -60,7 +60,8 @@ class Adaptation(Stream):
         order = torch.randperm(num_session_classes, generator=generator)
         self.classes = [part.tolist() for part in torch.tensor_split(order, num_sessions)]
         self.tasks = [torch.cat([images[label] for label in part]) for part in self.classes]
-        self.num_classes, self.num_tasks, self.num_epochs = num_classes, num_sessions, num_epochs
+        self.num_tasks, self.num_epochs = num_sessions, num_epochs
+        self.num_classes = self.num_outputs = num_classes
         self.seed, self.batch_size = seed, batch_size
         self.updates, self.forget_classes = updates, forget_classes
 

@@ -16,6 +16,7 @@ import torch
 from torch import Generator, Tensor
 
 from utils.args import RunArgs
+from utils.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -26,10 +27,25 @@ class Draw:
     augment: bool = True
 
 
+@dataclass(frozen=True)
+class Split:
+    """What a stream of whole tasks is told of them.
+
+    classes: how many come at all, None: all. tasks: those that come, None: all. order: all labels, as they are shared
+    out to the tasks; None: at random. parts: labels of each task, where the dataset comes in tasks.
+    """
+
+    classes: int | None = None
+    tasks: range | None = None
+    order: list[int] | None = None
+    parts: list[list[int]] | None = None
+
+
 class Stream:
     """What the loop asks of a stream.
 
-    num_classes: classes of the dataset. num_tasks: sessions. num_epochs: passes over each task.
+    num_classes: classes of the dataset. num_tasks: sessions. num_epochs: passes over each task. num_outputs: columns
+    that a classifier needs, one per class that comes.
     known_classes: how many classes count as met before the first image (their slot is their label).
     batches_per_update: how many batches make one update of the method together.
     num_domains: transforms under which every image comes; labels are those of `utils.classes` then.
@@ -38,6 +54,7 @@ class Stream:
 
     num_classes: int
     num_tasks: int
+    num_outputs: int
     num_epochs: int = 1
     known_classes: int = 0
     batches_per_update: int = 1
@@ -45,9 +62,9 @@ class Stream:
     announces: bool = False
 
     @classmethod
-    def of(cls, options: RunArgs, own: dict[str, Any], targets: Tensor, num_classes: int) -> Stream:
-        """The stream that the options of a run describe. own: the method's options of the stream. targets: raw labels
-        of the training part [N]. Raises UsageError for settings that have no stream."""
+    def of(cls, options: RunArgs, own: Any, targets: Tensor, num_classes: int) -> Stream:
+        """The stream that the options of a run describe. own: the method's options of the stream, or, of whole tasks, a
+        `Split`. targets: raw labels of the training part [N]. Raises UsageError for settings that have no stream."""
         raise NotImplementedError
 
     def batches(self, task: int, epoch: int) -> list[Draw]:
@@ -84,7 +101,7 @@ class TaskList(Stream):
 
     def __init__(self, tasks: list[Tensor], classes: list[list[int]], num_classes: int, batch_size: int):
         self.tasks, self.classes, self.batch_size = tasks, classes, batch_size
-        self.num_tasks, self.num_classes = len(tasks), num_classes
+        self.num_tasks, self.num_classes, self.num_outputs = len(tasks), num_classes, num_classes
 
     def batches(self, task: int, epoch: int) -> list[Draw]:
         """Stored order, the same in every pass; a task ends with a short batch and batches never span tasks."""
@@ -108,6 +125,13 @@ class TaskList(Stream):
         for task in self.tasks:
             digest.update(task.numpy().astype("<i8").tobytes())
         return digest.hexdigest()
+
+
+def drawn_classes(num_classes: int, count: int | None, seed: int) -> Tensor:
+    """`count` of the classes in random order, all for None: labels [count]. Raises UsageError if there are fewer."""
+    if count is not None and count > num_classes:
+        raise UsageError(f"--classes {count}: there are {num_classes}")
+    return torch.randperm(num_classes, generator=Generator().manual_seed(seed))[:count]
 
 
 def by_task(task_of: Tensor, num_tasks: int) -> list[Tensor]:

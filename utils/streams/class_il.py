@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 from itertools import accumulate
-from typing import Any
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from utils.args import RunArgs
 from utils.errors import UsageError
-from utils.streams.base import Reshuffled, by_task
+from utils.streams.base import Reshuffled, Split, by_task, drawn_classes
 
 
 class ClassIncremental(Reshuffled):
     """Classic class-incremental split: classes in random order, in tasks as equal as possible, reshuffled per pass.
 
-    num_tasks = 1 is joint training. class_order: all labels, in the order to take instead.
+    num_tasks = 1 is joint training. split: which classes and tasks come, in which order; the classes of a task that
+    does not come are never met, and the tasks that come are counted from 0.
     """
 
     @classmethod
-    def of(cls, options: RunArgs, own: dict[str, Any], targets: Tensor, num_classes: int) -> ClassIncremental:
+    def of(cls, options: RunArgs, own: Split, targets: Tensor, num_classes: int) -> ClassIncremental:
         """The stream that the options of a run describe."""
         given = options.n_tasks, options.stream_seed, options.batch_size, options.n_epochs
-        return cls(targets, num_classes, *given, own.get("class_order"))
+        return cls(targets, num_classes, *given, own)
 
     def __init__(
         self,
@@ -33,22 +33,28 @@ class ClassIncremental(Reshuffled):
         seed: int,
         batch_size: int,
         num_epochs: int,
-        class_order: list[int] | None = None,
+        split: Split | None = None,
     ):
-        if not 1 <= num_tasks <= num_classes:
-            raise UsageError(
-                f"--n_tasks {num_tasks}: a class-incremental split of {num_classes} classes has 1 ... {num_classes}"
-            )
-        if class_order is None:
-            order = torch.randperm(num_classes, generator=Generator().manual_seed(seed))
+        split = split or Split()
+        if split.parts is None:
+            order = drawn_classes(num_classes, split.classes, seed)
+            if split.order is not None:
+                come = {*order.tolist()}
+                order = torch.tensor([label for label in split.order if label in come])
+            if not 1 <= num_tasks <= len(order):
+                raise UsageError(
+                    f"--n_tasks {num_tasks}: a class-incremental split of {len(order)} classes has 1 ... {len(order)}"
+                )
+            parts = [part.tolist() for part in torch.tensor_split(order, num_tasks)]
         else:
-            order = torch.tensor(class_order)
-        parts = [part.tolist() for part in torch.tensor_split(order, num_tasks)]
-        task_of = torch.empty(num_classes, dtype=torch.int64)
+            parts = split.parts
+        parts = parts if split.tasks is None else parts[split.tasks.start : split.tasks.stop]
+        task_of = torch.full((num_classes,), -1)
         for task, part in enumerate(parts):
             task_of[part] = task
-        tasks = by_task(task_of[targets], num_tasks)
+        tasks = by_task(task_of[targets], len(parts))
         super().__init__(tasks, parts, num_classes, seed, batch_size, num_epochs)
+        self.num_outputs = sum(map(len, parts))
         # A class without an image is never met, and gets no column unless it is announced.
         has_images = torch.bincount(targets, minlength=num_classes) > 0
         counts = [len(part) if self.announces else int(has_images[part].sum()) for part in parts]

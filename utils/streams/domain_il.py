@@ -2,35 +2,55 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+import torch
 from torch import Tensor
 
 from utils.args import RunArgs
-from utils.classes import domain_of
-from utils.streams.base import Reshuffled, by_task
+from utils.classes import class_of, domain_of
+from utils.streams.base import Reshuffled, Split, by_task, drawn_classes
 
 
 class DomainIncremental(Reshuffled):
     """Domain-incremental stream: a task shows the images of all classes under the transform of one domain.
 
-    targets: raw labels of every image under every transform, [num_domains x N] (`utils.classes`).
+    targets: raw labels of every image under every transform, [num_domains x N] (`utils.classes`). split: which classes
+    and domains come; the domains that come are tasks counted from 0.
     """
 
     @classmethod
-    def of(cls, options: RunArgs, own: dict[str, Any], targets: Tensor, num_classes: int) -> DomainIncremental:
+    def of(cls, options: RunArgs, own: Split, targets: Tensor, num_classes: int) -> DomainIncremental:
         """The stream that the options of a run describe."""
-        return cls(targets, num_classes, options.n_tasks, options.stream_seed, options.batch_size, options.n_epochs)
+        given = options.n_tasks, options.stream_seed, options.batch_size, options.n_epochs
+        return cls(targets, num_classes, *given, own)
 
     def __init__(
-        self, targets: Tensor, num_classes: int, num_domains: int, seed: int, batch_size: int, num_epochs: int
+        self,
+        targets: Tensor,
+        num_classes: int,
+        num_domains: int,
+        seed: int,
+        batch_size: int,
+        num_epochs: int,
+        split: Split | None = None,
     ):
+        split = split or Split()
         self.num_domains = num_domains
-        tasks = by_task(domain_of(targets, num_classes), num_domains)
-        super().__init__(tasks, [list(range(num_classes))] * num_domains, num_classes, seed, batch_size, num_epochs)
+        classes = sorted(drawn_classes(num_classes, split.classes, seed).tolist())
+        come = split.tasks or range(num_domains)
+        comes = torch.zeros(num_classes, dtype=torch.bool)
+        comes[classes] = True
+        task_of = torch.where(comes[class_of(targets, num_classes)], domain_of(targets, num_classes) - come.start, -1)
+        tasks = by_task(task_of, len(come))
+        super().__init__(tasks, [classes] * len(come), num_classes, seed, batch_size, num_epochs)
+        self.num_outputs = len(classes)
+        self._task_of = [
+            domain - come.start if domain in come and comes[label] else -1
+            for domain in range(num_domains)
+            for label in range(num_classes)
+        ]
 
     def columns(self, task: int) -> range:
-        return range(self.num_classes)
+        return range(self.num_outputs)
 
     def tasks_of_labels(self) -> list[int]:
-        return [domain for domain in range(self.num_domains) for _ in range(self.num_classes)]
+        return self._task_of

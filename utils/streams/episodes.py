@@ -39,7 +39,7 @@ class Episodes(Stream):
         batch_size: int,
         seed: int,
     ):
-        self.num_classes, self.known_classes = num_classes, num_classes
+        self.num_classes = self.num_outputs = self.known_classes = num_classes
         self.draw = ClassDraw(targets, num_classes)
         self.group_size = min(group_size, num_classes)
         self.slice_size = self.group_size // num_pseudo_tasks

@@ -24,7 +24,7 @@ class Shuffled(Stream):
     def __init__(
         self, targets: Tensor, num_classes: int, seed: int, batch_size: int, num_epochs: int, samples: int | None = None
     ):
-        self.num_classes, self.known_classes = num_classes, num_classes
+        self.num_classes = self.num_outputs = self.known_classes = num_classes
         self.seed, self.batch_size, self.num_epochs = seed, batch_size, num_epochs
         self.indices = torch.arange(len(targets))
         if samples is not None:

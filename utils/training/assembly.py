@@ -5,9 +5,11 @@ from __future__ import annotations
 import sys
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from utils import device as devices
+from utils.args import TaskArgs
+from utils.classes import SeenClasses
 from utils.contracts import Images, Places, StreamInfo
 from utils.data.images import ImageSet, Transform, image_set
 from utils.data.splits import hold_out
@@ -47,14 +49,17 @@ def assemble(
     Raises UsageError if there is no image to evaluate on, or for options that the method refuses.
     """
     options, (training, test) = plan.run, images
-    transform = Transform(dataset, training.device, options.train_seed, image_size)
+    tasks = plan.tasks or TaskArgs()
+    is_plain = tasks.inputs == "plain"
+    transform = Transform(dataset, training.device, options.train_seed, image_size, is_plain)
     evaluator = None
     if test is not None:
-        evaluator = Evaluator(test, transform, options.eval_batch_size, options.eval_mask, stream)
+        slots = final_slots(stream, training.labels) if tasks.eval_ahead else None
+        evaluator = Evaluator(test, transform, options.eval_batch_size, options.eval_mask, stream, slots)
         met = training.labels[torch.cat(stream.tasks)] if isinstance(stream, TaskList) else training.labels
         evaluator.check(met)
     info = StreamInfo(
-        num_classes=dataset.num_classes,
+        num_classes=stream.num_outputs,
         num_tasks=stream.num_tasks,
         num_images=stream.num_images(),
         num_updates=stream.num_batches() // stream.batches_per_update * options.online_iter,
@@ -69,7 +74,20 @@ def assemble(
     model.autocast = devices.autocast(training.device, options.precision)
     torch.manual_seed(options.train_seed)
     periods = options.online_iter, options.eval_period
-    return Trainer(model, stream, training, transform, evaluator, *periods, options.on_nan == "skip")
+    how = options.on_nan == "skip", tasks.eval_passes == "all", tasks.eval_ahead
+    return Trainer(model, stream, training, transform, evaluator, *periods, *how)
+
+
+def final_slots(stream: Stream, labels: Tensor) -> Tensor:
+    """Slots of all raw labels as they will have been met at the end of a stream, -1 for those that never come. labels:
+    of the training part [N]."""
+    seen = SeenClasses(stream.num_classes, stream.known_classes, stream.num_domains)
+    for task in range(stream.num_tasks):
+        if stream.announces:
+            seen.add(torch.tensor(stream.task_classes(task)))
+        for draw in stream.batches(task, 0):
+            seen.add(labels[draw.indices])
+    return seen.slots(torch.arange(stream.num_domains * stream.num_classes))
 
 
 def with_fitting_period(plan: Plan, stream: Stream, num_images: int) -> Plan:

@@ -36,21 +36,29 @@ class Evaluator:
     Images go through the test transform batch by batch; a method's `fixed_features` are computed once per test image
     and kept on the device, since its frozen backbone and the test transform never change.
     stream: whose tasks have classes of their own, or share them under domains, is also measured task by task; where it
-    announces them the accuracy is the one with the task told.
+    announces them the accuracy is the one with the task told. slots: of all classes [raw labels], as they will have
+    been met at the end of the stream; with them tasks to come can be measured, too (`ahead`).
     Raises FloatingPointError for logits that are not finite, whose largest would mean nothing, of the classes that
     compete; of one that was not met, -inf is a method's own mask.
     """
 
     def __init__(
-        self, images: ImageSet, transform: Transform, batch_size: int, mask: str = "seen", stream: Stream | None = None
+        self,
+        images: ImageSet,
+        transform: Transform,
+        batch_size: int,
+        mask: str = "seen",
+        stream: Stream | None = None,
+        slots: Tensor | None = None,
     ):
         self.images, self.transform, self.batch_size, self.mask = images, transform, batch_size, mask
         self._fixed: Tensor | None = None
         self._tasks: Tensor | None = None  # of the images
+        self._slots = None if slots is None else slots[images.labels]  # of the images, at the end of the stream
         tasks_of = None if stream is None else stream.tasks_of_labels()
         if stream is not None and tasks_of is not None:
             self._tasks = torch.tensor(tasks_of)[images.labels]
-            self._own = torch.zeros(stream.num_tasks, stream.num_classes, dtype=torch.bool)  # columns of each task
+            self._own = torch.zeros(stream.num_tasks, stream.num_outputs, dtype=torch.bool)  # columns of each task
             for task in range(stream.num_tasks):
                 columns = stream.columns(task)
                 assert columns is not None
@@ -65,6 +73,25 @@ class Evaluator:
             raise UsageError("no test image is of a class that is trained on, so there would be no accuracy")
 
     @torch.no_grad()
+    def ahead(self, model: Learner, first: int) -> list[float]:
+        """Accuracy on the images of tasks `first` and later, none of which has begun, with the task told [T], NaN for
+        earlier ones."""
+        assert self._tasks is not None and self._slots is not None
+        indices = torch.where((self._tasks >= first) & (self._slots >= 0))[0]
+        if not len(indices):
+            return [float("nan")] * len(self._own)
+        was_training = model.training
+        model.eval()
+        if model.is_told:
+            hits, undefined = self._told(model, indices, self._slots)
+        else:
+            parts = [self._own_hits(self._logits(model, c).float(), c, self._slots) for c in self._cut(indices)]
+            hits, undefined = (torch.cat(each) for each in zip(*parts))
+        model.train(was_training)
+        self._refuse(model, undefined)
+        return self._by_task(hits.cpu(), indices)
+
+    @torch.no_grad()
     def __call__(self, model: Learner, seen: SeenClasses) -> Accuracy:
         slots = seen.slots(self.images.labels)
         indices = torch.where(slots >= 0)[0]
@@ -74,24 +101,20 @@ class Evaluator:
         was_training = model.training
         model.eval()
         correct, told, undefined = [], [], []
-        for chunk in indices.split(self.batch_size):
+        for chunk in self._cut(indices):
             logits = self._logits(model, chunk).float()
             undefined.append(self._undefined(logits, len(seen)))
             if self.mask == "seen":
                 logits = mask_unseen(logits, len(seen))
-            targets = slots[chunk].to(logits.device)
-            correct.append(logits.argmax(dim=1) == targets)
+            correct.append(logits.argmax(dim=1) == slots[chunk].to(logits.device))
             if self._tasks is not None and not model.is_told:
-                told.append(self._among_own(logits, chunk) == targets)
+                told.append(self._own_hits(logits, chunk, slots)[0])
         if self._tasks is not None and model.is_told:
-            told = self._told(model, indices, slots, len(seen))
+            hits, unknown = self._told(model, indices, slots, len(seen))
+            told.append(hits)
+            undefined.append(unknown)
         model.train(was_training)
-        if lost := int(torch.cat(undefined).sum()):
-            why = model.why_not_finite()
-            raise FloatingPointError(
-                f"the logits of {lost} of {len(indices)} test images are not finite numbers"
-                + (f": {why}" if why else "")
-            )
+        self._refuse(model, torch.cat(undefined))
         hits, per_task = torch.cat(correct).cpu(), {}
         if self._tasks is not None:
             told_hits = torch.cat(told).cpu()
@@ -101,24 +124,39 @@ class Evaluator:
         hits_per_class = torch.bincount(slots[indices], weights=hits.float(), minlength=num_classes)
         return Accuracy(hits.double().mean().item(), class_accuracy(hits_per_class, counts), per_task)
 
-    def _among_own(self, logits: Tensor, chunk: Tensor) -> Tensor:
-        """Predicted columns [B] of images among those of their own tasks. logits: [B, C], masked as they are to be."""
+    def _cut(self, indices: Tensor) -> tuple[Tensor, ...]:
+        return indices.split(self.batch_size)
+
+    def _own_hits(self, logits: Tensor, chunk: Tensor, slots: Tensor) -> tuple[Tensor, Tensor]:
+        """Which images have their class predicted among the columns of their own tasks, and for which there is no
+        prediction, [B] each. logits: [B, C], masked as they are to be. slots: of all images."""
         assert self._tasks is not None
         own = self._own[self._tasks[chunk].to(self._own.device)]
-        return logits.masked_fill(~own, -torch.inf).argmax(dim=1)
+        logits = logits.masked_fill(~own, -torch.inf)
+        return logits.argmax(dim=1) == slots[chunk].to(logits.device), (logits.isnan() | (logits == torch.inf)).any(1)
 
-    def _told(self, model: Learner, indices: Tensor, slots: Tensor, seen: int) -> list[Tensor]:
-        """Which images are right where the method is told their task, in the order of `indices`; task by task."""
+    def _told(self, model: Learner, indices: Tensor, slots: Tensor, seen: int | None = None) -> tuple[Tensor, Tensor]:
+        """As `_own_hits`, of a method that is told the task, in the order of `indices`; asked task by task. seen: how
+        many classes compete; None: all."""
         assert self._tasks is not None
-        right = torch.zeros(len(self.images), dtype=torch.bool)
+        found = torch.zeros(2, len(self.images), dtype=torch.bool)
         for task in self._tasks[indices].unique().tolist():
-            for chunk in indices[self._tasks[indices] == task].split(self.batch_size):
+            for chunk in self._cut(indices[self._tasks[indices] == task]):
                 with model.autocast():
                     logits = model.given(self.transform.test(self.images.raw(chunk)), task).float()
-                if self.mask == "seen":
+                if self.mask == "seen" and seen is not None:
                     logits = mask_unseen(logits, seen)
-                right[chunk] = self._among_own(logits, chunk).cpu() == slots[chunk]
-        return [right[indices]]
+                found[:, chunk] = torch.stack(self._own_hits(logits, chunk, slots)).cpu()
+        return found[0, indices], found[1, indices]
+
+    def _refuse(self, model: Learner, undefined: Tensor) -> None:
+        """Raises FloatingPointError if there are images without a prediction."""
+        if lost := int(undefined.sum()):
+            why = model.why_not_finite()
+            raise FloatingPointError(
+                f"the logits of {lost} of {len(undefined)} test images are not finite numbers"
+                + (f": {why}" if why else "")
+            )
 
     def _by_task(self, hits: Tensor, indices: Tensor) -> list[float]:
         """Share of right images of each task [T]. hits: of the images `indices`."""

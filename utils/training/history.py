@@ -18,11 +18,13 @@ METRIC_COLUMNS = ["kind", "samples_seen", "nominal", "task", "accuracy", "loss",
 class History:
     """Rows of `metrics.csv` and `per_class.csv`, and the summary made from them.
 
-    names: of the classes by label, if anybody knows them.
+    names: of the classes by label, if anybody knows them. untrained: accuracy on each task before the first image, with
+    the task told [T]; None where nobody asked.
     """
 
     def __init__(self) -> None:
         self.names: list[str] | None = None
+        self.untrained: list[float] | None = None
         self.rows: list[dict] = []
         self.class_rows: list[dict] = []  # one per evaluation at a task end: samples_seen, task, labels, accuracies
 
@@ -66,8 +68,10 @@ class History:
         return dict.fromkeys(MEASURES, float("nan")) | found | measures_of_tasks(self.per_task())
 
     def per_task(self) -> pd.DataFrame:
-        """`per_task.csv`: the accuracy on each task at every task end, as `Accuracy.per_task` has it, in long form."""
-        rows = [
+        """`per_task.csv`: the accuracy on each task at every task end, in long form (`Accuracy.per_task`); that of
+        the untrained network is after task -1."""
+        rows = [(0, -1, "task", task, value) for task, value in enumerate(self.untrained or ())]
+        rows += [
             (row["samples_seen"], row["task"], measure, task, value)
             for row in self.class_rows
             for measure, values in row.get("per_task", {}).items()
@@ -98,10 +102,10 @@ class History:
 
     def state_dict(self) -> dict:
         """One text, which is made far faster than thousands of rows are packed one by one."""
-        return {"text": json.dumps([self.rows, self.class_rows])}
+        return {"text": json.dumps([self.rows, self.class_rows, self.untrained])}
 
     def load_state_dict(self, state: dict) -> None:
         """Older versions kept the rows as they are."""
-        rows = json.loads(state["text"]) if "text" in state else (state["rows"], state["class_rows"])
-        self.rows, self.class_rows = map(list, rows)
+        rows: list = json.loads(state["text"]) if "text" in state else [state["rows"], state["class_rows"]]
+        (self.rows, self.class_rows), self.untrained = map(list, rows[:2]), rows[2] if len(rows) > 2 else None
         self.summary(), self.metrics(), self.per_class()  # raises something for rows that are none

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -40,8 +41,11 @@ class Trainer:
     """Runs one method over one stream and evaluates it on the way. `listeners` are told how it goes, in their order.
 
     eval_period: images between anytime evaluations (negative: none). evaluator None: the method is never evaluated.
-    online_iter: updates per arriving batch. The state of a run between two batches is `state_dict`; a new Trainer of
-    the same settings, with the same weights of a frozen backbone, that loads it goes on exactly where the other stood.
+    online_iter: updates per arriving batch. every_pass: whether it is evaluated after every pass over a task, or after
+    the last alone. ahead: whether that measures the tasks to come as well, and once all before the first.
+
+    The state of a run between two batches is `state_dict`; a new Trainer of the same settings, with the same weights of
+    a frozen backbone, that loads it goes on exactly where the other stood.
 
     skip_nan: an update whose loss or gradient is not finite, or which leaves weights that are not, is left out and
     counted: all that the method holds is put back as it was before, its own draws too, from a copy that is made before
@@ -61,11 +65,13 @@ class Trainer:
         online_iter: int,
         eval_period: int,
         skip_nan: bool = False,
+        every_pass: bool = True,
+        ahead: bool = False,
     ):
         self.model, self.stream, self.images, self.transform = model, stream, images, transform
         self.evaluator, self.online_iter, self.eval_period = evaluator, online_iter, eval_period
         self.listeners: list[Listener] = []
-        self.skip_nan = skip_nan
+        self.skip_nan, self.every_pass, self.ahead = skip_nan, every_pass, ahead
         self.device = images.device
         self.history = History()
         self.seen = SeenClasses(stream.num_classes, stream.known_classes, stream.num_domains)
@@ -104,6 +110,8 @@ class Trainer:
     def train(self) -> History:
         """The rest of the stream. Raises FloatingPointError soon after the first loss that is not finite."""
         self.model.train()
+        if self.evaluator is not None and self.ahead and self.images_met == 0:
+            self.history.untrained = self.evaluator.ahead(self.model, 0)
         while self.task < self.stream.num_tasks:
             if self.epoch == self.batch == 0:
                 if self.stream.announces:
@@ -153,9 +161,11 @@ class Trainer:
                 self._evaluated()
             for listener in self.listeners:
                 listener.progress(self)
+        if not (self.every_pass or self.epoch == self.stream.num_epochs - 1):
+            return
         # A task without images leaves everything as it was, unless the method is told of its borders.
         same = not self.model.needs_task_boundaries and self.history.ended_at() == self.images_met
-        accuracy = self.history.last_accuracy() if same else self._evaluate()
+        accuracy = self.history.last_accuracy() if same else self._with_tasks_ahead(self._evaluate())
         self.history.add_task_end(self.images_met, self.task, accuracy, self.seen.labels, **self._common())
         if not same:
             self._evaluated()
@@ -211,6 +221,16 @@ class Trainer:
     def _evaluate(self) -> Accuracy | None:
         self.check_loss()  # what follows from it has nothing to say
         return None if self.evaluator is None else self.evaluator(self.model, self.seen)
+
+    def _with_tasks_ahead(self, accuracy: Accuracy | None) -> Accuracy | None:
+        """An accuracy at the end of the task at hand, with those on tasks to come."""
+        if accuracy is None or self.evaluator is None or not self.ahead:
+            return accuracy
+        ahead = self.evaluator.ahead(self.model, self.task + 1)
+        nothing = [float("nan")] * len(ahead)
+        known = dict.fromkeys(("class", "task"), nothing) | accuracy.per_task
+        told = known["task"][: self.task + 1] + ahead[self.task + 1 :]
+        return replace(accuracy, per_task=known | {"task": told})
 
     def _common(self) -> dict[str, Any]:
         """Columns of every row; the mean loss is taken since the row before."""

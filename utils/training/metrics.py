@@ -146,9 +146,10 @@ def class_table(accuracies: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
 def task_matrix(values: pd.DataFrame, measure: str) -> np.ndarray:
     """Accuracy [T, T] on task j (column) after task i (row), NaN where it was not measured.
 
-    values: columns after_task, measure, task, value; of several evaluations after one task the last counts.
+    values: columns after_task, measure, task, value; of several evaluations after one task the last counts, and what
+    was measured before the first task (-1) is left out.
     """
-    own = values[values["measure"] == measure]
+    own = values[(values["measure"] == measure) & (values["after_task"] >= 0)]
     size = int(own[["after_task", "task"]].max(axis=None)) + 1 if len(own) else 0
     matrix = np.full((size, size), np.nan)
     matrix[own["after_task"], own["task"]] = own["value"]  # of a cell that is named twice numpy keeps the last value
@@ -161,5 +162,7 @@ def measures_of_tasks(values: pd.DataFrame) -> dict[str, float]:
     for measure in ("class", "task"):
         matrix = task_matrix(values, measure)
         if len(matrix):
-            found |= {f"{measure}_{name}": value for name, value in task_summary(matrix).items()}
+            before = values[(values["measure"] == measure) & (values["after_task"] < 0)].set_index("task")["value"]
+            untrained = before.reindex(range(len(matrix))).to_numpy(float) if len(before) else None
+            found |= {f"{measure}_{name}": value for name, value in task_summary(matrix, untrained).items()}
     return {name: value for name, value in found.items() if name in MEASURES}

@@ -1056,7 +1056,8 @@ def test_a_run_among_its_own_images(tmp_path, glyph_weights, monkeypatch, capsys
     assert "order.txt: names 2 of 3 classes" in capsys.readouterr().err
     assert main.main([*words, "--scenario", "si-blurry"]) == 2
     assert capsys.readouterr().err == (
-        "error: --class_order order.txt: only --scenario class-il takes an order of classes\n"
+        "error: --class_order order.txt: only streams of whole tasks take it (--scenario class-il, task-il, "
+        "domain-il), and this one is si-blurry\n"
     )
 
 

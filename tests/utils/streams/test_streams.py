@@ -11,6 +11,7 @@ from tests.miniatures import answer
 from utils.data.listing import read_class_order
 from utils.errors import UsageError
 from utils.streams.adaptation import Adaptation
+from utils.streams.base import Split
 from utils.streams.class_il import ClassIncremental
 from utils.streams.episodes import Episodes
 from utils.streams.shuffled import Shuffled
@@ -211,7 +212,7 @@ def test_class_incremental_passes_differ_and_repeat():
 def test_class_incremental_takes_an_order_of_classes():
     targets, order = labels_of(5, 100), [3, 0, 4, 1, 2]
     for seed in (1, 2):
-        stream = ClassIncremental(targets, 5, 2, seed, 16, 1, order)
+        stream = ClassIncremental(targets, 5, 2, seed, 16, 1, Split(order=order))
         assert [stream.task_classes(task) for task in (0, 1)] == [[3, 0, 4], [1, 2]]
         assert [set(targets[indices].tolist()) for indices in arrived(stream)] == [{0, 3, 4}, {1, 2}]
 

@@ -9,8 +9,20 @@ import torch
 
 import main
 from models.er import Er
-from tests.tiny import DIGITS, Patches, build, run_folder
+from tests.tiny import (
+    DIGITS,
+    EVERY_METHOD,
+    NEEDED,
+    Patches,
+    assert_same_weights,
+    build,
+    run_folder,
+)
+from utils import plan as plans
 from utils.classes import mask_unseen
+from utils.registry import METHODS
+from utils.streams import make_stream, own_options
+from utils.training.assembly import final_slots
 from utils.training.metrics import task_matrix
 
 
@@ -38,6 +50,19 @@ class Told(Er):
 
     tasks: list = []
     slot_of: dict = {}
+
+
+class Knowing(Er):
+    """Knows the answer from the start."""
+
+    def forward(self, x, fixed=None):
+        return torch.eye(12)[[self.slot_of[image.sum().item()] for image in x]]
+
+    slot_of: dict = {}
+    has_fixed_features = False
+
+    def loss(self, batch):
+        return self.head(torch.zeros(1, self.backbone.num_features)).sum()
 
 
 @pytest.mark.parametrize("scenario", ["class-il", "task-il"])
@@ -134,3 +159,162 @@ def test_in_si_blurry_nothing_is_measured_by_task():
     run.trainer.train()
     assert run.trainer.history.per_task().empty and np.isnan(run.trainer.history.summary()["task_final"])
     assert len(Patches().load(None, train=True)[1]) == run.trainer.stream.num_images()
+
+
+# Which tasks come, and what is measured
+
+
+def stream_of(scenario: str, **given):
+    return build("er", scenario=scenario, n_tasks=4, **given).trainer.stream
+
+
+@pytest.mark.parametrize("scenario", ["class-il", "task-il"])
+def test_some_tasks_of_the_split_come_alone(scenario):
+    whole, part = stream_of(scenario), stream_of(scenario, first_task=1, last_task=2)
+    assert part.classes == whole.classes[1:3] and all(map(torch.equal, part.tasks, whole.tasks[1:3]))
+    assert (part.num_tasks, part.num_outputs, part.columns(0), part.columns(1)) == (2, 6, range(3), range(3, 6))
+    tasks = torch.tensor(part.tasks_of_labels())
+    assert [torch.where(tasks == k)[0].tolist() for k in (0, 1)] == [sorted(own) for own in part.classes]
+    assert (tasks == -1).sum() == 6
+
+
+def test_a_run_of_some_tasks_has_the_columns_of_their_classes():
+    run = build("er", scenario="task-il", n_tasks=4, first_task=1, eval_period=-1)
+    assert run.info.num_tasks == 3 and run.info.num_classes == run.model.head.out_features == 9
+    run.trainer.train()
+    matrix = task_matrix(run.trainer.history.per_task(), "task")
+    assert matrix.shape == (3, 3) and not np.isnan(matrix[-1]).any()
+    assert run.trainer.images_met == sum(map(len, run.trainer.stream.tasks)) == 9 * 16
+
+
+@pytest.mark.parametrize("scenario", ["class-il", "task-il"])
+def test_some_classes_come_drawn_by_the_stream_seed(scenario):
+    drawn = [stream_of(scenario, classes=8, seed=seed) for seed in (1, 1, 2)]
+    classes = [[label for task in stream.classes for label in task] for stream in drawn]
+    assert classes[0] == classes[1] != classes[2] and all(len({*own}) == 8 for own in classes)
+    assert drawn[0].num_outputs == 8 and drawn[0].num_images() == 8 * 16
+    natural = plans.make(
+        {"model": "er", "dataset": "seq-digits", "scenario": scenario, "class_order": "natural", "classes": 6}
+    ).with_seed(1)
+    stream = make_stream(natural.run, own_options(natural, Patches(), list(range(12))), torch.arange(12), 12)
+    order = [label for task in stream.classes for label in task]
+    assert len(order) == 6 and order == sorted(order)
+
+
+def test_domains_with_some_classes_and_some_tasks():
+    given = {"model": "er", "dataset": "perm-digits", "n_tasks": 5, "classes": 3, "first_task": 2, "last_task": 3}
+    plan = plans.make(given).with_seed(1)
+    targets = torch.arange(50).repeat(2)
+    stream = make_stream(plan.run, own_options(plan, Patches()), targets, 10)
+    assert stream.num_tasks == 2 and stream.num_outputs == 3 and stream.columns(1) == range(3)
+    (classes,) = {tuple(stream.task_classes(task)) for task in (0, 1)}
+    for task in (0, 1):
+        assert sorted(targets[stream.tasks[task]].tolist()) == sorted([10 * (2 + task) + y for y in classes] * 2)
+    tasks = stream.tasks_of_labels()
+    assert [label for label, task in enumerate(tasks) if task == 1] == [30 + label for label in classes]
+
+
+def test_plain_inputs_are_the_pixels():
+    run = build("er", scenario="class-il", inputs="plain")
+    transform, raw = run.trainer.transform, run.trainer.images.raw(torch.arange(8))
+    for x in (transform.train(raw), transform.test(raw), run.info.augment(raw), run.info.plain(raw)):
+        assert torch.equal(x, raw.float() / 255)
+    usual = build("er", scenario="class-il").trainer.transform
+    assert not torch.equal(usual.train(raw), raw.float() / 255) and usual.test(raw).min() < 0
+
+
+def test_evaluation_after_the_last_pass_alone():
+    ends = {}
+    for passes in ("all", "last"):
+        run = build("er", scenario="task-il", n_tasks=3, n_epochs=2, eval_period=-1, eval_passes=passes)
+        run.trainer.train()
+        ends[passes] = [(row["task"], row["samples_seen"], row["accuracy"]) for row in run.trainer.history.rows]
+    assert len(ends["all"]) == 6 and ends["last"] == ends["all"][1::2]
+
+
+@EVERY_METHOD
+@pytest.mark.parametrize("scenario", ["class-il", "task-il"])
+def test_tasks_to_come_are_measured_and_change_nothing(case, scenario, products):
+    name, host = case
+    if scenario not in METHODS.load(name).scenarios:
+        pytest.skip(f"{name} runs on other streams")
+    own = NEEDED.get(name, {}) | ({"host": host, **NEEDED.get(host, {})} if host else {})
+    own |= products if name == "mepo" else {}
+    runs = []
+    for ahead in (False, True):
+        runs.append(build(name, own, scenario=scenario, eval_period=-1, eval_ahead=ahead))
+        runs[-1].trainer.train()
+    assert_same_weights(*(dict(run.model.named_parameters()) for run in runs))
+    tables = [run.trainer.history.per_task() for run in runs]
+    alone, ahead = (task_matrix(table, "task") for table in tables)
+    lower = np.tril_indices(3)
+    assert np.array_equal(alone[lower], ahead[lower]) and not np.isnan(ahead).any()
+    assert np.array_equal(task_matrix(tables[0], "class"), task_matrix(tables[1], "class"), equal_nan=True)
+    untrained = np.array(runs[1].trainer.history.untrained)
+    summary = runs[1].trainer.history.summary()
+    assert summary["task_fwt"] == pytest.approx((np.diag(ahead, 1) - untrained[1:]).mean())
+    assert np.isnan(runs[0].trainer.history.summary()["task_fwt"])
+
+
+def test_a_task_to_come_is_measured_on_the_columns_that_it_will_have():
+    """A network that knows every class from the start is right about every task, before the first image too."""
+    for scenario in ("class-il", "task-il"):
+        run = build(Knowing, scenario=scenario, n_tasks=4, eval_period=-1, eval_ahead=True)
+        trainer = run.trainer
+        images = trainer.evaluator.images
+        slots = final_slots(trainer.stream, trainer.images.labels)[images.labels]
+        x = trainer.transform.test(images.raw(torch.arange(len(images))))
+        Knowing.slot_of = {image.sum().item(): slot for image, slot in zip(x, slots.tolist(), strict=True)}
+        trainer.train()
+        assert trainer.history.untrained == [1.0] * 4
+        assert (task_matrix(trainer.history.per_task(), "task") == 1).all()
+        assert torch.equal(trainer.seen.slots(images.labels), slots)
+
+
+def test_domains_to_come_are_measured(tmp_path, capsys):
+    words = ["--model", "finetune", "--optimizer", "sgd", "--dataset", "perm-digits", "--n_tasks", "3"]
+    words += ["--device", "cpu", "--eval_ahead", "--results", str(tmp_path / "runs")]
+    assert main.main(words) == 0
+    table = pd.read_csv(run_folder(tmp_path / "runs") / "per_task.csv")
+    assert len(table[table["after_task"] == -1]) == 3 and len(table) == 3 + 2 * 3 * 3
+    assert main.main(["report", str(tmp_path / "runs")]) == 0
+    assert "task_fwt (%)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ("--classes 5", "--classes 5: only streams of whole tasks take it"),
+        ("--eval_ahead", "--eval_ahead True: only streams of whole tasks take it"),
+        ("--inputs plain --scenario si-blurry", "--inputs plain: only streams of whole tasks"),
+        ("--scenario class-il --classes 11", "--classes 11: there are 10"),
+        ("--scenario class-il --classes 4", "--n_tasks 5: a class-incremental split of 4 classes has 1 ... 4"),
+        ("--scenario class-il --first_task 5", "--first_task 5: the stream has tasks 0 ... 4"),
+        ("--scenario task-il --last_task 5", "--first_task 0 --last_task 5: the stream has tasks 0 ... 4"),
+        ("--scenario task-il --first_task 3 --last_task 2", "--first_task 3 --last_task 2: the stream has tasks"),
+    ],
+)
+def test_options_of_tasks_that_are_refused(words, reason, tmp_path, capsys):
+    for more in ([], ["--dry_run"]):
+        run = ["--model", "er", "--dataset", "seq-digits", "--results", str(tmp_path / "runs"), *words.split(), *more]
+        assert main.main(run) == 2
+        assert capsys.readouterr().err.startswith(f"error: {reason}")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_domains_have_no_order_of_classes(capsys):
+    assert main.main(["--model", "er", "--dataset", "perm-digits", "--class_order", "natural"]) == 2
+    assert "the tasks of --scenario domain-il share their classes" in capsys.readouterr().err
+
+
+def test_methods_of_one_thing_per_task_count_the_tasks_that_come():
+    given = {"model": "dualprompt", "dataset": "seq-digits", "n_tasks": 5, "scenario": "class-il", "first_task": 2}
+    assert plans.make(given).method_args.step_num == 3
+
+
+def test_only_streams_of_whole_tasks_have_a_section_of_tasks(capsys):
+    for scenario, there in (("si-blurry", False), ("class-il", True)):
+        plan = plans.make({"model": "er", "dataset": "seq-digits", "scenario": scenario})
+        assert ("tasks" in plan.settings()) is there and "class_order" not in plan.settings()["run"]
+        assert main.main(["--model", "er", "--scenario", scenario, "--help"]) == 0
+        assert ("--eval_ahead" in capsys.readouterr().out) is there
