@@ -15,6 +15,7 @@ from PIL import Image
 import main
 from backbone.sources import SOURCES
 from tests.tiny import ROOT
+from utils import plan as plans
 from utils.registry import DATASETS
 
 COMMAND = ROOT / "command"
@@ -110,3 +111,43 @@ def test_headers_name_file_and_use():
         text = (COMMAND / f"{dataset.replace('-', '_')}.sh").read_text()
         assert f"bash command/{dataset.replace('-', '_')}.sh [METHOD ...]" in text
         assert "# Expected: " in text and text.rstrip().endswith(f'/run.sh" {dataset} "$@"')
+
+
+# BCL and its baselines
+
+NINE = ["bcl"] * 3 + ["er_ring", "gem", "agem", "ewc", "ftml", "finetune"]
+BCL_FILES = {  # samples of memory per task, and the network
+    "bcl_glyphs.sh": (65, "resnet18-20-pool"),
+    "bcl_perm_mnist.sh": (256, "mlp-128-128-128"),
+    "bcl_cifar100.sh": (65, "resnet18-20-pool"),
+    "bcl_cub200.sh": (50, "resnet18-64"),
+    "bcl_folder.sh": (65, "resnet18-20-pool"),
+}
+
+
+@pytest.mark.parametrize("file", BCL_FILES)
+def test_rows_of_bcl_are_plans_of_one_network_and_one_memory(file, recorded):
+    *lines, report = recorded(file, SEEDS="3 4")
+    memory, network = BCL_FILES[file]
+    rows = [plans.parse(shlex.split(line)) for line in lines]
+    assert [plan.run.model for plan in rows] == NINE
+    for plan in rows:
+        assert (plan.run.backbone, plan.run.seeds, plan.tasks.inputs) == (network, (3, 4), "plain")
+        assert (plan.run.batch_size, plan.run.online_iter, plan.run.n_tasks) == (10, 1, 20)
+        assert plan.run.scenario == ("domain-il" if "mnist" in file else "task-il")
+        assert plan.run.model == "finetune" or plan.method_args.n_memories == memory
+    assert report.endswith("--baseline er_ring")
+
+
+def test_the_table_of_bcl_is_run_with_the_rates_that_were_chosen(recorded):
+    *lines, report = recorded("bcl_digits.sh", JOBS="1")
+    rows = [plans.parse(shlex.split(line)) for line in lines]
+    assert [plan.run.model for plan in rows] == [*NINE[:4], "er_ring", *NINE[4:]]
+    tried = {
+        line.split("--seeds")[1].split("runs/choose_bcl")[1] for line in recorded("choose_bcl_digits.sh", JOBS="1")[:-1]
+    }
+    for line, plan in zip(lines, rows, strict=True):
+        assert plan.run.n_tasks == 10 and plan.seeds() == tuple(range(1, 11)) and plan.data.domain_seed == 0
+        own = {*line.split("10 --model")[1].split()}
+        assert any(own == {*other.split("--model")[1].split()} for other in tried), line
+    assert "--baseline er_ring" in report
