@@ -18,24 +18,19 @@ cd "$repo"
 
 dataset="${1:?give a dataset}"
 shift
-results="${RESULTS:-runs/bcl}"
-grep -e "${ROWS:---model}" <<'ROWS' | while read -r -a row; do
---model bcl
---model bcl --form single
---model bcl --clear_grad
---model er_ring
---model gem
---model agem
---model ewc
---model ftml
---model finetune --optimizer sgd --lr 0.1 --batch_size 10 --online_iter 1 --inputs plain
-ROWS
-    [[ "${row[*]}" == *finetune* ]] || row+=(--n_memories "${MEMORY:-256}")
-    # shellcheck disable=SC2086  # SEEDS is a list
-    "$VENV/bin/python" main.py "${row[@]}" --dataset "$dataset" --seeds ${SEEDS:-1 2 3 4 5} --resume auto \
-        --data_dir "${DATA_ROOT:-data}" --results "$results" "$@" </dev/null
+results="${RESULTS:-runs/bcl}" failed=0
+rows=("--model bcl" "--model bcl --form single" "--model bcl --clear_grad"
+    "--model er_ring" "--model gem" "--model agem" "--model ewc" "--model ftml"
+    "--model finetune --optimizer sgd --lr 0.1 --batch_size 10 --online_iter 1 --inputs plain")
+for words in "${rows[@]}"; do
+    [[ "$words" == *"${ROWS:-}"* ]] || continue
+    [[ "$words" == *finetune* ]] || words+=" --n_memories ${MEMORY:-256}"
+    # shellcheck disable=SC2086  # words and SEEDS are lists; a run whose loss is not finite ends with 1
+    "$VENV/bin/python" main.py $words --dataset "$dataset" --seeds ${SEEDS:-1 2 3 4 5} --resume auto \
+        --data_dir "${DATA_ROOT:-data}" --results "$results" "$@" || { failed=$?; [ $failed = 1 ] || exit $failed; }
 done
 case " $* " in *" --dry_run "*) exit 0 ;; esac
 baseline=()
 [ -n "${ROWS:-}" ] || baseline=(--baseline er_ring)
-exec "$VENV/bin/python" main.py report "$results/$dataset" ${baseline[@]+"${baseline[@]}"}
+"$VENV/bin/python" main.py report "$results/$dataset" ${baseline[@]+"${baseline[@]}"}
+exit "$failed"
