@@ -120,8 +120,10 @@ def _side(plan: plans.Plan, dataset: Images) -> int:
     options, given = plan.run, getattr(plan.data, "input_size", None)
     fixed = dataset.image_size or backbones.input_size(options.backbone)
     if given is not None and fixed:
-        whose = f"the images of {options.dataset} have" if dataset.image_size else f"--backbone {options.backbone} has"
-        raise UsageError(f"--input_size {given}: {whose} an input size of their own, {fixed} px; leave the option out")
+        whose = f"--dataset {options.dataset}" if dataset.image_size else f"--backbone {options.backbone}"
+        raise UsageError(
+            f"--input_size {given}: {whose} has an input size of its own, {fixed} px; leave the option out"
+        )
     size = fixed or given or dataset.native_size
     if size is None:
         raise UsageError(
