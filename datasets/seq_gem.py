@@ -184,6 +184,8 @@ def _is_dense(value: Any, dtype: torch.dtype) -> bool:
 
 
 def _told(value: Any) -> str:
+    if isinstance(value, Tensor) and not _is_dense(value, value.dtype):
+        return "a tensor of which the file does not hold every number"
     if isinstance(value, Tensor):
         return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
     return f"of type {type(value).__name__}"
@@ -199,11 +201,8 @@ def _labels(path: Path, train: list[np.ndarray], test: list[np.ndarray]) -> tupl
         if own[0] < 0:
             raise UsageError(f"{path}: training task {k}: has label {own[0]}; labels are 0, 1, 2 ... without gaps")
         if k and (own != tasks[0] if domains else not met.isdisjoint(own)):
-            expected = "those of the first" if domains else "those of no other"
-            raise UsageError(
-                f"{path}: training task {k}: has other labels than {expected} task; tasks have the same labels, or "
-                "none in common"
-            )
+            fault = "has other labels than task 0" if domains else "shares labels with an earlier one"
+            raise UsageError(f"{path}: training task {k}: {fault}; tasks have the same labels, or none in common")
         met |= {*own}
     wanted = next(label for label in range(len(met) + 1) if label not in met)
     for k, own in enumerate(tasks):
