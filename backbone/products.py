@@ -17,7 +17,6 @@ from utils.args import SEEDS, RunArgs, option, option_metadata
 from utils.contracts import Images, Places
 from utils.errors import UsageError
 from utils.files.text import parse_yaml, read_text
-from utils.registry import DATASETS
 
 
 @dataclass(kw_only=True)
@@ -106,20 +105,37 @@ def data_of(folder: Path) -> str | None:
 
 
 def open_dataset(plan: plans.Plan) -> tuple[Images, Places]:
-    """The dataset of a run, not loaded yet, and its places. Raises UsageError if the network cannot take its images."""
+    """The dataset of a run, not loaded yet, and its places. Raises UsageError if the network cannot take it."""
     options = plan.run
-    dataset = DATASETS.load(options.dataset)(plan.data)
-    size = dataset.image_size or backbones.input_size(options.backbone) or dataset.native_size
-    if size is None:
-        raise UsageError(
-            f"--backbone {options.backbone}: has no input size of its own, and the images of {options.dataset} have "
-            "no common one (`native_size` of datasets/base.py); a ViT says its size"
-        )
+    assert plan.dataset is not None
+    dataset = plan.dataset(plan.data)
+    size = None if dataset.num_inputs is not None else _side(plan, dataset)
     backbones.check(options.backbone, input_shape(dataset, size))
     own = tuple(Path(folder) for folder in (options.results, options.cache_dir, options.checkpoint_dir))
     return dataset, Places(Path(options.data_dir), Path(options.cache_dir), size, own)
 
 
-def input_shape(dataset: Images, size: int) -> Shape:
-    """Of a sample as `backbone.build` is told it: (channels, side, side). size: the side of the input in pixels."""
+def _side(plan: plans.Plan, dataset: Images) -> int:
+    """Of the network's input in pixels. Raises UsageError where nothing says it, or `--input_size` against another."""
+    options, given = plan.run, getattr(plan.data, "input_size", None)
+    fixed = dataset.image_size or backbones.input_size(options.backbone)
+    if given is not None and fixed:
+        whose = f"--dataset {options.dataset}" if dataset.image_size else f"--backbone {options.backbone}"
+        raise UsageError(
+            f"--input_size {given}: {whose} has an input size of its own, {fixed} px; leave the option out"
+        )
+    size = fixed or given or dataset.native_size
+    if size is None:
+        raise UsageError(
+            f"--backbone {options.backbone}: has no input size of its own, and the images of {options.dataset} have "
+            "no common one; give it with --input_size"
+        )
+    return size
+
+
+def input_shape(dataset: Images, size: int | None) -> Shape:
+    """Of a sample as `backbone.build` is told it: (channels, side, side), or (numbers,). size: the side of the input in
+    pixels, None for numbers."""
+    if size is None:
+        return (dataset.num_inputs,)
     return (1 if dataset.grey else 3, size, size)

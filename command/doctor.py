@@ -146,9 +146,10 @@ def datasets(data: Path, cache: Path, deep: bool) -> Iterator[Finding]:
 
     absent = []
     for name in DATASETS.files():
-        dataset = DATASETS.load(name)()
-        if name == "seq-folder" or not isinstance(dataset, PublicDataset):
+        kind = DATASETS.load(name)
+        if name == "seq-folder" or not issubclass(kind, PublicDataset):
             continue
+        dataset = kind()
         folder = dataset.find(data)
         if folder is None:
             absent.append(name)
@@ -158,7 +159,7 @@ def datasets(data: Path, cache: Path, deep: bool) -> Iterator[Finding]:
         def count(found: int, published: int, what: str, counts: list = counts) -> None:
             counts.append((found, published, what))
 
-        dataset.compare_count = count  # type: ignore[method-assign]
+        dataset.compare_count = count
         survey, bad = None, []
         try:
             places = Places(data, cache, 224)

@@ -9,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import backbone as backbones
 from backbone.products import Stage, input_shape, open_dataset
+from backbone.small import Shape
 from command.sketch import expected_stream, sizes_that_fit, sketch, without_products
 from utils.contracts import Images, Learner
 from utils.errors import UsageError
@@ -38,19 +39,25 @@ def dry_run(plan: Plan) -> str:
     return describe(without_products(plan, stages), dataset, dataset.counts, places.size, weights, stages)
 
 
-def describe(plan: Plan, dataset: Images, counts: tuple[int, int], size: int, weights: str, stages: list[Stage]) -> str:
-    """counts: images of the two parts. weights: where they are. stages: that the run needs."""
+def describe(
+    plan: Plan, dataset: Images, counts: tuple[int, int], size: int | None, weights: str, stages: list[Stage]
+) -> str:
+    """counts: images of the two parts. size: pixels, None for numbers. weights: where they are.
+    stages: that the run needs."""
     options = plan.run
     info = expected_stream(plan, dataset, counts, size)
     images, tests = info.num_images, int(options.validation * counts[0]) or counts[1]
     streamed = options.scenario in ("si-blurry", "class-il", "task-il", "domain-il")
     model = sketch(plan, info, input_shape(dataset, size)).eval()
-    forward = flops(model, size)
+    shape = input_shape(dataset, size)
+    each = f"{shape[0]} numbers" if size is None else f"{size} x {size} px"
+    what = "samples" if size is None else "images"
+    forward = flops(model, shape if size is None else (3, size, size))
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     total = sum(p.numel() for p in model.parameters())
     lines = [
         f"{model.label()} on {options.dataset}, seed{'s' * (len(plan.seeds()) > 1)} {' '.join(map(str, plan.seeds()))}",
-        f"  data      {images:,} training and {tests:,} test images, {dataset.num_classes} classes, {size} x {size} px",
+        f"  data      {images:,} training and {tests:,} test {what}, {dataset.num_classes} classes, {each}",
         f"  stream    {options.scenario}, {options.n_tasks} tasks"
         + (f", n = {options.n}, m = {options.m}" if options.scenario == "si-blurry" else "")
         + f", batches of {options.batch_size}, {options.online_iter} updates each",
@@ -61,7 +68,7 @@ def describe(plan: Plan, dataset: Images, counts: tuple[int, int], size: int, we
         state = "there" if stage.output.exists() else "to be made"
         lines.append(f"  stage     {stage.model} on {stage.dataset} ({state})")
     if forward is not None:
-        cost = f"  cost      {forward / 1e9:.2f} GFLOP per test image"
+        cost = f"  cost      {forward / 1e9:.2f} GFLOP per test {what[:-1]}"
         if streamed:
             evaluations = options.n_tasks + (images // options.eval_period if options.eval_period > 0 else 0)
             training = TRAINING * forward * images * options.n_epochs * options.online_iter
@@ -73,10 +80,10 @@ def describe(plan: Plan, dataset: Images, counts: tuple[int, int], size: int, we
     return "\n".join(lines)
 
 
-def flops(model: Learner, size: int) -> int | None:
-    """Floating-point operations of one test image; None for a stage that classifies nothing."""
+def flops(model: Learner, shape: Shape) -> int | None:
+    """Floating-point operations of one test sample as it comes; None for a stage that classifies nothing."""
     if not model.evaluated:
         return None
     with sizes_that_fit(), FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(torch.empty(1, 3, size, size, device="meta"))
+        model(torch.empty(1, *shape, device="meta"))
     return counter.get_total_flops()

@@ -23,12 +23,17 @@ from utils.streams import make_stream, own_options
 
 
 def check_sizes(
-    plan: Plan, dataset: Images, counts: tuple[int, int], size: int, weights: Path | None, missing: Sequence[Stage]
+    plan: Plan,
+    dataset: Images,
+    counts: tuple[int, int],
+    size: int | None,
+    weights: Path | None,
+    missing: Sequence[Stage],
 ) -> None:
     """Raises UsageError if the options have no stream, if the method refuses them, or if the weights do not fit.
 
-    counts: images of the two parts. size: pixels. weights: file of the network, if it is there. missing: stages whose
-    products are not.
+    counts: images of the two parts. size: pixels, None for numbers. weights: file of the network, if it is there.
+    missing: stages whose products are not.
     """
     info = expected_stream(plan, dataset, counts, size)
     sketch(without_products(plan, missing), info, input_shape(dataset, size), weights)
@@ -44,15 +49,19 @@ def sketch(plan: Plan, info: StreamInfo, shape: Shape, weights: Path | None = No
         return plan.method(network, info, plan.method_args)
 
 
-def expected_stream(plan: Plan, dataset: Images, counts: tuple[int, int], size: int) -> StreamInfo:
+def expected_stream(plan: Plan, dataset: Images, counts: tuple[int, int], size: int | None) -> StreamInfo:
     """What a method will be told of its stream, by the number of images. counts: of the two parts of the dataset.
 
     Raises UsageError for settings that have no stream.
     """
     options = plan.with_seed(plan.seeds()[0]).run
     domains = options.n_tasks if dataset.max_domains else 1
-    held_out = int(options.validation * counts[0])
-    labels = torch.arange((counts[0] - held_out) * domains) % (domains * dataset.num_classes)
+    images = counts[0] - int(options.validation * counts[0])
+    if dataset.tasks is None:
+        images *= domains  # all under each transform
+    else:
+        images = max(images, domains * dataset.num_classes)  # so that no task seems empty
+    labels = torch.arange(images) % (domains * dataset.num_classes)
     stream = make_stream(options, own_options(plan, dataset), labels, dataset.num_classes)
     images = stream.num_images()
     return StreamInfo(

@@ -45,18 +45,19 @@ class DatasetArgs:
 class Survey:
     """What was found before anything is read. counts: images of the training and the test part (0 where it was not
     asked for), None if nobody knows. class_names: by label, None where only the labels are known. notes: lines worth
-    saying."""
+    saying. what: the dataset holds."""
 
     counts: tuple[int, int] | None
     class_names: list[str] | None = None
     notes: list[str] = field(default_factory=list)
+    what: str = "images"
 
     def lines(self, name: str, num_classes: int) -> list[str]:
         """What to say of the dataset at the start of a run."""
         text = f"{name}: {num_classes:,} classes"
         if self.counts is not None:
             tests = f" and {self.counts[1]:,} test" if self.counts[1] else ""
-            text += f", {self.counts[0]:,} training{tests} images"
+            text += f", {self.counts[0]:,} training{tests} {self.what}"
         if self.class_names:
             first = ", ".join(one_line(name) for name in self.class_names[:5])
             text += f"; classes {first}" + (", ..." if len(self.class_names) > 5 else "")
@@ -69,7 +70,7 @@ def one_line(name: str) -> str:
 
 
 class Dataset:
-    """One image-classification dataset. A dataset file defines exactly one subclass.
+    """One dataset for classification, of images or plain numbers. A dataset file defines exactly one subclass.
 
     Attributes
     ----------
@@ -79,11 +80,15 @@ class Dataset:
     native_size: side in pixels of its images on disk, where all have the same; the input of a network that has no size
         of its own, if `image_size` says nothing.
     grey: whether its three channels are one seen three times; a small network is built for one.
+    num_inputs: numbers per sample of a dataset that holds no images; they are network input as they are, and sizes,
+        `mean` and `std` are not asked for.
     mean, std: per-channel statistics in [0, 1] with which images are normalised.
     counts: images of the training and the test part; known after `inspect`. A dataset that leaves them out can be run,
         but not planned (`--dry_run`), and wrong options of a method are answered only when it is loaded.
     max_domains: transforms (`shift`) under which its images can come one after the other, in a domain-incremental
         stream of `--n_tasks` domains; 0: none.
+    tasks: raw labels (`utils.classes`) of each task of data that come in tasks; `load` gives these labels then, so that
+        images of domains are held as they are and `shift` is not asked for. None: the stream makes the tasks.
     settings: options of the run that fit this dataset (eval_period ...); a method's published values come before them.
     """
 
@@ -92,14 +97,22 @@ class Dataset:
     image_size: ClassVar[int | None] = None
     native_size: ClassVar[int | None] = None
     grey: ClassVar[bool] = False
+    num_inputs: ClassVar[int | None] = None
     mean: ClassVar[tuple[float, float, float]]
     std: ClassVar[tuple[float, float, float]]
     counts: tuple[int, int] | None = None
     max_domains: ClassVar[int] = 0
+    tasks: ClassVar[list[list[int]] | None] = None
     settings: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, args: DatasetArgs | None = None):
         self.args = args or self.Args()
+
+    @classmethod
+    def at(cls, data: Path) -> type[Dataset]:
+        """The dataset as it lies at `--data_dir`: the class itself, or one of its own where only the data say what it
+        declares. Raises UsageError for data that it cannot be."""
+        return cls
 
     def inspect(self, places: Places) -> None:
         """Makes class count and counts known, without reading an image. Default: they are, as the file says them."""
@@ -127,7 +140,8 @@ class Dataset:
         return digest.hexdigest()
 
     def load(self, places: Places, train: bool) -> tuple[np.ndarray, np.ndarray]:
-        """The training or the test part: images uint8 [N, 3, H, W] (may be memory-mapped), labels int64 [N].
+        """The training or the test part: images uint8 [N, 3, H, W] (may be memory-mapped) or numbers float32
+        [N, num_inputs], labels int64 [N].
 
         Images of another size than the network's are resized batch by batch, before `augment`.
         """
@@ -161,6 +175,14 @@ class PublicArgs(DatasetArgs):
     )
     test_list: str | None = option(None, "file with the test images; both lists must be given", decides=False)
     max_pixels: int = option(MAX_PIXELS, "pixels of an image that is still read", "Pillow's limit", low=1, later=True)
+    input_size: int | None = option(
+        None,
+        "side in pixels to which images are brought for a network without a size of its own, as resnet18-20; default: "
+        "that of the images on disk, where all have one",
+        low=8,
+        high=10_000,
+        later=True,
+    )
 
 
 class PublicDataset(Dataset):

@@ -16,11 +16,12 @@ from torch.optim.lr_scheduler import LRScheduler
 
 @dataclass(frozen=True)
 class Batch:
-    """One update's worth of images.
+    """One update's worth of images, or of samples of F numbers.
 
-    x: [B, 3, H, W] float, augmented and normalised. y: [B] int64, slots in order of appearance.
-    raw: [B, 3, H, W] uint8, as the dataset holds them. seen: number of classes met so far, this batch included.
-    indices: [B] int64 on the CPU, names of the images for `StreamInfo.images`; None in a batch that did not arrive.
+    x: [B, 3, H, W] float, augmented and normalised, or [B, F]. y: [B] int64, slots in order of appearance.
+    raw: [B, 3, H, W] uint8, as the dataset holds them, or [B, F], the same as x. seen: number of classes met so
+    far, this batch included. indices: [B] int64 on the CPU, names of the images for `StreamInfo.images`; None in a
+    batch that did not arrive.
     """
 
     x: Tensor
@@ -52,17 +53,18 @@ class StreamInfo:
     """What every method may know before the first image.
 
     num_classes: size of the classifier. num_tasks: sessions of the stream, for methods with `needs_task_boundaries`.
-    num_images: length of the stream, one pass. num_updates: optimiser steps of the whole run. image_size: pixels.
-    seed: for draws of the method's own. augment: raw uint8 [B, 3, H, W] to training inputs as in `Batch.x`, for images
-    that a method kept. plain: the same without augmentation, as at test time. images: raw uint8 [B, 3, H, W] of images
-    that have arrived, by their indices [B]; a stream cannot be read again, so an upper bound alone may ask for them.
+    num_images: length of the stream, one pass. num_updates: optimiser steps of the whole run. image_size: pixels,
+    None for numbers. seed: for draws of the method's own. augment: raw samples as in `Batch.raw` to training inputs as
+    in `Batch.x`, for images that a method kept. plain: the same without augmentation, as at test time. images: raw
+    samples that have arrived, by their indices [B]; a stream cannot be read again, so an upper bound alone may ask for
+    them.
     """
 
     num_classes: int
     num_tasks: int
     num_images: int
     num_updates: int
-    image_size: int
+    image_size: int | None
     seed: int
     augment: Callable[[Tensor], Tensor]
     plain: Callable[[Tensor], Tensor]
@@ -72,11 +74,12 @@ class StreamInfo:
 @dataclass(frozen=True)
 class Places:
     """Where a dataset finds its files (`--data_dir`), where it keeps what it makes of them (`--cache_dir`), the side in
-    pixels of the network's input, and the folders that the run itself writes to, which hold no data."""
+    pixels of the network's input, None for numbers, and the folders that the run itself writes to, which hold no
+    data."""
 
     data: Path
     cache: Path
-    size: int
+    size: int | None
     own: tuple[Path, ...] = ()
 
 
@@ -99,11 +102,16 @@ class Images(Protocol):
     image_size: ClassVar[int | None]
     native_size: ClassVar[int | None]
     grey: ClassVar[bool]
+    num_inputs: ClassVar[int | None]
+    tasks: ClassVar[list[list[int]] | None]
     mean: ClassVar[tuple[float, float, float]]
     std: ClassVar[tuple[float, float, float]]
     num_classes: int
     counts: tuple[int, int] | None
 
+    def __init__(self, args: Any = None) -> None: ...
+    @classmethod
+    def at(cls, data: Path) -> type[Images]: ...
     def inspect(self, places: Places) -> None: ...
     def survey(self, places: Places, test: bool = True) -> Found: ...
     def digest(self, places: Places, train: bool) -> str | None: ...

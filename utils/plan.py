@@ -25,7 +25,7 @@ from utils.errors import FORBIDDEN, UsageError
 from utils.registry import DATASETS, METHODS, add_plugins, commands
 
 if TYPE_CHECKING:  # it needs torch, which --help does not wait for
-    from utils.contracts import Learner
+    from utils.contracts import Images, Learner
 
 PARTS = ("run", "tasks", "method", "host", "data")  # of the options of a run
 HELP = ("-h", "--help")
@@ -33,9 +33,10 @@ HELP = ("-h", "--help")
 
 @dataclass(frozen=True)
 class Plan:
-    """One run, or one per seed. method: its class. run, method_args, host, data, tasks: options of the run, of the
-    method, of the method that one of its options names, of the dataset, and of a stream of whole tasks; None where
-    there are none. origins: by part and option, where each value that is no plain default comes from.
+    """One run, or one per seed. method, dataset: their classes, the latter as the data make it. run, method_args, host,
+    data, tasks: options of the run, of the method, of the method that one of its options names, of the dataset, and of
+    a stream of whole tasks; None where there are none. origins: by part and option, where each value that is no plain
+    default comes from.
     """
 
     method: type[Learner]
@@ -45,6 +46,7 @@ class Plan:
     data: Any = None
     tasks: TaskArgs | None = None
     origins: dict[str, dict[str, str]] = field(default_factory=dict)
+    dataset: type[Images] | None = None
 
     def parts(self) -> dict[str, Any]:
         """The options that there are, by PARTS."""
@@ -141,14 +143,16 @@ def make(given: dict[str, Any]) -> Plan:
     name = METHODS.resolve(given["model"])
     dataset = DATASETS.resolve(given["dataset"]) if given.get("dataset") else ""
     given = given | {"model": name, "dataset": dataset}
-    method, data_class = METHODS.load(name), DATASETS.load(dataset) if dataset else None
-    backbone = resolve(RunArgs, precedence(name, dataset), given).args.backbone
-    tables = precedence(name, dataset, backbone)
+    data = Path(given.get("data_dir", RunArgs.data_dir))
+    method, data_class = METHODS.load(name), DATASETS.load(dataset).at(data) if dataset else None
+    fitting = data_class.settings if data_class else {}
+    backbone = resolve(RunArgs, precedence(name, dataset, fitting), given).args.backbone
+    tables = precedence(name, dataset, fitting, backbone)
     options = {"method": resolve(method.Args, tables, given)}
     for option in method_options(method.Args):
         host_name = METHODS.resolve(getattr(options["method"].args, option))
         host = _load_host(option, host_name)
-        tables = precedence(name, dataset, backbone, host_name)
+        tables = precedence(name, dataset, fitting, backbone, host_name)
         options = {"method": resolve(method.Args, tables, given), "host": resolve(host.Args, tables, given)}
         setattr(options["method"].args, option, host_name)
         options["method"].args.host_args = options["host"].args
@@ -177,15 +181,19 @@ def make(given: dict[str, Any]) -> Plan:
                 setattr(options[part].args, option, count)
     parts = {part: resolved.args for part, resolved in options.items()}
     origins = {part: resolved.origin for part, resolved in options.items()}
-    plan = Plan(method, run, parts["method"], parts.get("host"), parts.get("data"), parts.get("tasks"), origins)
+    own = parts["method"], parts.get("host"), parts.get("data"), parts.get("tasks")
+    plan = Plan(method, run, *own, origins, data_class)
     _check(plan)
     return plan
 
 
-def precedence(name: str, dataset: str, backbone: str = "", host: str = "") -> list[tuple[str, dict[str, Any]]]:
+def precedence(
+    name: str, dataset: str, fitting: dict[str, Any], backbone: str = "", host: str = ""
+) -> list[tuple[str, dict[str, Any]]]:
     """Where options get their values from, in rising precedence: above their defaults, below the command line.
 
-    Each table with how its origin is called. host: the method that the method `name` wraps, if it wraps one.
+    Each table with how its origin is called. fitting: settings of the dataset. host: the method that `name` wraps, if
+    it wraps one.
     """
     layers = [
         ("host", host, "*"),
@@ -200,7 +208,7 @@ def precedence(name: str, dataset: str, backbone: str = "", host: str = "") -> l
     own = METHODS.load(name).published
     published = {"method": own, "wrapper": own if host else {}, "host": METHODS.load(host).published if host else {}}
     found = [(origin, published[whose].get(key, {})) for whose, origin, key in layers]
-    return [(dataset, DATASETS.load(dataset).settings if dataset else {}), *found]
+    return [(dataset, fitting), *found]
 
 
 def _check(plan: Plan) -> None:
@@ -210,10 +218,12 @@ def _check(plan: Plan) -> None:
         raise UsageError(f"--scenario {run.scenario}: {run.model} runs on {' or '.join(method.scenarios)}")
     if tasks is not None and tasks.class_order != "random" and run.scenario == "domain-il":
         raise UsageError(f"--class_order {tasks.class_order}: the tasks of --scenario domain-il share their classes")
-    domains = DATASETS.load(run.dataset).max_domains if run.dataset else 0
+    domains = plan.dataset.max_domains if plan.dataset else 0
     if run.dataset and (run.scenario == "domain-il") != (domains > 0):
         kind = "comes in domains, --scenario domain-il" if domains else "has no domains"
         raise UsageError(f"--scenario {run.scenario}: {run.dataset} {kind}")
+    if plan.dataset and plan.dataset.tasks is not None:
+        _check_own_tasks(plan, len(plan.dataset.tasks))
     if domains and run.n_tasks > domains:
         raise UsageError(f"--n_tasks {run.n_tasks}: {run.dataset} has at most {domains} domains")
     if run.seeds is not None and len(set(run.seeds)) < len(run.seeds):
@@ -224,6 +234,26 @@ def _check(plan: Plan) -> None:
         raise UsageError(f"--resume {run.resume}: is one run; --seeds {' '.join(map(str, run.seeds))} asks for several")
     if run.eval_period == 0:
         raise UsageError("--eval_period 0: give a number of images, or a negative number for none")
+
+
+def _check_own_tasks(plan: Plan, count: int) -> None:
+    """Of data that come in `count` tasks: settings that would make others."""
+    run, tasks = plan.run, plan.tasks
+    if tasks is None:
+        if run.scenario != "shuffled":  # which has no tasks at all
+            raise UsageError(
+                f"--scenario {run.scenario}: {run.dataset} comes in tasks of its own, --scenario task-il or class-il"
+            )
+        return
+    if run.n_tasks != count:
+        raise UsageError(
+            f"--n_tasks {run.n_tasks}: the file holds {count} tasks; take some of them with --first_task and "
+            "--last_task"
+        )
+    if tasks.class_order != "random":
+        raise UsageError(f"--class_order {tasks.class_order}: {run.dataset} comes in tasks of its own")
+    if tasks.classes is not None:
+        raise UsageError(f"--classes {tasks.classes}: {run.dataset} comes in tasks of its own")
 
 
 def overview() -> str:

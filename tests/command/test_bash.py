@@ -21,7 +21,7 @@ from utils.registry import DATASETS
 COMMAND = ROOT / "command"
 SEVEN = ["er", "l2p", "dualprompt", "coda", "mvp", "misa", "mepo"]
 ONBOARD = {"glyphs", "perm-digits", "seq-digits", "seq-glyphs", "seq-glyphs-dev"}
-FILES = sorted({*DATASETS.files()} - ONBOARD - {"imagenet"})
+FILES = sorted({*DATASETS.files()} - ONBOARD - {"imagenet", "seq-gem"})
 
 RECORDER = """#!/usr/bin/env bash
 if [ "$1" = main.py ] && [ "$2" = report ]; then shift 2; echo "REPORT $*" >>"$RECORD"; exit 0; fi

@@ -306,6 +306,7 @@ SETTINGS = {  # of a run on the dataset
     "rot-mnist": MNIST,
     "seq-digits": {"eval_period": 100},
     "seq-folder": {},
+    "seq-gem": {"backbone": "mlp-128-128-128", "scenario": "task-il", "eval_period": -1},
     "seq-glyphs": {"eval_period": 500},
     "seq-glyphs-dev": {"eval_period": 500},
     "seq-gtsrb": {"backbone": "sup21k", "eval_period": 2000},  # misa.sh of MISA and MePo
@@ -326,6 +327,7 @@ STATISTICS = {  # mean and std of the releases' data_loader.py, and the policy o
     "seq-cub200": (*CIFAR100, None),
     "seq-digits": (*HALF, None),
     "seq-folder": (*IMAGENET, None),
+    "seq-gem": (*HALF, None),  # as above
     "seq-glyphs": (*HALF, None),
     "seq-glyphs-dev": (*HALF, None),
     "seq-gtsrb": (*IMAGENET, None),

@@ -1,4 +1,4 @@
-"""A dataset part in memory, and the step from stored bytes to network input."""
+"""A dataset part in memory, and the step from what is stored to network input."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ ON_DEVICE_LIMIT = 4 * 2**30  # bytes; larger sets stay in host memory (or memory
 
 
 class ImageSet:
-    """Images uint8 [N, 3, H, W] and raw labels int64 [N] of one dataset part, served by index on `device`.
+    """Images uint8 [N, 3, H, W], or numbers float32 [N, F], and raw labels int64 [N] of one dataset part, served by
+    index on `device`.
 
     rows: the images that belong to the set, in order; None: all. Memory-mapped images are not read before they are
     asked for, unless they fit on a device of their own.
@@ -33,7 +34,7 @@ class ImageSet:
         return len(self.labels)
 
     def raw(self, indices: Tensor) -> Tensor:
-        """uint8 [B, 3, H, W] on the device."""
+        """uint8 [B, 3, H, W], or float32 [B, F], on the device."""
         indices = self.rows[indices]
         if isinstance(self._images, Tensor):
             return self._images[indices.to(self.device, non_blocking=True)]
@@ -72,32 +73,40 @@ def image_set(
     rows: np.ndarray | None,
 ) -> ImageSet:
     """The set of a run. part: images and labels as the dataset loads them. rows: those that belong to it, None: all."""
-    if dataset.max_domains:
+    if dataset.max_domains and dataset.tasks is None:
         return DomainSet(*part, device, rows, dataset, options.n_tasks)
     return ImageSet(*part, device, rows)
 
 
 class Transform:
-    """uint8 images to network input: scale to [0, 1], resize, augment (training only), normalise.
+    """uint8 images to network input: scale to [0, 1], resize, augment (training only), normalise. Numbers pass as they
+    are.
 
-    size: side in pixels of the network's input. plain: neither augmented nor normalised.
+    size: side in pixels of the network's input, None for numbers. plain: neither augmented nor normalised.
     """
 
-    def __init__(self, dataset: Images, device: torch.device, seed: int, size: int, plain: bool = False):
+    def __init__(self, dataset: Images, device: torch.device, seed: int, size: int | None, plain: bool = False):
         self.dataset, self.size, self.plain = dataset, size, plain
         self.generator = Generator().manual_seed(seed)
+        if size is None:
+            return
         self.mean = torch.tensor(dataset.mean, device=device).view(1, 3, 1, 1)
         self.std = torch.tensor(dataset.std, device=device).view(1, 3, 1, 1)
 
     def train(self, raw: Tensor) -> Tensor:
+        if self.size is None:
+            return raw
         images = self._resized(raw)
         return images if self.plain else self._normalise(self.dataset.augment(images, self.generator))
 
     def test(self, raw: Tensor) -> Tensor:
+        if self.size is None:
+            return raw
         return self._resized(raw) if self.plain else self._normalise(self._resized(raw))
 
     def _resized(self, raw: Tensor) -> Tensor:
         """Float [B, 3, S, S] in [0, 1]; bilinear with antialias, as torchvision's Resize."""
+        assert self.size is not None
         images = raw.float() / 255
         if images.shape[-2:] == (self.size, self.size):
             return images

@@ -36,7 +36,8 @@ def make_stream(options: RunArgs, own: dict[str, Any] | Split, targets: Tensor, 
 
 
 def own_options(plan: Plan, dataset: Images, class_order: list[int] | None = None) -> dict[str, Any] | Split:
-    """What the stream of a plan is told beside the options of the run. class_order: labels, None: at random."""
+    """What the stream of a plan is told beside the options of the run. class_order: labels, None: at random,
+    or as the tasks of the dataset say it."""
     if plan.tasks is None:
         return plan.method.stream_options(plan.method_args)
-    return Split(plan.tasks.classes, plan.tasks.coming(plan.run.n_tasks), class_order)
+    return Split(plan.tasks.classes, plan.tasks.coming(plan.run.n_tasks), class_order, dataset.tasks)

@@ -40,13 +40,13 @@ def assemble(
     network: nn.Module,
     images: tuple[ImageSet, ImageSet | None],
     stream: Stream,
-    image_size: int,
+    image_size: int | None,
 ) -> Trainer:
     """A trainer that has not begun. The method draws its weights from torch's generator as it stands; then that is
     seeded for training.
 
-    network: the backbone. images: as `read_images` gives them. image_size: side in pixels of the network's input.
-    Raises UsageError if there is no image to evaluate on, or for options that the method refuses.
+    network: the backbone. images: as `read_images` gives them. image_size: side in pixels of the network's input,
+    None for numbers. Raises UsageError if there is no image to evaluate on, or for options that the method refuses.
     """
     options, (training, test) = plan.run, images
     tasks = plan.tasks or TaskArgs()
