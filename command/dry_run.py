@@ -46,7 +46,9 @@ def describe(
     stages: that the run needs."""
     options = plan.run
     info = expected_stream(plan, dataset, counts, size)
-    images, tests = info.num_images, int(options.validation * counts[0]) or counts[1]
+    held_out = int(options.validation * counts[0])
+    images, tests = info.num_images, held_out or counts[1]
+    come = images if plan.tasks is not None else counts[0] - held_out
     streamed = options.scenario in ("si-blurry", "class-il", "task-il", "domain-il")
     model = sketch(plan, info, input_shape(dataset, size)).eval()
     shape = input_shape(dataset, size)
@@ -57,8 +59,9 @@ def describe(
     total = sum(p.numel() for p in model.parameters())
     lines = [
         f"{model.label()} on {options.dataset}, seed{'s' * (len(plan.seeds()) > 1)} {' '.join(map(str, plan.seeds()))}",
-        f"  data      {images:,} training and {tests:,} test {what}, {dataset.num_classes} classes, {each}",
-        f"  stream    {options.scenario}, {options.n_tasks} tasks"
+        f"  data      {come:,} training and {tests:,} test {what}, {info.num_classes} classes, {each}",
+        f"  stream    {options.scenario}, {info.num_tasks} tasks"
+        + (f" of {options.n_tasks}" if info.num_tasks < options.n_tasks and plan.tasks is not None else "")
         + (f", n = {options.n}, m = {options.m}" if options.scenario == "si-blurry" else "")
         + f", batches of {options.batch_size}, {options.online_iter} updates each",
         f"  network   {options.backbone}, {total:,} parameters, {trainable:,} of them trained",
@@ -70,7 +73,7 @@ def describe(
     if forward is not None:
         cost = f"  cost      {forward / 1e9:.2f} GFLOP per test {what[:-1]}"
         if streamed:
-            evaluations = options.n_tasks + (images // options.eval_period if options.eval_period > 0 else 0)
+            evaluations = info.num_tasks + (images // options.eval_period if options.eval_period > 0 else 0)
             training = TRAINING * forward * images * options.n_epochs * options.online_iter
             # Classes appear evenly, so that an evaluation sees half of the test images on average.
             testing = forward * evaluations * tests / 2

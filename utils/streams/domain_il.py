@@ -14,8 +14,7 @@ class DomainIncremental(Reshuffled):
     """Domain-incremental stream: a task shows the images of all classes under the transform of one domain.
 
     targets: raw labels (`utils.classes`) of every image under every transform, [num_domains x N], or of the images that
-    each domain has of its own. split: which classes
-    and domains come; the domains that come are tasks counted from 0.
+    each domain has of its own. split: which classes and domains come; the domains that come are tasks counted from 0.
     """
 
     @classmethod
