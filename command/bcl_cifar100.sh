@@ -6,5 +6,6 @@
 #   bash command/bcl_cifar100.sh [options of main.py]
 #
 # Needs CIFAR-100 (--download fetches its 161 MB). Further settings: run_bcl.sh.
-MEMORY="${MEMORY:-65}" exec bash "$(dirname "${BASH_SOURCE[0]}")/run_bcl.sh" seq-cifar100 --scenario task-il --n_tasks 20 --first_task 3 \
+export MEMORY="${MEMORY:-65}"
+exec bash "$(dirname "${BASH_SOURCE[0]}")/run_bcl.sh" seq-cifar100 --scenario task-il --n_tasks 20 --first_task 3 \
     --backbone resnet18-20-pool "$@"

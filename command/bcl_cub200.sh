@@ -6,5 +6,6 @@
 #   bash command/bcl_cub200.sh [options of main.py]
 #
 # Needs CUB-200-2011 (--download fetches its 1.1 GB) and, to end within a day, a GPU. Further settings: run_bcl.sh.
-MEMORY="${MEMORY:-50}" exec bash "$(dirname "${BASH_SOURCE[0]}")/run_bcl.sh" seq-cub200 --scenario task-il --n_tasks 20 --first_task 3 \
+export MEMORY="${MEMORY:-50}"
+exec bash "$(dirname "${BASH_SOURCE[0]}")/run_bcl.sh" seq-cub200 --scenario task-il --n_tasks 20 --first_task 3 \
     --backbone resnet18-64 --input_size 84 "$@"

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # BCL and the baselines it came with on permuted digits: 10 domains of scikit-learn's digits, an MLP, one pass, minibatches
 # of 10, 50 samples of memory per task for every method, 10 seeds. Rates as command/choose_bcl_digits.sh found them on
-# other permutations, but for EWC, whose best penalty there, 100, diverges over ten tasks; it takes the next. `er_ring inner_steps=4` takes as many steps of SGD per minibatch as `bcl` does.
+# other permutations, but for EWC, whose best penalty there, 100, diverges over ten tasks; it takes the next. The second
+# `er_ring` takes as many steps of SGD per minibatch as `bcl` does.
 #
 #   bash command/bcl_digits.sh                     every row
 #   bash command/bcl_digits.sh "--model bcl"       only rows that contain these words

@@ -6,7 +6,7 @@
 #
 #   bash command/choose_bcl_digits.sh [WORDS]      only lines that contain WORDS, e.g. "--model ftml"
 #
-# About 8 minutes on two CPU cores. JOBS runs at a time (default 2), one thread each. Settings that diverge end with an
+# About 6 minutes on two CPU cores. JOBS runs at a time (default 2), one thread each. Settings that diverge end with an
 # error and are no rows. Table: runs/choose_bcl/table.md.
 set -euo pipefail
 

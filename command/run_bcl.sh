@@ -8,6 +8,7 @@
 # DATA_ROOT  --data_dir (default: data)       SEEDS      default: 1 2 3 4 5
 # RESULTS    --results (default: runs/bcl)    ROWS       only rows that contain these words, e.g. "--model bcl"
 # MEMORY     samples of memory per task, the same for every method (default: 256)
+# BCL        options of the three rows of bcl, beside what is published for the dataset
 #
 # Called again it goes on with the runs that are not complete. Ends with the table, and with the differences to er_ring.
 set -euo pipefail
@@ -24,6 +25,7 @@ rows=("--model bcl" "--model bcl --form single" "--model bcl --clear_grad"
     "--model finetune --optimizer sgd --lr 0.1 --batch_size 10 --online_iter 1 --inputs plain")
 for words in "${rows[@]}"; do
     [[ "$words" == *"${ROWS:-}"* ]] || continue
+    [[ "$words" != "--model bcl"* ]] || words+=" ${BCL:-}"
     [[ "$words" == *finetune* ]] || words+=" --n_memories ${MEMORY:-256}"
     # shellcheck disable=SC2086  # words and SEEDS are lists; a run whose loss is not finite ends with 1
     "$VENV/bin/python" main.py $words --dataset "$dataset" --seeds ${SEEDS:-1 2 3 4 5} --resume auto \

@@ -136,6 +136,8 @@ def test_rows_of_bcl_are_plans_of_one_network_and_one_memory(file, recorded):
         assert (plan.run.batch_size, plan.run.online_iter, plan.run.n_tasks) == (10, 1, 20)
         assert plan.run.scenario == ("domain-il" if "mnist" in file else "task-il")
         assert plan.run.model == "finetune" or plan.method_args.n_memories == memory
+    told = {"bcl_glyphs.sh": 0.3, "bcl_cifar100.sh": 0.3, "bcl_folder.sh": 0.05}
+    assert {plan.method_args.lr for plan in rows[:3]} == {told.get(file, 0.03)}
     assert report.endswith("--baseline er_ring")
 
 
