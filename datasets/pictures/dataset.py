@@ -25,7 +25,8 @@ class PictureArgs(DatasetArgs):
 
 
 class Pictures(Dataset):
-    """Pictures of a stored file; those of its first sets are for training, those of the others for testing.
+    """Pictures of a stored file, grey ones as light ink on dark ground; those of its first sets are for training, those
+    of the others for testing.
 
     Attributes
     ----------
@@ -72,8 +73,9 @@ class Pictures(Dataset):
 
     def load(self, places: Places, train: bool) -> tuple[np.ndarray, np.ndarray]:
         pictures, labels = self.part(train)
+        images = 255 - pictures  # light ink on dark ground, as in `glyphs` and MNIST
         # The three channels of a grey image are one stored channel seen three times.
-        return np.broadcast_to(pictures[:, None], (len(pictures), 3, *pictures.shape[1:])), labels
+        return np.broadcast_to(images[:, None], (len(images), 3, *images.shape[1:])), labels
 
     def augment(self, images: Tensor, generator: Generator) -> Tensor:
         return random_shift(images, max(1, images.shape[-1] // 16), generator)
