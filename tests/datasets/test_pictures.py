@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import importlib.util
+import lzma
 import os
 import re
 import shutil
@@ -192,6 +194,19 @@ def test_a_written_file_reads_the_same(tmp_path):
     assert (again.rows(True).tolist(), again.rows(False).tolist()) == ([0], [1])
 
 
+def test_pictures_of_another_size(read, tmp_path, places):
+    file = read["seq-icons"]
+    rows = np.unique(file.labels * 2 + (file.sets >= file.about.training_sets), return_index=True)[1]  # one of each
+    larger = file.pictures[rows].repeat(2, axis=1).repeat(2, axis=2)
+    about = dataclasses.replace(file.about, size=64)
+    stored.write(tmp_path, "seq-icons", about, file.labels[rows], file.sets[rows], larger, (64, 64))
+    stored.write_sums(tmp_path, ["seq-icons"])
+    dataset = DATASETS.load("seq-icons")(PictureArgs(pictures=str(tmp_path)))
+    images, labels = dataset.load(places, False)
+    assert images.shape == (200, 3, 64, 64) and labels.tolist() == list(range(200)) and dataset.image_size is None
+    assert DATASETS.load("seq-icons")().image_size == 32
+
+
 def spoil(file: Path, how: str) -> None:
     content = file.read_bytes()
     if how == "gone":
@@ -224,9 +239,7 @@ def test_a_damaged_record_is_one_line(content, tmp_path, places):
     answer(lambda: dataset.load(places, True), tmp_path / stored.SUMS, "make_pictures.sh")
 
 
-def test_a_file_that_holds_something_else_is_one_line(tmp_path, places):
-    import lzma
-
+def test_a_file_that_holds_something_else_is_one_line(tmp_path):
     for content in (b"none", lzma.compress(b""), lzma.compress(b'{"size": 3}\n'), lzma.compress(b"[1]\n")):
         (tmp_path / "icons.xz").write_bytes(content)
         stored.write_sums(tmp_path, ["icons"])
