@@ -8,7 +8,7 @@
 #
 # Needs npm, unless --package names the archive (104 MB; its digest is checked). Puts the renderer into the environment.
 # PACKAGES  folder that keeps the package (default: build/pictures)
-# Cost: about two minutes on one core; with --size 224 about half an hour and 6 GB of memory.
+# Cost: about two minutes on one core and 2 GB of memory; with --size 224 about an hour, an estimate.
 set -euo pipefail
 
 repo="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import hashlib
 import importlib.util
@@ -17,7 +18,7 @@ import torch
 from PIL import Image
 
 from datasets.base import Places
-from datasets.pictures import make, stored, views
+from datasets.pictures import choose, make, package, stored, views
 from datasets.pictures.dataset import PictureArgs
 from tests.miniatures import answer
 from tests.tiny import ROOT
@@ -86,13 +87,13 @@ def test_labels_match_names(read, places):
 
 
 def test_enough_pictures(read):
-    for name, least in (("icons", make.DRAWN), ("seq-icons", make.WELL_DRAWN), ("seq-emoji", (4, 3))):
+    for name, least in (("icons", choose.DRAWN), ("seq-icons", choose.WELL_DRAWN), ("seq-emoji", (4, 3))):
         file = read[name]
         for train, count in zip((True, False), least):
             assert np.bincount(file.labels[file.rows(train)], minlength=len(file.about.concepts)).min() >= count
     for name in ("icons", "seq-icons"):
         pairs = read[name].labels * len(read[name].about.sets) + read[name].sets
-        assert np.bincount(pairs).max() <= make.VARIANTS <= 6
+        assert np.bincount(pairs).max() <= choose.VARIANTS <= 6
     assert np.bincount(read["seq-emoji"].labels[read["seq-emoji"].rows(False)]).tolist() == [3] * 300
 
 
@@ -107,8 +108,8 @@ def test_augment_moves_the_picture(name, places):
 
 
 def test_concepts_are_of_one_set_of_pictures_only(read):
-    stems = {name: {make.stem_of(concept) for concept in read[name].about.concepts} for name in NAMES}
-    keys = {name: {make.key_of(concept) for concept in read[name].about.concepts} for name in NAMES}
+    stems = {name: {choose.stem_of(concept) for concept in read[name].about.concepts} for name in NAMES}
+    keys = {name: {choose.key_of(concept) for concept in read[name].about.concepts} for name in NAMES}
     for one, other in (("icons", "seq-icons"), ("icons", "seq-emoji"), ("seq-icons", "seq-emoji")):
         assert not stems[one] & stems[other] and not keys[one] & keys[other]
 
@@ -142,7 +143,7 @@ def test_known_relatives_are_one_family(family, read):
 
 def test_emoji_of_one_hand_are_on_one_side(read):
     training, test = sets_of(read["seq-emoji"])
-    assert test == {*make.EMOJI_TEST} and not {"emojione", "openmoji", "emojione-v1"} & (training | test)
+    assert test == {*choose.EMOJI_TEST} and not {"emojione", "openmoji", "emojione-v1"} & (training | test)
     assert len({own[0] for own in read["seq-emoji"].about.families if {*own} & test}) == 3
 
 
@@ -155,7 +156,7 @@ def test_no_picture_is_empty_or_full(read):
     for name in NAMES:
         pictures = read[name].pictures if name != "seq-emoji" else views.on_white(read[name].pictures).mean(axis=1)
         ink = 1 - pictures.mean(axis=(1, 2)) / 255
-        assert ink.min() > make.LEAST_INK - 0.02 and ink.max() < make.MOST_INK + 0.02
+        assert ink.min() > package.LEAST_INK - 0.02 and ink.max() < package.MOST_INK + 0.02
         assert pictures.std(axis=(1, 2)).min() > 3
 
 
@@ -170,8 +171,8 @@ def test_every_set_has_its_licence(read):
             re.findall(r"^\| `(\S+)` \| .+ \| .+ \| \[?([\w.-]+)\]?.* \| [\d,]+ \| (?:training|test) \|$", rows, re.M)
         )
         assert told.keys() == {*read[name].about.sets}
-        assert {*told.values()} <= {*make.LICENCES}
-    assert not [name for name in make.LICENCES if re.search("NC|SA|GPL", name)]
+        assert {*told.values()} <= {*choose.LICENCES}
+    assert not [name for name in choose.LICENCES if re.search("NC|SA|GPL", name)]
 
 
 def test_files_are_those_of_the_record():
@@ -294,20 +295,20 @@ def test_pictures_without_coverage_are_ground():
     ],
 )
 def test_names_without_style(icon, concept):
-    assert make.concept_of(icon) == concept
+    assert choose.concept_of(icon) == concept
 
 
 def test_spellings_of_one_thing_get_one_name():
-    counts = make.collections.Counter({"trash": 9, "bin": 3, "left-arrow": 1, "arrow-left": 5, "github": 9, "7": 9})
-    named = make.one_name_each(counts)
+    counts = collections.Counter({"trash": 9, "bin": 3, "left-arrow": 1, "arrow-left": 5, "github": 9, "7": 9})
+    named = choose.one_name_each(counts)
     assert named == {"trash": "trash", "bin": "trash", "left-arrow": "arrow-left", "arrow-left": "arrow-left"}
 
 
 def test_duplicates_stay_in_training_and_doubtful_ones_nowhere():
     pictures = np.stack([np.full((2, 2), value, np.uint8) for value in (1, 1, 2, 2, 3, 4)])
     names = [("cup", "test"), ("cup", "train"), ("cup", "train"), ("bee", "train"), ("bee", "test"), ("bee", "train")]
-    drawings = make.Drawn([make.Source(concept, name, "x") for concept, name in names], pictures)
-    kept = make.without_duplicates(drawings, {"test"})
+    drawings = package.Drawn([package.Source(concept, name, "x") for concept, name in names], pictures)
+    kept = choose.without_duplicates(drawings, {"test"})
     assert kept.pictures[:, 0, 0].tolist() == [1, 3, 4]
     assert [source.set for source in kept.sources] == ["train", "test", "train"]
 
