@@ -1,7 +1,7 @@
 """Further concepts drawn as icons in grey, 200 classes, 32x32 pixels; on board, no download.
 
-Concepts that `icons`, the pretraining set, does not contain, by the same hands; test pictures come from the sets of
-icons whose pictures are tested there, too, so that neither pretraining nor the stream shows them. Ink is light on dark ground.
+Concepts that `icons`, the pretraining set, does not contain, by the same hands, as light ink on dark ground. Test
+pictures come from the sets that are tested on there, too, so that neither pretraining nor the stream shows them.
 """
 
 from __future__ import annotations
