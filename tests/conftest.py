@@ -82,7 +82,8 @@ def made(tmp_path_factory):
 
 
 @pytest.fixture
-def places(tmp_path) -> Places:
+def places(tmp_path, monkeypatch) -> Places:
+    monkeypatch.setattr("datasets.seq_fmnist.DEBIAN", tmp_path / "not installed")
     return Places(tmp_path / "data", tmp_path / "cache", SIZE)
 
 

@@ -308,6 +308,9 @@ CASES = {
         ),
         Case("seq-wikiart", (wikiart,), (64, 17), 27),
         Case("seq-mnist", (mnist,), (30, 10), 10, missing=("MNIST/raw/t10k-labels-idx1-ubyte.gz", "not there")),
+        Case(
+            "seq-fmnist", (mnist,), (30, 10), 10, missing=("FashionMNIST/raw/train-images-idx3-ubyte.gz", "not there")
+        ),
         Case("perm-mnist", (mnist,), (30, 10), 10),
         Case("rot-mnist", (mnist,), (30, 10), 10),
     )

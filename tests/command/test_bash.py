@@ -20,7 +20,8 @@ from utils.registry import DATASETS
 
 COMMAND = ROOT / "command"
 SEVEN = ["er", "l2p", "dualprompt", "coda", "mvp", "misa", "mepo"]
-ONBOARD = {"glyphs", "perm-digits", "seq-digits", "seq-glyphs", "seq-glyphs-dev"}
+ONBOARD = {"glyphs", "icons", "perm-digits", "seq-digits", "seq-emoji", "seq-glyphs", "seq-glyphs-dev"}
+ONBOARD |= {"seq-icons", "seq-icons-dev"}
 FILES = sorted({*DATASETS.files()} - ONBOARD - {"imagenet", "seq-gem"})
 
 RECORDER = """#!/usr/bin/env bash

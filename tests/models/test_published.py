@@ -301,14 +301,18 @@ RUN = {  # scripts of all three; where they differ, FlyGCL's, but for precision
 MNIST = {"backbone": "sup21k", "scenario": "domain-il", "n_tasks": 20}
 SETTINGS = {  # of a run on the dataset
     "glyphs": {},
+    "icons": {},
     "imagenet": {"backbone": "sup21k"},
     "perm-mnist": MNIST,
     "rot-mnist": MNIST,
     "seq-digits": {"eval_period": 100},
+    "seq-emoji": {"eval_period": 1000},
     "seq-folder": {},
     "seq-gem": {"backbone": "mlp-128-128-128", "scenario": "task-il", "eval_period": -1},
     "seq-glyphs": {"eval_period": 500},
     "seq-glyphs-dev": {"eval_period": 500},
+    "seq-icons": {"eval_period": 1000},
+    "seq-icons-dev": {"eval_period": 500},
     "seq-gtsrb": {"backbone": "sup21k", "eval_period": 2000},  # misa.sh of MISA and MePo
 }
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -317,6 +321,7 @@ HALF = (0.5,) * 3, (0.5,) * 3  # ours
 GREY = (0.1307,) * 3, (0.3081,) * 3
 STATISTICS = {  # mean and std of the releases' data_loader.py, and the policy of AutoAugment in their _trainer.py
     "glyphs": (*HALF, None),
+    "icons": (*HALF, None),
     "imagenet": (*IMAGENET, None),
     "perm-digits": (*HALF, None),  # with --inputs published; its default is plain
     "perm-mnist": (*GREY, None),
@@ -326,11 +331,15 @@ STATISTICS = {  # mean and std of the releases' data_loader.py, and the policy o
     "seq-cifar100": (*CIFAR100, "cifar10"),
     "seq-cub200": (*CIFAR100, None),
     "seq-digits": (*HALF, None),
+    "seq-emoji": (*HALF, None),
+    "seq-fmnist": ((0.2860,) * 3, (0.3530,) * 3, None),
     "seq-folder": (*IMAGENET, None),
     "seq-gem": (*HALF, None),  # as above
     "seq-glyphs": (*HALF, None),
     "seq-glyphs-dev": (*HALF, None),
     "seq-gtsrb": (*IMAGENET, None),
+    "seq-icons": (*HALF, None),
+    "seq-icons-dev": (*HALF, None),
     "seq-imr": (*IMAGENET, "imagenet"),
     "seq-mnist": (*GREY, None),
     "seq-nch": (*IMAGENET, None),
@@ -399,7 +408,7 @@ def test_origins_tell_of_releases_that_differ():
 
 @pytest.mark.parametrize("name", ON_STREAMS)
 @pytest.mark.parametrize(
-    "dataset", [*sorted(SETTINGS.keys() - {"glyphs", "imagenet"}), "seq-cifar100", "seq-imr", "seq-nch"]
+    "dataset", [*sorted(SETTINGS.keys() - {"glyphs", "icons", "imagenet"}), "seq-cifar100", "seq-imr", "seq-nch"]
 )
 def test_values_of_a_run(name, dataset):
     expected = RUN | SETTINGS.get(dataset, {"backbone": "sup21k"})
