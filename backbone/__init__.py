@@ -1,9 +1,9 @@
 """Builds a feature extractor by name and loads its weights.
 
-`build("vit_tiny_glyphs")` is the small network shipped with the project. The names of `backbone.sources` are the
-pretrained ViT-B/16 of the field; those of `backbone.small`, `mlp-...` and `resnet18-...`, are networks that begin
-untrained; any other name is a timm VisionTransformer. Weights come from local files (`--backbone_path`, or a known name
-in `--checkpoint_dir`) and are never downloaded silently.
+`build("vit_tiny_glyphs")` and `build("vit_tiny_icons")` are small networks shipped with the project. The names of
+`backbone.sources` are the pretrained ViT-B/16 of the field; those of `backbone.small`, `mlp-...` and `resnet18-...`,
+are networks that begin untrained; any other name is a timm VisionTransformer. Weights come from local files
+(`--backbone_path`, or a known name in `--checkpoint_dir`) and are never downloaded silently.
 
 A network has `num_features`, its width D, and `features(network, x)` gives [B, D]. A method that inserts nothing into
 its network needs no more.
@@ -25,6 +25,7 @@ from utils.errors import UsageError, reason
 from utils.files.manifest import sha256
 
 SHIPPED = Path(__file__).resolve().parent / "weights"
+TRAINED_ON = {"vit_tiny_glyphs": "glyphs", "vit_tiny_icons": "icons"}  # networks that are shipped: dataset
 RANDOM = "random"  # --backbone_path random: untrained weights, for pretraining
 
 
@@ -43,8 +44,8 @@ def need_vit(network: nn.Module | str) -> None:
     if small.is_small(network) if isinstance(network, str) else not is_vit(network):
         what = network if isinstance(network, str) else type(network).__name__
         raise UsageError(
-            f"--backbone: this method works inside of a ViT, and {what} is none; vit_tiny_glyphs, "
-            f"{', '.join(SOURCES)} and timm's VisionTransformers fit"
+            f"--backbone: this method works inside of a ViT, and {what} is none; "
+            f"{', '.join([*TRAINED_ON, *SOURCES])} and timm's VisionTransformers fit"
         )
 
 
@@ -106,7 +107,7 @@ def build(name: str, shape: Shape | None = None) -> nn.Module:
     if shape is not None:
         check(name, shape)
     image_size = None if shape is None else shape[-1]
-    if name == "vit_tiny_glyphs":
+    if name in TRAINED_ON:
         if image_size not in (None, 32):
             raise UsageError(f"--backbone {name}: takes images of 32 px, the dataset has {image_size} px")
         return VisionTransformer(img_size=32, patch_size=8, embed_dim=128, depth=6, num_heads=4, num_classes=0)
@@ -134,7 +135,7 @@ def input_size(name: str) -> int | None:
     """
     if small.is_small(name):
         return None
-    if name == "vit_tiny_glyphs":
+    if name in TRAINED_ON:
         return 32
     import timm
 
@@ -153,7 +154,7 @@ def _architecture(name: str) -> str:
     if not timm.is_model(name):
         import difflib
 
-        near = difflib.get_close_matches(name, ["vit_tiny_glyphs", *SOURCES, *timm.list_models("vit_*")], n=1)
+        near = difflib.get_close_matches(name, [*TRAINED_ON, *SOURCES, *timm.list_models("vit_*")], n=1)
         raise UsageError(
             f"--backbone {name}: timm knows no such model" + (f"; did you mean '{near[0]}'?" if near else "")
         )

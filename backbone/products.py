@@ -24,7 +24,8 @@ class PretrainArgs:
     """Options of a method whose stages run on pretraining data."""
 
     pretrain: str | None = option(
-        None, "pretraining dataset of the stages; default: glyphs for the shipped network, imagenet for any other"
+        None,
+        "pretraining dataset of the stages; default: what a shipped network was trained on, imagenet for any other",
     )
     pretrain_dir: str | None = option(None, "its --data_dir; default: that of the run", decides=False)
 
@@ -62,7 +63,7 @@ def make_stage(
     that are not to have their defaults. Raises UsageError for a network that is no ViT, for which there are no stages.
     """
     backbones.need_vit(run.backbone)
-    dataset = args.pretrain or ("glyphs" if run.backbone == "vit_tiny_glyphs" else "imagenet")
+    dataset = args.pretrain or backbones.TRAINED_ON.get(run.backbone, "imagenet")
     options = {"backbone": run.backbone, "backbone_path": weights, **(own or {})}
     options["data_dir"], options["cache_dir"] = args.pretrain_dir or run.data_dir, run.cache_dir
     shared = {name: getattr(run.data_args, name, False) for name in ("download", "skip_bad")}

@@ -211,7 +211,7 @@ def weights(checkpoints: Path) -> Iterator[Finding]:
     import backbone
 
     absent = []
-    for name in ("vit_tiny_glyphs", *backbone.SOURCES):
+    for name in (*backbone.TRAINED_ON, *backbone.SOURCES):
         try:
             file = backbone.weights_file(name, None, checkpoints)
         except UsageError:

@@ -20,7 +20,7 @@ class SeqEmoji(Pictures):
     file = "seq-emoji"
     num_classes = 300
     counts = (8_395, 900)
-    settings = {"eval_period": 1000}
+    settings = {"backbone": "vit_tiny_icons", "eval_period": 1000}
 
     def load(self, places: Places, train: bool) -> tuple[np.ndarray, np.ndarray]:
         pictures, labels = self.part(train)

@@ -14,4 +14,4 @@ class SeqIcons(Pictures):
     num_classes = 200
     grey = True
     counts = (9_784, 1_810)
-    settings = {"eval_period": 1000}
+    settings = {"backbone": "vit_tiny_icons", "eval_period": 1000}

@@ -14,7 +14,7 @@ class SeqIconsDev(Pictures):
     num_classes = 100
     grey = True
     counts = (6_917, 1_185)
-    settings = {"eval_period": 500}
+    settings = {"backbone": "vit_tiny_icons", "eval_period": 500}
 
     def classes(self) -> list[int]:
         return self.stored.about.development

@@ -40,6 +40,7 @@ class Supervised(ContinualModel):
     published = {
         "*": {"batch_size": 256, "online_iter": 1, "eval_period": -1, "eval_batch_size": 256},
         "glyphs": {"n_epochs": 18, "batch_size": 100},
+        "icons": {"n_epochs": 80, "batch_size": 256},
     }
 
     def __init__(self, backbone: nn.Module, info: StreamInfo, args: SupervisedArgs):

@@ -66,8 +66,9 @@ class RunArgs:
     dataset: str = option("", "dataset: a file of datasets/")
     backbone: str = option(
         "vit_tiny_glyphs",
-        "network: vit_tiny_glyphs; sup21k, sup21k_1k, ibot21k, ibot1k, dino1k, mocov3_1k (ViT-B/16); a timm "
-        "VisionTransformer by name; or a small one by its widths, as mlp-128-128-128, resnet18-20, resnet18-20-pool",
+        "network: vit_tiny_glyphs, vit_tiny_icons; sup21k, sup21k_1k, ibot21k, ibot1k, dino1k, mocov3_1k (ViT-B/16); a "
+        "timm VisionTransformer by name; or a small one by its widths, as mlp-128-128-128, resnet18-20, "
+        "resnet18-20-pool",
     )
     backbone_path: str | None = option(
         None,

@@ -12,8 +12,10 @@ from sklearn.preprocessing import StandardScaler
 import backbone
 from backbone.vit import embed, encode
 from datasets.seq_digits import SeqDigits
-
-FILE = backbone.SHIPPED / "vit_tiny_glyphs.safetensors"
+from datasets.seq_emoji import SeqEmoji
+from datasets.seq_icons import SeqIcons
+from utils import plan as plans
+from utils.contracts import Places
 
 
 @pytest.fixture(scope="module")
@@ -30,9 +32,42 @@ def digits():
     return parts
 
 
-def test_the_file_is_the_one_of_its_card_and_small():
-    assert FILE.stat().st_size <= 8_000_000
-    assert hashlib.sha256(FILE.read_bytes()).hexdigest() in FILE.with_suffix(".md").read_text()
+@pytest.mark.parametrize("name", backbone.TRAINED_ON)
+def test_the_file_is_the_one_of_its_card_and_small(name):
+    file = backbone.SHIPPED / f"{name}.safetensors"
+    assert file.stat().st_size <= 5_000_000
+    assert hashlib.sha256(file.read_bytes()).hexdigest() in file.with_suffix(".md").read_text()
+
+
+def test_stages_are_made_on_what_a_shipped_network_was_trained_on(tmp_path):
+    for dataset, pretrain in (("seq-digits", "glyphs"), ("seq-emoji", "icons"), ("seq-icons", "icons")):
+        plan = plans.make({"model": "mepo", "dataset": dataset, "checkpoint_dir": str(tmp_path), "dry_run": True})
+        stages = plan.method.prepare(plan.run, plan.method_args)
+        assert {stage.dataset for stage in stages} == {pretrain}
+
+
+def nearest(name: str, dataset, tmp_path: Path) -> float:
+    """Accuracy of the nearest class mean on the test pictures."""
+    vit = backbone.build(name).eval()
+    backbone.load_weights(vit, backbone.weights_file(name, None))
+    parts = []
+    for train in (True, False):
+        images, labels = dataset.load(Places(tmp_path, tmp_path, 32), train)
+        batches = torch.from_numpy(np.array(images)).split(500)
+        with torch.no_grad():
+            parts.append((torch.cat([encode(vit, embed(vit, (x.float() / 255 - 0.5) / 0.5)) for x in batches]), labels))
+    (train, train_labels), (test, test_labels) = parts
+    means = torch.stack([train[train_labels == label].mean(dim=0) for label in range(dataset.num_classes)])
+    accuracy = (torch.cdist(test, means).argmin(dim=1).numpy() == test_labels).mean()
+    print(f"nearest class mean on {type(dataset).__name__}, {name}: {100 * accuracy:.1f} %")
+    return accuracy
+
+
+@pytest.mark.parametrize("dataset", [SeqIcons, SeqEmoji])
+def test_icons_tell_more_of_icons_and_emoji_than_glyphs_do(dataset, tmp_path):
+    """By ten points at least, of hands and styles that neither has seen."""
+    icons, glyphs = (nearest(name, dataset(), tmp_path) for name in ("vit_tiny_icons", "vit_tiny_glyphs"))
+    assert icons >= glyphs + 0.10
 
 
 def test_linear_probe_on_the_digits(digits):

@@ -229,7 +229,7 @@ def test_an_update_left_out_leaves_the_statistics_of_batch_norms():
     "method", ["l2p", "coda", "singleprompt", "slca", "ranpac", "mepo_meta", "mepo_cov", "misa_isa"]
 )
 def test_methods_inside_of_a_vit_refuse_other_networks(method):
-    with pytest.raises(UsageError, match="is none; vit_tiny_glyphs, sup21k,") as caught:
+    with pytest.raises(UsageError, match="is none; vit_tiny_glyphs, vit_tiny_icons, sup21k,") as caught:
         build(method, NEEDED.get(method), backbone="resnet18-4")
     assert "\n" not in str(caught.value)
 
@@ -320,9 +320,9 @@ def test_equal_commands_leave_equal_files(tmp_path, capsys):
         (["er", "mlp-1000000-1000000"], "1,001,026,000,000 weights need 3,729.1 GiB"),
         (["er", "mlp-1000000000000"], "no such network"),
         (["er", "resnet18-999999999"], "GiB of memory are free"),
-        (["l2p", "mlp-100"], "is none; vit_tiny_glyphs, sup21k,"),
-        (["mepo", "mlp-100"], "is none; vit_tiny_glyphs, sup21k,"),
-        (["misa", "resnet18-20"], "is none; vit_tiny_glyphs, sup21k,"),
+        (["l2p", "mlp-100"], "is none; vit_tiny_glyphs, vit_tiny_icons, sup21k,"),
+        (["mepo", "mlp-100"], "is none; vit_tiny_glyphs, vit_tiny_icons, sup21k,"),
+        (["misa", "resnet18-20"], "is none; vit_tiny_glyphs, vit_tiny_icons, sup21k,"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(words, reason, dry, tmp_path, capsys, monkeypatch):

@@ -22,6 +22,7 @@ from datasets.pictures import choose, make, package, stored, views
 from datasets.pictures.dataset import PictureArgs
 from tests.miniatures import answer
 from tests.tiny import ROOT
+from utils.data.augment import random_colours
 from utils.registry import DATASETS
 
 NAMES = ("icons", "seq-emoji", "seq-icons")
@@ -336,3 +337,16 @@ def test_another_size_needs_a_folder(capsys):
     with pytest.raises(SystemExit):
         make.main(["--package", "none", "--size", "64"])
     assert "--out" in capsys.readouterr().err
+
+
+def test_colours_of_ink_and_ground():
+    ink = torch.zeros(400, 3, 4, 4)
+    ink[:, :, :2] = 1  # the upper half
+    shown = random_colours(ink, torch.Generator().manual_seed(0))
+    assert torch.equal(shown, random_colours(ink, torch.Generator().manual_seed(0)))
+    assert shown.min() >= 0 and shown.max() <= 1
+    top, bottom = shown[:, :, 0, 0], shown[:, :, 3, 3]
+    assert torch.equal(shown[:, :, :2], top[:, :, None, None].expand(-1, -1, 2, 4))
+    kept, inverted = (shown == ink).flatten(1).all(1), (shown == 1 - ink).flatten(1).all(1)
+    assert 70 < kept.sum() < 130 and 70 < inverted.sum() < 130
+    assert ((top - bottom).abs().amax(dim=1) >= 0.25).all()

@@ -239,10 +239,12 @@ PUBLISHED = {
         "backbone ibot21k": {"meta_epochs": 30},  # the epochs that the scripts use downstream
         "backbone sup21k_1k": {"meta_epochs": 2},
         "glyphs": {"samples": 20, "meta_epochs": 1, "num_tasks": 10, "lr": 0.001},
+        "icons": {"samples": 20, "meta_epochs": 1, "num_tasks": 10, "lr": 0.001},
     },
     "misa_isa": {
         "*": STAGE | {"batch_size": 65, "n_epochs": 3},  # misa_fam.sh: temp_batchsize
         "glyphs": {"samples": 10, "n_epochs": 1, "lr": 0.001},
+        "icons": {"samples": 10, "n_epochs": 1, "lr": 0.001},
     },
     "mvp": {"seq-glyphs": {"lr": 0.001, "len_g_prompt": 2, "len_e_prompt": 4}},
     "ranpac": {
@@ -257,6 +259,7 @@ PUBLISHED = {
     "supervised": {
         "*": STAGE | {"batch_size": 256, "eval_batch_size": 256},
         "glyphs": {"n_epochs": 18, "batch_size": 100},
+        "icons": {"n_epochs": 80, "batch_size": 256},
     },
 }
 PUBLISHED |= {"derpp": PUBLISHED["er"], "er_ace": PUBLISHED["er"], "misa": PUBLISHED["dualprompt"]}
@@ -306,13 +309,13 @@ SETTINGS = {  # of a run on the dataset
     "perm-mnist": MNIST,
     "rot-mnist": MNIST,
     "seq-digits": {"eval_period": 100},
-    "seq-emoji": {"eval_period": 1000},
+    "seq-emoji": {"backbone": "vit_tiny_icons", "eval_period": 1000},
     "seq-folder": {},
     "seq-gem": {"backbone": "mlp-128-128-128", "scenario": "task-il", "eval_period": -1},
     "seq-glyphs": {"eval_period": 500},
     "seq-glyphs-dev": {"eval_period": 500},
-    "seq-icons": {"eval_period": 1000},
-    "seq-icons-dev": {"eval_period": 500},
+    "seq-icons": {"backbone": "vit_tiny_icons", "eval_period": 1000},
+    "seq-icons-dev": {"backbone": "vit_tiny_icons", "eval_period": 500},
     "seq-gtsrb": {"backbone": "sup21k", "eval_period": 2000},  # misa.sh of MISA and MePo
 }
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -53,6 +53,21 @@ def random_flip(images: Tensor, generator: Generator) -> Tensor:
     return torch.where(flipped, images.flip(3), images)
 
 
+def random_colours(images: Tensor, generator: Generator) -> Tensor:
+    """Grey images, taken for how much ink covers each place, in ink and on ground of random colours: a quarter as they
+    are, a quarter inverted, the others in two colours that differ by a quarter at least in some channel.
+    [B, 3, H, W] to the same."""
+    count = len(images)
+    ground, ink = torch.rand(2, count, 3, 1, 1, generator=generator)
+    alike = (ground - ink).mean(dim=1, keepdim=True).abs() < 0.25
+    ink = torch.where(alike, 1 - ground.round(), ink)
+    kind = torch.rand(count, 1, 1, 1, generator=generator)
+    ground = torch.where(kind < 0.5, (kind >= 0.25).float(), ground)
+    ink = torch.where(kind < 0.5, (kind < 0.25).float(), ink)
+    ground, ink = (colour.to(images.device, non_blocking=True) for colour in (ground, ink))
+    return ground + images * (ink - ground)
+
+
 def random_resized_crop(images: Tensor, generator: Generator) -> Tensor:
     """Cuts a rectangle of 8 to 100 % of the area and of aspect ratio 3/4 to 4/3 out of each image and brings it to
     the size of the image, bilinear: the transform of ImageNet training. [B, C, S, S] to the same.
