@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from utils import args
 from utils.args import (
     SEEDS,
     WHOLE_TASKS,
@@ -185,6 +186,25 @@ def make(given: dict[str, Any]) -> Plan:
     plan = Plan(method, run, *own, origins, data_class)
     _check(plan)
     return plan
+
+
+def restored(config: dict[str, Any]) -> Plan:
+    """The plan of a run from what `settings` wrote of it, as far as the options of this version go. A dataset that is
+    not known here is left out, with its options. Raises UsageError for anything else."""
+    sections = {part: config.get(part) or {} for part in PARTS}
+    run = args.restored(RunArgs, sections["run"])
+    method = METHODS.load(run.model)
+    parts: dict[str, Any] = {"method": args.restored(method.Args, sections["method"]), "host": None, "data": None}
+    for option in method_options(method.Args):
+        parts["host"] = args.restored(_load_host(option, getattr(parts["method"], option)).Args, sections["host"])
+        parts["method"].host_args = parts["host"]
+    dataset = None
+    if DATASETS.is_known(run.dataset):
+        dataset = DATASETS.load(run.dataset)
+        parts["data"] = run.data_args = args.restored(dataset.Args, sections["data"])
+    tasks = args.restored(TaskArgs, sections["tasks"]) if config.get("tasks") is not None else None
+    own = parts["method"], parts["host"], parts["data"], tasks
+    return Plan(method, run, *own, {}, dataset).with_seed(run.seed)
 
 
 def precedence(
