@@ -18,7 +18,7 @@ import backbone as backbones
 from utils import device as devices
 from utils import plan as plans
 from utils.contracts import Learner
-from utils.data.decode import MAX_PIXELS, decode, each_decoded, squared
+from utils.data.decode import MAX_PIXELS, decode, each_decoded, in_colour, squared
 from utils.data.images import ImageSet
 from utils.errors import UsageError, printable, reason
 from utils.files.manifest import changed_files
@@ -69,8 +69,8 @@ def open_run(folder: str | Path, device: str | None = None, plugins: str | None 
 
 @dataclass
 class Opened:
-    """A learner that can be asked and taught. plan: settings of its run. description: as the run left it. random: states
-    of torch's global generators, which are the learner's own while it learns. goes_on: whether it can learn."""
+    """A learner that can be asked and taught. plan: settings of its run. description: as the run left it. random: of
+    torch's global generators the states, which are the learner's own while it learns. goes_on: whether it can learn."""
 
     folder: Path
     plan: Plan
@@ -197,7 +197,7 @@ class Opened:
     def _one(self, image: str | Path | Image.Image, size: int, fit: Any) -> np.ndarray:
         try:
             if isinstance(image, Image.Image):
-                return squared(image, size, fit)
+                return squared(in_colour(image), size, fit)
             return decode(Path(image), size, fit, self._max_pixels())
         except Exception as error:  # Pillow raises many types; whichever it is, the file is no usable image
             name = "a picture" if isinstance(image, Image.Image) else printable(str(image))

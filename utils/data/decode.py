@@ -137,14 +137,18 @@ def decode(source: Path | BinaryIO, size: int, fit: Fit, max_pixels: int = MAX_P
             raise ValueError(
                 f"{width}x{height} pixels, --max_pixels is {max_pixels}: a decompression bomb, or give a larger one"
             )
-        image = _eight_bits(image)
+        image = in_colour(image)
     return squared(image, size, fit)
 
 
+def in_colour(image: Image.Image) -> Image.Image:
+    """A picture of any kind as RGB of eight bits, as `decode` makes it."""
+    return _eight_bits(image).convert("RGB")
+
+
 def squared(image: Image.Image, size: int, fit: Fit) -> np.ndarray:
-    """A picture as uint8 [3, size, size]. Raises ValueError for one that is too narrow to be cropped."""
+    """A picture in RGB as uint8 [3, size, size]. Raises ValueError for one that is too narrow to be cropped."""
     width, height = image.size
-    image = image.convert("RGB")
     if fit == "squash":
         image = image.resize((size, size), Image.Resampling.BILINEAR)
     else:  # as torchvision's Resize and CenterCrop round
