@@ -40,7 +40,7 @@ def main(argv: list[str]) -> None:
 
     picture = options.picture or str(Path(options.run, PICTURE))
     with signals.obeyed():
-        opened = open_run(options.run, options.device, options.plugins)
+        opened = open_run(options.run, options.device, options.plugins, to_learn=False)
         check_file(picture, "--picture")
         check_file(options.csv, "--csv")
         paths, slots = listed(opened, Path(options.data_dir))

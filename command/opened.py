@@ -35,14 +35,19 @@ from utils.training.history import History
 from utils.training.loop import Trainer
 
 WEIGHTS = "model.safetensors"
+WITHOUT_STATE = " (--no-keep_state, or an older version)"
 LATER = "target_factor"  # ends the name of a tensor that older runs took from a product
 Pictures = Sequence[str | Path | Image.Image] | np.ndarray | Tensor
 
 
-def open_run(folder: str | Path, device: str | None = None, plugins: str | None = None) -> Opened:
+def open_run(
+    folder: str | Path, device: str | None = None, plugins: str | None = None, to_learn: bool = True
+) -> Opened:
     """The learner of the run in `folder`. device: as `--device`. plugins: folder of methods and datasets that the run
-    needs. Runs nothing of what is in the folder. Raises UsageError for what is no run, or one that nothing can be
-    asked."""
+    needs. to_learn: False spares reading what predictions do not need. Runs nothing of what is in the folder.
+
+    Raises UsageError for what is no run, or one that nothing can be asked.
+    """
     folder = Path(folder)
     if plugins:
         add_plugins(plugins)
@@ -50,34 +55,39 @@ def open_run(folder: str | Path, device: str | None = None, plugins: str | None 
     plan = _plan(folder, run.config)
     if not plan.method.evaluated:
         raise UsageError(f"{folder}: is a run of {plan.run.model}, a stage, whose learner predicts no classes")
-    told = ", ".join(changed_files(folder, {n: d for n, d in run.ended.sha256.items() if n in (WEIGHTS, FILE, *STATE)}))
-    if told:
-        raise UsageError(printable(f"{folder}: {told}: not what the run left; repeat the run"))
+    _check_files(run, WEIGHTS, FILE)
     tensors = read_tensors(folder / WEIGHTS)
     description = read_description(folder)
     older = description is None
     description = description or _of_older(folder, plan, tensors)
     if description.side is None:
         raise UsageError(f"{folder}: is a run on numbers ({plan.run.dataset}), which no picture becomes")
-    state = checkpoint.read_state(folder, devices.pick(device)) if STATE[1] in run.ended.sha256 else None
     with _own_draws():
         trainer = _trainer(folder, plan, description, devices.pick(device), restored=not older)
+        state, why_not = None, f"holds no {STATE[1]}, without which nothing goes on from it{WITHOUT_STATE}"
+        if STATE[1] in run.ended.sha256 and (to_learn or trainer.model.predicts_from_state):
+            _check_files(run, *STATE)
+            state = checkpoint.read_state(folder, trainer.device)
         _fill(folder, trainer, tensors, state, description.labels, older)
         random = devices.random_states(trainer.device)
-    return Opened(folder, plan, description, trainer, random, state is not None)
+    if state is not None:
+        why_not = ""
+        if trainer.device.type == "cuda" and "cuda" not in state["random"]:  # its memories lie elsewhere, too
+            why_not = "its run was on the CPU, and nothing else goes on from there; device='cpu'"
+    return Opened(folder, plan, description, trainer, random, why_not)
 
 
 @dataclass
 class Opened:
     """A learner that can be asked and taught. plan: settings of its run. description: as the run left it. random: of
-    torch's global generators the states, which are the learner's own while it learns. goes_on: whether it can learn."""
+    torch's global generators the states, which are the learner's own while it learns. why_not: it cannot learn."""
 
     folder: Path
     plan: Plan
     description: Description
     trainer: Trainer
     random: dict[str, Tensor]
-    goes_on: bool
+    why_not: str
 
     def __post_init__(self) -> None:
         known = range(self.description.num_classes)
@@ -215,11 +225,8 @@ class Opened:
     # What is learnt
 
     def _check_can_learn(self) -> None:
-        if not self.goes_on:
-            raise UsageError(
-                f"{self.folder}: holds no {STATE[1]}, without which nothing goes on from it (--no-keep_state, or an "
-                "older version)"
-            )
+        if self.why_not:
+            raise UsageError(f"{self.folder}: {self.why_not}")
         if self.plan.dataset is None:
             raise UsageError(f"{self.folder}: its dataset {self.plan.run.dataset} is not known here; name its plugins")
         if self.model.needs_task_boundaries:
@@ -274,6 +281,12 @@ def _ended(folder: Path) -> Run:
     return run
 
 
+def _check_files(run: Run, *names: str) -> None:
+    """Raises UsageError if one of these files is not what the run left."""
+    if changed := changed_files(run.folder, {n: digest for n, digest in run.ended.sha256.items() if n in names}):
+        raise UsageError(printable(f"{run.folder}: {', '.join(changed)}: not what the run left; repeat the run"))
+
+
 def _plan(folder: Path, config: dict[str, Any]) -> Plan:
     """The settings of a run. Raises UsageError for those that this version does not know."""
     model = config["run"]["model"]
@@ -326,15 +339,16 @@ def _fill(
         raise UsageError(printable(f"{folder / WEIGHTS}: {what}; the run is of another version"))
     if state is None and model.predicts_from_state:
         raise UsageError(
-            f"{folder}: holds no {STATE[1]}, which {model.label()} predicts from beside its weights (--no-keep_state, "
-            "or an older version); repeat the run"
+            f"{folder}: holds no {STATE[1]}, which {model.label()} predicts from beside its weights{WITHOUT_STATE}; "
+            "repeat the run"
         )
     try:
         if state is None:
             model.load_state_dict(own | tensors)
             trainer.seen.add(torch.tensor(labels, dtype=torch.int64))
         else:
-            trainer.load_state_dict(state | {"model": tensors, "history": History().state_dict()})
+            random = devices.random_states(trainer.device) | state["random"]  # the run may have been on a CPU
+            trainer.load_state_dict(state | {"model": tensors, "history": History().state_dict(), "random": random})
         if trainer.seen.labels != labels:
             raise ValueError("it has met other classes than the run")
         model.to(trainer.device)

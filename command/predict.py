@@ -41,7 +41,7 @@ def main(argv: list[str]) -> None:
     with signals.obeyed():
         paths = list(pictures([Path(name) for name in options.paths]))
         check_file(options.csv, "--csv")
-        opened = open_run(options.run, options.device, options.plugins)
+        opened = open_run(options.run, options.device, options.plugins, to_learn=False)
         say_notes(opened, options.batch_size)
         rows = predict(opened, paths, options.top, options.batch_size)
         if options.csv:

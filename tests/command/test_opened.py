@@ -220,16 +220,18 @@ def test_nothing_in_a_folder_runs(copied, zoo, tmp_path, monkeypatch, said):
     for name, contents in bad.items():
         for content in contents:
             rewrite(run, name, content)
-            code, lines, errors = said("predict", run, picture)
-            assert (code, lines, len(errors)) == (2, [], 1) and errors[0].startswith("error: "), (name, content[:99])
+            with pytest.raises(UsageError, match="^[^\n]*$"):
+                open_run(run)
         rewrite(run, name, kept[name])
         (run / name).unlink()
         os.mkfifo(run / name)
-        code, lines, errors = said("predict", run, picture)
-        assert (code, lines, len(errors)) == (2, [], 1), name
+        with pytest.raises(UsageError, match="not what the run left"):
+            open_run(run)
         (run / name).unlink()
         (run / name).write_bytes(kept[name])
-    assert said("predict", run, picture)[0] == 0
+    rewrite(run, "model.safetensors", PICKLES["call"])
+    code, lines, errors = said("predict", run, picture)
+    assert (code, lines, len(errors)) == (2, [], 1) and errors[0].startswith("error: ")
     assert not (tmp_path / TRACE).exists()
 
 
