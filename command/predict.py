@@ -1,4 +1,4 @@
-"""Classes of pictures by the learner of a run: `python main.py predict RUN PATH...`, of images or folders of them.
+"""Classes of pictures, or of folders of them, by the learner of a run: `python main.py predict RUN PATH...`.
 
 A line per picture, in the order given: its most probable classes with their probabilities, or why it cannot be read.
 """

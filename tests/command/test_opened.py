@@ -37,7 +37,7 @@ def pictures(zoo: Path) -> list[Path]:
 # Going on
 
 
-@pytest.mark.parametrize("method", ["er", "derpp", "finetune", "dualprompt", "mepo", "misa", "l2p", "flyprompt"])
+@pytest.mark.parametrize("method", ["er", "finetune", "dualprompt", "mepo", "misa", "flyprompt"])
 def test_a_learner_goes_on_as_the_unbroken_run(method, zoo, covariance, tmp_path, monkeypatch):
     """A run that ends after the first task, and learns the batches of the second, has weights, optimiser, memories and
     draws of the run over both tasks, bit for bit; and it needs nothing but its folder."""
