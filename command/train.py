@@ -30,6 +30,7 @@ from utils.files.manifest import changed_files, read_manifest, write_manifest
 from utils.files.tensors import tensors_sha256
 from utils.plan import Plan
 from utils.runs import checkpoint, identity, loggers, resume, signals
+from utils.runs.description import Description
 from utils.runs.folder import RunFolder, export_complete
 from utils.runs.progress import Progress
 from utils.runs.saving import Saving
@@ -298,7 +299,9 @@ def train(job: Job, stage: bool) -> Path:
             trainer.train()
         keep_product(plan, folder)  # before the run counts as complete
         summary = summary_of(plan, trainer, saving.seconds, trainable, settings["stream_sha256"])
-        folder.write_end(summary, trainer.history, model, plan.run.export)
+        described = described_of(job, trainer) if plan.method.evaluated else None  # of a stage nobody asks anything
+        kept = state_of(trainer) if plan.method.evaluated and plan.run.keep_state else None
+        folder.write_end(summary, trainer.history, model, plan.run.export, described, kept)
     except (signals.Stopped, KeyboardInterrupt) as stop:
         stop.kept = newest(folder)  # type: ignore[union-attr]
         raise
@@ -311,6 +314,36 @@ def train(job: Job, stage: bool) -> Path:
         progress.close()
         folder.close()
     return folder.path
+
+
+def described_of(job: Job, trainer: Trainer) -> Description:
+    """What the run's learner takes and gives."""
+    dataset, stream, size = job.dataset, trainer.stream, job.places.size
+    (channels, *_), names = input_shape(dataset, size), job.found.class_names
+    return Description(
+        # Folders of a benchmark may be fewer than its classes.
+        names=None if names is None else [*names, *(f"class {k}" for k in range(len(names), stream.num_classes))],
+        labels=list(trainer.seen.labels),
+        channels=3 if size is None else channels,
+        side=size,
+        held=None if size is None else trainer.images.raw(torch.arange(1)).shape[-1],
+        fit=getattr(dataset, "fit", "squash"),
+        num_inputs=dataset.num_inputs,
+        mean=[1.0] * 3 if size is None else list(dataset.mean),
+        std=[1.0] * 3 if size is None else list(dataset.std),
+        num_classes=stream.num_classes,
+        num_outputs=stream.num_outputs,
+        num_tasks=stream.num_tasks,
+        num_images=stream.num_images(),
+        num_batches=stream.num_batches(),
+        batches_per_update=stream.batches_per_update,
+        num_domains=stream.num_domains,
+    )
+
+
+def state_of(trainer: Trainer) -> dict[str, Any]:
+    """What the learner goes on from beside its weights, which `model.safetensors` holds."""
+    return {name: value for name, value in trainer.state_dict().items() if name not in ("model", "history")}
 
 
 def newest(folder: RunFolder) -> Path | None:

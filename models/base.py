@@ -46,6 +46,8 @@ class ContinualModel(nn.Module):
     evaluated: whether its predictions are worth a test accuracy (a stage that only writes a file says no).
     has_fixed_features: whether `fixed_features` is given and will not change any more; once true it stays true.
     rereads: whether it reads the samples of a session again (`Session.again`).
+    predicts_from_state: whether its predictions need `extra_state` beside the weights.
+    by_batch: what makes a prediction depend on what else is in its batch, None where it does not.
     """
 
     Args: ClassVar[type[ModelArgs]] = ModelArgs
@@ -56,6 +58,8 @@ class ContinualModel(nn.Module):
     needs_task_boundaries: bool = False
     has_fixed_features: bool = False
     rereads: bool = False
+    predicts_from_state: bool = False
+    by_batch: str | None = None
 
     def __init__(self, backbone: nn.Module, info: StreamInfo, args: ModelArgs):
         super().__init__()
@@ -312,6 +316,14 @@ class Wrapper(ContinualModel):
     @property
     def is_told(self) -> bool:
         return self.host.is_told
+
+    @property
+    def predicts_from_state(self) -> bool:
+        return self.host.predicts_from_state
+
+    @property
+    def by_batch(self) -> str | None:
+        return self.host.by_batch
 
     def given(self, x: Tensor, task: int) -> Tensor:
         return self.host.given(x, task)

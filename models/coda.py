@@ -46,6 +46,7 @@ class Coda(PromptMethod):
         "rot-mnist": {"e_pool": 20},
     }
     needs_task_boundaries = True
+    predicts_from_state = True  # how many components there are
 
     def __init__(self, backbone: nn.Module, info: StreamInfo, args: CodaArgs):
         super().__init__(backbone, info, args)

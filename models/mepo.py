@@ -74,11 +74,12 @@ class Mepo(Wrapper):
 
     def __init__(self, backbone: nn.Module, info: StreamInfo, args: MepoArgs):
         backbones.need_vit(backbone)
-        if args.meta_path != NONE:
+        if args.meta_path != NONE and not info.restored:
             backbones.load_weights(backbone, Path(args.meta_path))
         super().__init__(backbone, info, args)
         if args.cor_coef > 0 and args.cor_path != NONE:
-            target = load_covariance(Path(args.cor_path), backbone.num_features)
+            width = backbone.num_features
+            target = torch.eye(width) if info.restored else load_covariance(Path(args.cor_path), width)
             self.host.fc_norm = Alignment(target, args)
 
     @classmethod
@@ -100,6 +101,13 @@ class Mepo(Wrapper):
             args.cor_path = NONE
         return stages
 
+    @property
+    def by_batch(self) -> str | None:
+        args, aligned = self.args, isinstance(self.host.fc_norm, Alignment)
+        if aligned and args.align_stats == "batch" and args.align_when == "always":
+            return "MePo aligns the features of a batch with each other (--align_stats batch)"
+        return super().by_batch
+
     def why_not_finite(self) -> str | None:
         count = int(getattr(self.host.fc_norm, "failed", 0))
         if not count:
@@ -117,7 +125,7 @@ class Alignment(nn.Module):
         super().__init__()
         self.args = args
         width = len(target)
-        self.register_buffer("target_factor", factor(target), persistent=False)  # Lt, computed once
+        self.register_buffer("target_factor", factor(target))  # Lt, computed once
         # Images of the last batch whose finite features had a covariance without a factor; 0: there was none.
         self.register_buffer("failed", torch.zeros((), dtype=torch.int64), persistent=False)
         if args.align_stats == "running":

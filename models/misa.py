@@ -45,7 +45,7 @@ class Misa(DualPrompt):
     def __init__(self, backbone: nn.Module, info: StreamInfo, args: MisaArgs):
         super().__init__(backbone, info, args)
         # Empty only where nothing was prepared, in a network built by hand.
-        if args.load_pt not in (None, NONE):
+        if args.load_pt not in (None, NONE) and not info.restored:
             folder = Path(args.load_pt)
             load_prompts(self.g_prompt.prompts, folder / "g_prompt.pt")
             load_prompts(self.e_prompt.prompts, folder / "e_prompt.pt")

@@ -137,6 +137,11 @@ class RunArgs:
     export: Literal["pth"] | None = option(
         None, "also leave the network as backbone.pth, for the authors' scripts", decides=False
     )
+    keep_state: bool = option(
+        True,
+        "keep what the learner goes on from beside its weights: optimiser, memories, generators",
+        decides=False,
+    )
     logger: Literal["tensorboard", "wandb"] | None = option(
         None, "also log there, if the package is installed", decides=False
     )
@@ -285,6 +290,25 @@ def resolve(cls: type, published: list[tuple[str, dict[str, Any]]], given: dict[
         if field.name in values:
             values[field.name] = _checked(field, types_of[field.name], values[field.name])
     return Resolved(cls(**values), origin)
+
+
+def restored(cls: type, values: dict[str, Any]) -> Any:
+    """An instance of the dataclass `cls` from what `as_dict` gave of one, which may be somebody else's. What it does
+    not say has its default. Raises UsageError for an option that `cls` has not, or a value that it cannot have."""
+    if unknown := sorted(values.keys() - option_names(cls)):
+        raise UsageError(f"--{', --'.join(unknown)}: unknown in this version")
+    types_of = typing.get_type_hints(cls)
+    checked = {}
+    for field in _options(cls):
+        if field.name in values:
+            value = values[field.name]
+            kind, several, _, _ = _parse_type(types_of[field.name])
+            entries = () if value is None else value if several and isinstance(value, list) else (value,)
+            fitting: tuple[type, ...] = (int, float) if kind is float else (kind,)
+            if any(type(entry) not in fitting for entry in entries) or several and not isinstance(value, list | None):
+                raise UsageError(f"--{field.name} {value!r:.40}: is no value of it")
+            checked[field.name] = _checked(field, types_of[field.name], value)
+    return cls(**checked)
 
 
 def option_names(cls: type) -> set[str]:

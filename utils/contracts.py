@@ -57,7 +57,7 @@ class StreamInfo:
     None for numbers. seed: for draws of the method's own. augment: raw samples as in `Batch.raw` to training inputs as
     in `Batch.x`, for images that a method kept. plain: the same without augmentation, as at test time. images: raw
     samples that have arrived, by their indices [B]; a stream cannot be read again, so an upper bound alone may ask for
-    them.
+    them. restored: whether the weights of a run will be put into the method, so that it needs no product of a stage.
     """
 
     num_classes: int
@@ -69,6 +69,7 @@ class StreamInfo:
     augment: Callable[[Tensor], Tensor]
     plain: Callable[[Tensor], Tensor]
     images: Callable[[Tensor], Tensor] | None = None
+    restored: bool = False
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,10 @@ class Learner(Protocol):
     def rereads(self) -> bool: ...
     @property
     def is_told(self) -> bool: ...
+    @property
+    def by_batch(self) -> str | None: ...
+    @property
+    def predicts_from_state(self) -> bool: ...
     @classmethod
     def prepare(cls, run: Any, args: Any) -> list: ...
     @classmethod

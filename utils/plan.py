@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from utils import args
 from utils.args import (
     SEEDS,
     WHOLE_TASKS,
@@ -187,6 +188,25 @@ def make(given: dict[str, Any]) -> Plan:
     return plan
 
 
+def restored(config: dict[str, Any]) -> Plan:
+    """The plan of a run from what `settings` wrote of it, as far as the options of this version go. A dataset that is
+    not known here is left out, with its options. Raises UsageError for anything else."""
+    sections = {part: config.get(part) or {} for part in PARTS}
+    run = args.restored(RunArgs, sections["run"])
+    method = METHODS.load(run.model)
+    parts: dict[str, Any] = {"method": args.restored(method.Args, sections["method"]), "host": None, "data": None}
+    for option in method_options(method.Args):
+        parts["host"] = args.restored(_load_host(option, getattr(parts["method"], option)).Args, sections["host"])
+        parts["method"].host_args = parts["host"]
+    dataset = None
+    if DATASETS.is_known(run.dataset):
+        dataset = DATASETS.load(run.dataset)
+        parts["data"] = run.data_args = args.restored(dataset.Args, sections["data"])
+    tasks = args.restored(TaskArgs, sections["tasks"]) if config.get("tasks") is not None else None
+    own = parts["method"], parts["host"], parts["data"], tasks
+    return Plan(method, run, *own, {}, dataset).with_seed(run.seed)
+
+
 def precedence(
     name: str, dataset: str, fitting: dict[str, Any], backbone: str = "", host: str = ""
 ) -> list[tuple[str, dict[str, Any]]]:
@@ -264,7 +284,7 @@ def overview() -> str:
         width = max(map(len, names))
         lines += [f"{title}:", *(f"  {name:{width}}  {registry.describe(name)}" for name in names), ""]
     lines += ["commands (python main.py COMMAND ...):"]
-    lines += [*(f"  {name:6}  {text}" for name, text in commands().items()), ""]
+    lines += [*(f"  {name:8}  {text}" for name, text in commands().items()), ""]
     lines.append("python main.py --model METHOD --help shows the method's own options with their defaults and sources.")
     parser = Parser(add_help=False, usage="\n".join(lines).removeprefix("usage: ").replace("%", "%%"))
     add_options(parser, "options of every run", RunArgs)

@@ -57,6 +57,12 @@ class Registry:
         hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(files)}"
         raise UsageError(f"unknown {self.folder[:-1]} '{name}'; {hint}")
 
+    def is_known(self, name: str) -> bool:
+        try:
+            return bool(self.resolve(name))
+        except UsageError:
+            return False
+
     def describe(self, name: str) -> str:
         """First line of the file's docstring, read without running the file."""
         return first_line(self.files()[name])

@@ -127,8 +127,8 @@ def files_below(folder: Path) -> list[str]:
 
 
 ER = ["--model", "er", "--dataset", "seq-digits", "--lr", "0.06", "--online_iter", "1", "--eval_period", "500"]
-COMPLETE = ["config.yaml", "curve.png", "metrics.csv", "model.safetensors", "per_class.csv", "stream.csv", "stream.png",
-            "summary.json"]  # fmt: skip
+COMPLETE = ["config.yaml", "curve.png", "learner.json", "metrics.csv", "model.safetensors", "per_class.csv",
+            "state.json", "state.safetensors", "stream.csv", "stream.png", "summary.json"]  # fmt: skip
 
 
 def test_two_seeds_of_er(tmp_path, places, capsys):

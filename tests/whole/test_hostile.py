@@ -41,6 +41,8 @@ from utils.files.pickles import read_arrays
 from utils.files.tensors import read_tensors
 from utils.registry import DATASETS
 from utils.runs import checkpoint
+from utils.runs.description import FILE as LEARNER
+from utils.runs.description import read_description
 from utils.runs.reading import read_class_accuracies, read_metrics, read_run
 from utils.runs.resume import candidates, config_of
 
@@ -386,6 +388,12 @@ def run_files(place: Path, name: str, content: bytes) -> list[Callable]:
     return readers
 
 
+def state_of_a_run(place: Path, part: str, content: bytes) -> list[Callable]:
+    checkpoint.write_state(place, {"value": torch.zeros(2)})
+    put(place / part, content)
+    return [lambda: checkpoint.read_state(place, CPU)]
+
+
 # Kind of file -> (the files, what puts one where it belongs and gives the calls that read it).
 CORPUS: dict[str, tuple[dict[str, bytes], Callable[[Path, bytes], list[Callable]]]] = {
     **{
@@ -409,6 +417,18 @@ CORPUS: dict[str, tuple[dict[str, bytes], Callable[[Path, bytes], list[Callable]
     "accuracies": (
         TABLES,
         lambda place, content: [lambda: read_class_accuracies(run_with(place, "per_class.csv", content))],
+    ),
+    "description of a learner": (
+        JSONS,
+        lambda place, content: [lambda: read_description(put(place / LEARNER, content).parent)],
+    ),
+    "state of a learner, tree": (
+        JSONS | {"place": b'{"tensor": 5}', "no name": b'{"tensor": ["a", false]}'},
+        lambda place, content: state_of_a_run(place, checkpoint.TREE, content),
+    ),
+    "state of a learner, tensors": (
+        SAFETENSORS | PICKLES | {"nothing": b"", "other names": save({"x": torch.zeros(1)})},
+        lambda place, content: state_of_a_run(place, checkpoint.TENSORS, content),
     ),
     "manifest of a product": (
         {name: content for name, content in JSONS.items() if name not in ("infinity", "digits")},

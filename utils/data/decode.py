@@ -137,7 +137,18 @@ def decode(source: Path | BinaryIO, size: int, fit: Fit, max_pixels: int = MAX_P
             raise ValueError(
                 f"{width}x{height} pixels, --max_pixels is {max_pixels}: a decompression bomb, or give a larger one"
             )
-        image = _eight_bits(image).convert("RGB")
+        image = in_colour(image)
+    return squared(image, size, fit)
+
+
+def in_colour(image: Image.Image) -> Image.Image:
+    """A picture of any kind as RGB of eight bits, as `decode` makes it."""
+    return _eight_bits(image).convert("RGB")
+
+
+def squared(image: Image.Image, size: int, fit: Fit) -> np.ndarray:
+    """A picture in RGB as uint8 [3, size, size]. Raises ValueError for one that is too narrow to be cropped."""
+    width, height = image.size
     if fit == "squash":
         image = image.resize((size, size), Image.Resampling.BILINEAR)
     else:  # as torchvision's Resize and CenterCrop round
@@ -148,6 +159,16 @@ def decode(source: Path | BinaryIO, size: int, fit: Fit, max_pixels: int = MAX_P
         left, top = (round((side - size) / 2) for side in scaled)
         image = image.resize(scaled, Image.Resampling.BILINEAR).crop((left, top, left + size, top + size))
     return np.asarray(image).transpose(2, 0, 1)
+
+
+def each_decoded(paths: Sequence[Path], size: int, fit: Fit, max_pixels: int, ahead: int) -> Iterator[np.ndarray | str]:
+    """Every image of `paths`, in order, as `decode` gives it, or why there is none. ahead: images decoded at a time."""
+    one = functools.partial(_decoded_or_why, size=size, fit=fit, max_pixels=max_pixels)
+    with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
+        warnings.simplefilter("ignore")  # of odd metadata; what matters raises
+        for start in range(0, len(paths), ahead):
+            for _, image in pool.map(one, paths[start : start + ahead]):
+                yield image
 
 
 def _formats() -> tuple[str, ...]:

@@ -81,7 +81,7 @@ class Tree:
     """The class folders below a folder, and the images below each. Every folder is entered once, whatever links say.
 
     own: folders in it that hold no data, those of the run itself above all. Raises UsageError if the folder cannot be
-    listed. Attributes: names of the classes, sorted; beside: how many images lie beside the class folders; others:
+    listed. Attributes: names of the classes, sorted; beside: images that lie beside the class folders; others:
     files that are not looked at, by ending; left_out: why, of each folder that is.
     """
 
@@ -103,7 +103,7 @@ class Tree:
         except OSError as error:
             raise UsageError(f"{folder}: cannot be listed ({error.strerror})") from None
         self.names = sorted(names)
-        self.beside = len([name for name in beside if name.lower().endswith(extensions())])
+        self.beside = sorted(name for name in beside if name.lower().endswith(extensions()))
         self.others.update(_ending(name) for name in beside)
 
     @property
@@ -113,7 +113,7 @@ class Tree:
     def check(self) -> None:
         """Raises UsageError if there are no class folders."""
         if not self.names:
-            beside = f", but {self.beside:,} images; a folder per class is needed" if self.beside else ""
+            beside = f", but {len(self.beside):,} images; a folder per class is needed" if self.beside else ""
             raise UsageError(f"{self.folder}: holds no class folders{beside}{unseen(self.others)}")
 
     def images(self, name: str) -> list[Path]:
@@ -188,6 +188,17 @@ def class_names(folder: Path, own: Iterable[Path] = ()) -> list[str]:
     return tree.names
 
 
+def images_below(folder: Path) -> Listed:
+    """All images in a folder and below, by name in each; no classes. Raises UsageError if there are none, or if a
+    folder cannot be listed."""
+    tree = Tree(folder)
+    paths = [folder / name for name in tree.beside]
+    paths += [path for name in tree.names for path in tree.images(name)]
+    if not paths:
+        raise UsageError(f"{folder}: holds no image{unseen(tree.others)}")
+    return Listed(paths, [], [], dict(tree.others), [*tree.notes, *not_looked_at(tree.others)])
+
+
 def class_folders(
     folder: Path,
     skip_empty: bool = False,
@@ -224,7 +235,7 @@ def class_folders(
         raise UsageError(f"{folder}: class {unknown[0]} is not one of the {len(label_of)} known ones")
     paths = [path for own_images in images.values() for path in own_images]
     labels = [label_of[name] for name, own_images in images.items() for _ in own_images]
-    beside = [f"{tree.beside:,} images lie beside the class folders and are not looked at"] if tree.beside else []
+    beside = [f"{len(tree.beside):,} images lie beside the class folders and are not looked at"] if tree.beside else []
     return Listed(paths, labels, names, dict(tree.others), tree.notes + beside)
 
 

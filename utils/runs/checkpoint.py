@@ -21,11 +21,12 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from utils.errors import reason
+from utils.errors import UsageError, reason
+from utils.files.atomic import written_whole
 from utils.files.disk import remove as clear
 from utils.files.manifest import MANIFEST, sha256
 from utils.files.tensors import save_whole
-from utils.files.text import parse_json, read_text
+from utils.files.text import parse_json, read_text, refuse_pipe
 
 TENSORS, TREE = "state.safetensors", "state.json"
 FORMAT = 1  # of what a checkpoint holds; raised by a change after which older ones cannot be read
@@ -86,6 +87,29 @@ def load(folder: Path, device: torch.device) -> dict[str, Any] | None:
                 fault = f"cannot be read ({reason(error)})"
         print(f"warning: {path} {fault}; not used", file=sys.stderr)
     return None
+
+
+def write_state(folder: Path, state: dict[str, Any]) -> None:
+    """A state as files of a run folder, each whole; whoever writes them keeps their digests. state: as in `save`."""
+    tensors: dict[tuple, tuple[str, Tensor]] = {}
+    tree = _pack(state, tensors)
+    with written_whole(folder / TENSORS) as temporary:
+        save_whole(dict(tensors.values()), temporary)
+    with written_whole(folder / TREE) as temporary:
+        temporary.write_text(json.dumps(tree), encoding="utf-8")
+
+
+def read_state(folder: Path, device: torch.device) -> dict[str, Any]:
+    """What `write_state` left, its tensors where `load` puts them. Raises UsageError for what is no state."""
+    try:
+        tree = parse_json(read_text(folder / TREE, MOST_TREE))
+        refuse_pipe(folder / TENSORS)
+        state = _unpack(tree, load_file(folder / TENSORS), device)
+        if not isinstance(state, dict):
+            raise ValueError("it holds no state")
+    except Exception as error:  # somebody else's writing; the readers raise many types
+        raise UsageError(f"{folder / TREE} and {TENSORS}: cannot be read as a state ({reason(error)})") from None
+    return state
 
 
 def verify(path: Path) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import itertools
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,14 @@ from utils.files.manifest import sha256
 from utils.files.tensors import export_pth, read_tensors, write_tensors
 from utils.files.text import parse_json, parse_yaml, read_text
 from utils.runs import checkpoint
+from utils.runs.description import FILE as LEARNER
+from utils.runs.description import Description
 from utils.runs.summary import Summary
 from utils.streams.base import TaskList
 from utils.streams.si_blurry import SiBlurry
 from utils.training.history import History
+
+STATE = (checkpoint.TENSORS, checkpoint.TREE)  # of the learner, beside its weights
 
 
 class RunFolder:
@@ -82,10 +87,19 @@ class RunFolder:
         if len(tasks := history.per_task()):
             self._write_table("per_task.csv", tasks)
 
-    def write_end(self, summary: Summary, history: History, model: Learner, export: str | None) -> None:
+    def write_end(
+        self,
+        summary: Summary,
+        history: History,
+        model: Learner,
+        export: str | None,
+        description: Description | None = None,
+        state: dict[str, Any] | None = None,
+    ) -> None:
         """The history, `model.safetensors`, `curve.png` and, last, `summary.json`, which makes the run complete.
 
         export: "pth" for `backbone.pth` as well, the bare ViT as the scripts of the GCL repositories load it.
+        description: for `learner.json`. state: from which the learner can go on beside its weights; None: not kept.
         """
         from utils.runs.plots import draw_curve
 
@@ -98,12 +112,27 @@ class RunFolder:
         if not history.metrics()["accuracy"].isna().all():
             title = f"{summary.label}, {summary.dataset}, seed {summary.seed}"
             draw_curve(self.path / "curve.png", history.metrics(), title)
-        written = ("config.yaml", "metrics.csv", "per_class.csv", "per_task.csv", "model.safetensors")
+        if description is not None:
+            self._write_text(LEARNER, description.as_json())
+        self._write_state(state)
+        written = ("config.yaml", "metrics.csv", "per_class.csv", "per_task.csv", "model.safetensors", LEARNER, *STATE)
         digests = {name: sha256(self.path / name) for name in written if (self.path / name).exists()}
         self._write_text("summary.json", summary.as_json(digests))
         checkpoint.remove(self.checkpoints)
         with contextlib.suppress(PermissionError):  # Windows removes nothing that is open
             (self.path / ".lock").unlink(missing_ok=True)
+
+    def _write_state(self, state: dict[str, Any] | None) -> None:
+        """One that cannot be written costs a warning, as a checkpoint does."""
+        for name in STATE:
+            (self.path / name).unlink(missing_ok=True)
+        try:
+            if state is not None:
+                checkpoint.write_state(self.path, state)
+        except OSError as error:
+            for name in STATE:
+                (self.path / name).unlink(missing_ok=True)
+            print(f"warning: the state is not kept ({error.strerror or error}); `learn` cannot go on", file=sys.stderr)
 
     def _write_text(self, name: str, text: str) -> None:
         with written_whole(self.path / name) as temporary:

@@ -30,6 +30,9 @@ MOST_BANDS = 8
 WIDEST_NAME = 64  # characters of a line of the legend of a comparison
 WIDEST_ROW_NAME = 40  # characters of a line beside a row of a heat map
 MOST_LINES = 8  # of a name, the rest is left out
+MOST_COUNTED = 30  # classes of a confusion matrix up to which its numbers are written into the cells
+MOST_NAMED = 100  # rows of one up to which each has its name
+WIDEST_CLASS = 28  # characters of such a name
 MOST_WRITTEN = 20  # columns of a heat map up to which its numbers are written into the cells
 
 
@@ -204,6 +207,49 @@ def draw_forgetting(path: Path, points: np.ndarray, names: list[str], columns: s
     bar = figure.colorbar(image, ax=axes, orientation="horizontal", shrink=0.6, aspect=40, pad=0.01)
     bar.set_label("points lost since the best earlier task end\n(grey: never right before the last task)")
     bar.outline.set_visible(False)
+    _save(figure, path)
+
+
+@picture
+def draw_confusion(path: Path, counts: np.ndarray, names: list[str], title: str) -> None:
+    """Which class (row) is taken for which (column), darker for a larger share of the row; up to MOST_COUNTED classes
+    with the numbers.
+
+    counts: images [C, C]. names: of the classes.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    size, images = len(names), counts.sum(axis=1, keepdims=True)
+    shares = np.where(images > 0, 100 * counts / np.maximum(images, 1), np.nan)
+    counted = size <= MOST_COUNTED
+    names = [textwrap.shorten(name, WIDEST_CLASS, placeholder="…") if " " in name else name for name in names]
+    names = [name if len(name) <= WIDEST_CLASS else f"{name[: WIDEST_CLASS - 1]}…" for name in names]
+    every = max(1, -(-size // MOST_NAMED))  # of more classes only some can be named
+    side = float(np.clip((0.42 if counted else 0.14) * size, 2.4, 12))
+    margin = 0.075 * max(len(name) for name in names)
+    figure, axes = _new_figure(side + margin + 1.4, side + margin + 0.9)
+    axes.spines[:].set_visible(False)
+    axes.set_facecolor("0.9")
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100, interpolation="nearest")
+    if counted:
+        digits = len(str(counts.max()))
+        for (row, column), count in np.ndenumerate(counts):
+            if count:
+                colour = "white" if shares[row, column] > 55 else "black"
+                size_of_text = 8 if digits < 4 else 6 if digits < 6 else 5
+                axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=size_of_text)
+    shown = range(0, size, every)
+    letters = 8 if counted else 6
+    axes.set_xticks(shown, [_literal(names[k]) for k in shown], rotation=90, fontsize=letters)
+    axes.set_yticks(shown, [_literal(names[k]) for k in shown], fontsize=letters)
+    axes.tick_params(length=0 if every == 1 else 3)
+    axes.set_xlabel("taken for")
+    axes.set_ylabel("class of the image")
+    axes.set_title(_literal(title), fontsize=10)
+    bar = figure.colorbar(image, ax=axes, shrink=0.7, pad=0.02)
+    bar.set_label("percent of a class (grey: no images)")
+    bar.outline.set_visible(False)
+    bar.ax.yaxis.set_major_locator(MaxNLocator(nbins=5))
     _save(figure, path)
 
 

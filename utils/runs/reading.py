@@ -17,6 +17,7 @@ from utils.errors import UsageError, printable, reason
 from utils.files.manifest import changed_files
 from utils.files.text import parse_json, parse_yaml, read_text
 from utils.runs import identity
+from utils.runs.description import MOST_CLASSES
 from utils.runs.fields import check_config, require
 from utils.runs.summary import OWN_DIGEST, Summary, check_claims, check_summary, defined
 
@@ -159,6 +160,16 @@ def read_class_accuracies(folder: Path) -> pd.DataFrame:
     return _read(folder / "per_class.csv", _parse_class_accuracies)
 
 
+def read_labels(folder: Path) -> tuple[list[int], dict[int, str]]:
+    """Labels of the classes met by the end of a run, by slot, and their names by label, from `per_class.csv`."""
+    rows = _read(folder / "per_class.csv", _parse_labels)
+    last = rows[rows["task"] == rows["task"].max()].drop_duplicates("slot", keep="last").sort_values("slot")
+    labels = last["label"].tolist()
+    if not labels or last["slot"].tolist() != list(range(len(labels))) or len({*labels}) < len(labels):
+        raise refusal(folder / "per_class.csv", "does not say which classes were met")
+    return labels, dict(zip(labels, last["name"].tolist()))
+
+
 def read_tasks(folder: Path) -> pd.DataFrame:
     """Rows of `per_task.csv`, none where there is no such file: after_task, measure, task, value."""
     if not os.path.lexists(folder / "per_task.csv"):
@@ -228,6 +239,14 @@ def _parse_class_accuracies(text: str) -> pd.DataFrame:
     if len(rows) and (rows["task"].max() + 1.0) * (rows["slot"].max() + 1.0) > MOST_CELLS:
         raise ValueError("it names more tasks and classes than any stream has")
     return rows.astype({"task": int, "slot": int})
+
+
+def _parse_labels(text: str) -> pd.DataFrame:
+    rows = _whole_rows(text, ["task", "slot", "label", "name"])
+    numbers = rows.drop(columns="name").apply(pd.to_numeric)
+    if numbers.isna().any(axis=None) or (numbers < 0).any(axis=None) or (numbers >= MOST_CLASSES).any(axis=None):
+        raise ValueError("a task, slot or label is missing, negative, or too large")
+    return numbers.astype(int).assign(name=rows["name"])
 
 
 def _parse_tasks(text: str) -> pd.DataFrame:

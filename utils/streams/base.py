@@ -96,6 +96,19 @@ class Stream:
         raise NotImplementedError
 
 
+class Ended(Stream):
+    """A stream that is over, of which only its sizes are known."""
+
+    def __init__(self, num_images: int, num_batches: int):
+        self._num_images, self._num_batches = num_images, num_batches
+
+    def num_images(self) -> int:
+        return self._num_images
+
+    def num_batches(self) -> int:
+        return self._num_batches
+
+
 class TaskList(Stream):
     """A stream whose tasks are fixed index lists. tasks: list of index tensors. classes: labels owned by each task."""
 

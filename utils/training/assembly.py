@@ -13,6 +13,7 @@ from utils.classes import SeenClasses
 from utils.contracts import Images, Places, StreamInfo
 from utils.data.images import ImageSet, Transform, image_set
 from utils.data.splits import hold_out
+from utils.errors import UsageError
 from utils.plan import Plan
 from utils.streams.base import Stream, TaskList
 from utils.training.evaluation import Evaluator
@@ -41,12 +42,14 @@ def assemble(
     images: tuple[ImageSet, ImageSet | None],
     stream: Stream,
     image_size: int | None,
+    restored: bool = False,
 ) -> Trainer:
     """A trainer that has not begun. The method draws its weights from torch's generator as it stands; then that is
     seeded for training.
 
     network: the backbone. images: as `read_images` gives them. image_size: side in pixels of the network's input,
-    None for numbers. Raises UsageError if there is no image to evaluate on, or for options that the method refuses.
+    None for numbers. restored: the weights of a run will be put in. Raises UsageError if there is no image to evaluate
+    on, or for options that the method refuses.
     """
     options, (training, test) = plan.run, images
     tasks = plan.tasks or TaskArgs()
@@ -67,7 +70,8 @@ def assemble(
         seed=options.train_seed,
         augment=transform.train,
         plain=transform.test,
-        images=training.raw,
+        images=_gone if restored else training.raw,
+        restored=restored,
     )
     model = plan.method(network, info, plan.method_args).to(training.device)
     model.optimizer = model.configure_optimizer()
@@ -76,6 +80,10 @@ def assemble(
     periods = options.online_iter, options.eval_period
     how = options.on_nan == "skip", tasks.eval_passes == "all", tasks.eval_ahead
     return Trainer(model, stream, training, transform, evaluator, *periods, *how)
+
+
+def _gone(indices: Tensor) -> Tensor:
+    raise UsageError("this method trains on the images of its stream again, which the folder of a run does not hold")
 
 
 def final_slots(stream: Stream, labels: Tensor) -> Tensor:

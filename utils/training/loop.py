@@ -127,6 +127,17 @@ class Trainer:
         self.model.end_stream()
         return self.history
 
+    def learn(self, images: ImageSet, batch_size: int) -> None:
+        """Trains on images that arrive behind the end of the stream, once, in their order, by the step of the loop.
+
+        Raises FloatingPointError as `train` does.
+        """
+        self.images = images
+        self.model.train()
+        for indices in torch.arange(len(images)).split(batch_size):
+            self.images_met += self._step(Draw(indices))
+        self.check()
+
     def _tell(self, hook: str) -> None:
         """Session borders are told only to methods that declare that they need them."""
         if self.model.needs_task_boundaries:
