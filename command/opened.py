@@ -43,8 +43,9 @@ Pictures = Sequence[str | Path | Image.Image] | np.ndarray | Tensor
 def open_run(
     folder: str | Path, device: str | None = None, plugins: str | None = None, to_learn: bool = True
 ) -> Opened:
-    """The learner of the run in `folder`. device: as `--device`. plugins: folder of methods and datasets that the run
-    needs. to_learn: False spares reading what predictions do not need. Runs nothing of what is in the folder.
+    """The learner of the run in `folder`. device: as `--device`; to learn, by default the CPU for a run that was on the
+    CPU. plugins: folder of methods and datasets that the run needs. to_learn: False spares reading what predictions do
+    not need. Runs nothing of what is in the folder.
 
     Raises UsageError for what is no run, or one that nothing can be asked.
     """
@@ -62,6 +63,8 @@ def open_run(
     description = description or _of_older(folder, plan, tensors)
     if description.side is None:
         raise UsageError(f"{folder}: is a run on numbers ({plan.run.dataset}), which no picture becomes")
+    if device is None and to_learn and description.device == "cpu":
+        device = "cpu"  # where its memories lie
     with _own_draws():
         trainer = _trainer(folder, plan, description, devices.pick(device), restored=not older)
         state, why_not = None, f"holds no {STATE[1]}, without which nothing goes on from it{WITHOUT_STATE}"
@@ -72,7 +75,7 @@ def open_run(
         random = devices.random_states(trainer.device)
     if state is not None:
         why_not = ""
-        if trainer.device.type == "cuda" and "cuda" not in state["random"]:  # its memories lie elsewhere, too
+        if trainer.device.type == "cuda" and description.device == "cpu":
             why_not = "its run was on the CPU, and nothing else goes on from there; device='cpu'"
     return Opened(folder, plan, description, trainer, random, why_not)
 

@@ -338,6 +338,7 @@ def described_of(job: Job, trainer: Trainer) -> Description:
         num_batches=stream.num_batches(),
         batches_per_update=stream.batches_per_update,
         num_domains=stream.num_domains,
+        device=trainer.device.type,
     )
 
 

@@ -25,8 +25,8 @@ class Description:
 
     names: of the classes by label, None where only labels are known. labels: of the classes met, by slot. channels:
     that the network was built for. side: of its input in pixels, None for numbers; held: at which images are held.
-    fit: how images of any shape become squares. num_inputs: numbers of a sample, None for images. The others are those
-    of the run's stream.
+    fit: how images of any shape become squares. num_inputs: numbers of a sample, None for images. device: cpu or cuda.
+    The others are those of the run's stream.
     """
 
     names: list[str] | None
@@ -45,6 +45,7 @@ class Description:
     num_batches: int
     batches_per_update: int = 1
     num_domains: int = 1
+    device: str = "cpu"
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -97,6 +98,8 @@ def _check(found: Description) -> None:
             _whole(getattr(found, name), 1, most, name)
     if (found.side is None) == (found.num_inputs is None) or (found.side is None) != (found.held is None):
         raise ValueError("side, held and num_inputs do not belong together")
+    if found.device not in ("cpu", "cuda"):
+        raise ValueError(f"device is {found.device!r:.20}, neither cpu nor cuda")
     if found.channels not in (1, 3) or found.fit not in FITS:
         raise ValueError(f"channels is {found.channels!r:.20} and fit {found.fit!r:.20}, which no run has")
     for name in ("mean", "std"):
