@@ -362,7 +362,7 @@ WITHOUT_SOURCE = {
     "backbone",
     "backbone_path",
     "scenario",
-    "class_order",
+    "keep_state",
     "validation",
     "seed",
     "seeds",
