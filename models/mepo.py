@@ -26,7 +26,7 @@ import backbone as backbones
 from backbone.products import PretrainArgs, Stage, make_stage
 from models.base import PromptMethod, Wrapper, WrapperArgs
 from utils.args import RunArgs, option
-from utils.contracts import StreamInfo
+from utils.contracts import Restored, StreamInfo
 from utils.device import full_precision
 from utils.errors import UsageError, reason
 from utils.registry import METHODS
@@ -74,12 +74,13 @@ class Mepo(Wrapper):
 
     def __init__(self, backbone: nn.Module, info: StreamInfo, args: MepoArgs):
         backbones.need_vit(backbone)
-        if args.meta_path != NONE and not info.restored:
+        restored = isinstance(info, Restored)
+        if args.meta_path != NONE and not restored:
             backbones.load_weights(backbone, Path(args.meta_path))
         super().__init__(backbone, info, args)
         if args.cor_coef > 0 and args.cor_path != NONE:
             width = backbone.num_features
-            target = torch.eye(width) if info.restored else load_covariance(Path(args.cor_path), width)
+            target = torch.eye(width) if restored else load_covariance(Path(args.cor_path), width)
             self.host.fc_norm = Alignment(target, args)
 
     @classmethod

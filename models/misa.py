@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from backbone.products import PretrainArgs, Stage, make_stage
 from models.dualprompt import DualPrompt, DualPromptArgs
 from utils.args import RunArgs, option
-from utils.contracts import Batch, Session, StreamInfo
+from utils.contracts import Batch, Restored, Session, StreamInfo
 from utils.errors import UsageError
 from utils.files.tensors import read_tensors
 
@@ -45,7 +45,7 @@ class Misa(DualPrompt):
     def __init__(self, backbone: nn.Module, info: StreamInfo, args: MisaArgs):
         super().__init__(backbone, info, args)
         # Empty only where nothing was prepared, in a network built by hand.
-        if args.load_pt not in (None, NONE) and not info.restored:
+        if args.load_pt not in (None, NONE) and not isinstance(info, Restored):
             folder = Path(args.load_pt)
             load_prompts(self.g_prompt.prompts, folder / "g_prompt.pt")
             load_prompts(self.e_prompt.prompts, folder / "e_prompt.pt")

@@ -57,7 +57,7 @@ class StreamInfo:
     None for numbers. seed: for draws of the method's own. augment: raw samples as in `Batch.raw` to training inputs as
     in `Batch.x`, for images that a method kept. plain: the same without augmentation, as at test time. images: raw
     samples that have arrived, by their indices [B]; a stream cannot be read again, so an upper bound alone may ask for
-    them. restored: whether the weights of a run will be put into the method, so that it needs no product of a stage.
+    them.
     """
 
     num_classes: int
@@ -69,7 +69,10 @@ class StreamInfo:
     augment: Callable[[Tensor], Tensor]
     plain: Callable[[Tensor], Tensor]
     images: Callable[[Tensor], Tensor] | None = None
-    restored: bool = False
+
+
+class Restored(StreamInfo):
+    """The same, for a method into which the weights of a run will be put, so that it reads no product of a stage."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from utils import device as devices
 from utils.args import TaskArgs
 from utils.classes import SeenClasses
-from utils.contracts import Images, Places, StreamInfo
+from utils.contracts import Images, Places, Restored, StreamInfo
 from utils.data.images import ImageSet, Transform, image_set
 from utils.data.splits import hold_out
 from utils.errors import UsageError
@@ -61,7 +61,7 @@ def assemble(
         evaluator = Evaluator(test, transform, options.eval_batch_size, options.eval_mask, stream, slots)
         met = training.labels[torch.cat(stream.tasks)] if isinstance(stream, TaskList) else training.labels
         evaluator.check(met)
-    info = StreamInfo(
+    info = (Restored if restored else StreamInfo)(
         num_classes=stream.num_outputs,
         num_tasks=stream.num_tasks,
         num_images=stream.num_images(),
@@ -71,7 +71,6 @@ def assemble(
         augment=transform.train,
         plain=transform.test,
         images=_gone if restored else training.raw,
-        restored=restored,
     )
     model = plan.method(network, info, plan.method_args).to(training.device)
     model.optimizer = model.configure_optimizer()
