@@ -281,7 +281,7 @@ def draw_tasks(path: Path, matrices: dict[str, np.ndarray], title: str) -> None:
         axes.set_ylabel("after task")
     for axes in grid[-1]:
         axes.set_xlabel("on task")
-    figure.suptitle(_literal(title), fontsize=10)
+    figure.suptitle(_literal(_wrapped(title, int(11 * side * columns))), fontsize=10)
     figure.colorbar(image, ax=grid, shrink=0.6, pad=0.02).set_label("percent right")
     _save(figure, path)
 

@@ -21,6 +21,7 @@ from tests.tiny import (
 from utils import plan as plans
 from utils.classes import mask_unseen
 from utils.registry import METHODS
+from utils.runs import plots
 from utils.streams import make_stream, own_options
 from utils.training.assembly import final_slots
 from utils.training.metrics import task_matrix
@@ -318,3 +319,14 @@ def test_only_streams_of_whole_tasks_have_a_section_of_tasks(capsys):
         assert ("tasks" in plan.settings()) is there and "class_order" not in plan.settings()["run"]
         assert main.main(["--model", "er", "--scenario", scenario, "--help"]) == 0
         assert ("--eval_ahead" in capsys.readouterr().out) is there
+
+
+def test_the_title_of_one_small_matrix_fits_its_picture(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(plots, "_save", lambda figure, path: drawn.append(figure))
+    title = "Accuracy on each task, the task being told, perm-digits, domain-il"
+    plots.draw_tasks(tmp_path / "tasks.png", {"bcl": np.eye(2)}, title)
+    (figure,) = drawn
+    figure.canvas.draw()
+    box = figure._suptitle.get_window_extent()
+    assert box.x0 >= 0 and box.x1 <= figure.bbox.width
