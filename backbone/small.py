@@ -19,6 +19,7 @@ from itertools import pairwise
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from utils.args import SMALL_NETWORKS
 from utils.device import free_memory
 from utils.errors import UsageError
 
@@ -91,7 +92,7 @@ def _conv3x3(before: int, width: int, stride: int = 1) -> nn.Conv2d:
 
 def is_small(name: str) -> bool:
     """Whether a name is meant for one of these networks, right or wrong."""
-    return re.match(r"(mlp|resnet18)(-|$)", name) is not None
+    return SMALL_NETWORKS.match(name) is not None
 
 
 def check(name: str, shape: Shape | None) -> None:

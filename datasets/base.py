@@ -90,6 +90,7 @@ class Dataset:
     tasks: raw labels (`utils.classes`) of each task of data that come in tasks; `load` gives these labels then, so that
         images of domains are held as they are and `shift` is not asked for. None: the stream makes the tasks.
     settings: options of the run that fit this dataset (eval_period ...); a method's published values come before them.
+    small_settings: further ones where the network is a small one that begins untrained.
     """
 
     Args: ClassVar[type[DatasetArgs]] = DatasetArgs
@@ -104,6 +105,7 @@ class Dataset:
     max_domains: ClassVar[int] = 0
     tasks: ClassVar[list[list[int]] | None] = None
     settings: ClassVar[dict[str, Any]] = {}
+    small_settings: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, args: DatasetArgs | None = None):
         self.args = args or self.Args()

@@ -27,6 +27,7 @@ class PermMnist(SeqMnist):
     Args = DomainArgs
     max_domains = 1000
     settings = {**SeqMnist.settings, "scenario": "domain-il", "n_tasks": 20}
+    small_settings = {"inputs": "plain", "batch_size": 10, "online_iter": 1, "eval_period": -1}  # GEM, BCL
 
     @cached_property
     def permutations(self) -> Tensor:

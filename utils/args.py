@@ -13,6 +13,7 @@ import difflib
 import functools
 import math
 import os
+import re
 import types
 import typing
 from dataclasses import dataclass
@@ -152,6 +153,7 @@ class RunArgs:
 
 
 SEEDS = ("seed", "stream_seed", "init_seed", "train_seed")  # which repetition a run is
+SMALL_NETWORKS = re.compile(r"(mlp|resnet18)(-|$)")  # how the names of those begin that begin untrained
 WHOLE_TASKS = ("class-il", "task-il", "domain-il")  # streams that TaskArgs belong to
 
 

@@ -102,6 +102,7 @@ class Images(Protocol):
 
     Args: ClassVar[type]
     settings: ClassVar[dict[str, Any]]
+    small_settings: ClassVar[dict[str, Any]]
     max_domains: ClassVar[int]
     image_size: ClassVar[int | None]
     native_size: ClassVar[int | None]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from utils import args
 from utils.args import (
     SEEDS,
+    SMALL_NETWORKS,
     WHOLE_TASKS,
     Parser,
     Resolved,
@@ -148,6 +149,8 @@ def make(given: dict[str, Any]) -> Plan:
     method, data_class = METHODS.load(name), DATASETS.load(dataset).at(data) if dataset else None
     fitting = data_class.settings if data_class else {}
     backbone = resolve(RunArgs, precedence(name, dataset, fitting), given).args.backbone
+    if data_class and SMALL_NETWORKS.match(backbone):
+        fitting = fitting | data_class.small_settings
     tables = precedence(name, dataset, fitting, backbone)
     options = {"method": resolve(method.Args, tables, given)}
     for option in method_options(method.Args):

@@ -509,3 +509,12 @@ def test_shift_of_class_means():
     """SLCA: by a tenth at most, none for the newest task."""
     shifted = models.slca.shifted_means(torch.ones(3, 1), torch.tensor([0, 1, 1]), task=1)
     torch.testing.assert_close(shifted[:, 0], torch.tensor([0.95, 1.0, 1.0]))
+
+
+@pytest.mark.parametrize("dataset", ["perm-mnist", "rot-mnist"])
+@pytest.mark.parametrize("name", ["finetune", "er_ring", "bcl", "gem"])
+def test_a_small_network_on_mnist_learns_as_in_gem_and_bcl(name, dataset):
+    plan = plans.make({"model": name, "dataset": dataset, "backbone": "mlp-100-100"})
+    assert (plan.run.batch_size, plan.run.online_iter, plan.run.n_tasks, plan.tasks.inputs) == (10, 1, 20, "plain")
+    plan = plans.make({"model": "finetune", "dataset": dataset})
+    assert (plan.run.backbone, plan.run.batch_size, plan.tasks.inputs) == ("sup21k", 64, "published")
