@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Trains the shipped backbone vit_tiny_icons from scratch on the 1,000 concepts of `icons`; see
-# backbone/weights/vit_tiny_icons.md for the accuracy to expect. Minutes on a GPU, about two hours on two CPU cores.
+# backbone/weights/vit_tiny_icons.md for the accuracy to expect. Four minutes on an H200; about an hour on two
+# CPU cores, an estimate by the rate of pretrain_glyphs.sh.
 #
 #   bash command/pretrain_icons.sh [options of main.py]
 #

@@ -8,12 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-from torch import Generator, Tensor
-
-from datasets.base import Places, PublicDataset
-from datasets.seq_mnist import FILES, read_digits
-from utils.data.augment import random_shift
+from datasets.seq_mnist import FILES, SeqMnist
 from utils.data.download import Download
 
 MIRROR = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
@@ -26,20 +21,15 @@ MD5 = (
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")  # where the package puts the files
 
 
-class SeqFmnist(PublicDataset):
-    num_classes = 10
-    native_size = 28
-    grey = True
+class SeqFmnist(SeqMnist):
     mean = (0.2860, 0.2860, 0.2860)
     std = (0.3530, 0.3530, 0.3530)
     folders = ("FashionMNIST/raw", "FashionMNIST", "fashion-mnist")
-    markers = (tuple(f"{name}.gz" for name in FILES), tuple(FILES))
     address = "https://github.com/zalandoresearch/fashion-mnist"
     downloads = tuple(
         Download(f"{MIRROR}{name}.gz", f"{name}.gz", f"md5:{md5}", most=10**8) for name, md5 in zip(FILES, MD5)
     )
     download_to = "FashionMNIST/raw"
-    counts = (60_000, 10_000)
     names = (
         "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"
     )  # fmt: skip
@@ -48,10 +38,3 @@ class SeqFmnist(PublicDataset):
         """The folder of Debian's package, or one below `data`."""
         installed = any(all((DEBIAN / part).exists() for part in parts) for parts in self.markers)
         return DEBIAN if installed else super().find(data)
-
-    def read(self, folder: Path, places: Places, train: bool) -> tuple[np.ndarray, np.ndarray]:
-        return read_digits(folder, train)
-
-    def augment(self, images: Tensor, generator: Generator) -> Tensor:
-        """Moves by up to two pixels of 28; clothes are not mirrored, as shoes all point one way."""
-        return random_shift(images, max(1, images.shape[-1] // 14), generator)

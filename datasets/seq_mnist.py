@@ -48,7 +48,7 @@ class SeqMnist(PublicDataset):
         return read_digits(folder, train)
 
     def augment(self, images: Tensor, generator: Generator) -> Tensor:
-        """Moves by up to two pixels of 28; digits are not mirrored."""
+        """Moves by up to two pixels of 28; neither digits nor clothes, whose shoes point one way, are mirrored."""
         return random_shift(images, max(1, images.shape[-1] // 14), generator)
 
 

@@ -20,6 +20,7 @@ from utils.classes import TaskColumns, mask_for_training
 from utils.contracts import Batch, Session, StreamInfo
 from utils.errors import UsageError
 from utils.registry import METHODS
+from utils.rings import TaskRings
 
 
 @dataclass(kw_only=True)
@@ -268,6 +269,32 @@ class TaskMethod(ContinualModel):
     def load_extra_state(self, state: dict[str, Any]) -> None:
         self.task, self.met = state["task"], state["met"]
         self.own.owner.copy_(state["owner"])
+
+
+class RingMethod(TaskMethod):
+    """A `TaskMethod` that keeps samples of each task, in rings that every arriving batch is written to (`memory`)."""
+
+    def __init__(self, backbone: nn.Module, info: StreamInfo, args: ModelArgs):
+        super().__init__(backbone, info, args)
+        self.memory = self.make_memory()
+
+    @classmethod
+    def keeps(cls, args: ModelArgs) -> str:
+        return "a memory of images"
+
+    def make_memory(self) -> TaskRings:
+        """Empty rings. Default: of `n_memories` samples per task."""
+        return TaskRings(self.info.num_tasks, self.args.n_memories, self.info.seed)
+
+    def meet(self, batch: Batch) -> None:
+        self.memory.write(self.task, batch.raw, batch.y)
+
+    def extra_state(self) -> dict[str, Any]:
+        return super().extra_state() | {"memory": self.memory.state_dict()}
+
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        super().load_extra_state(state)
+        self.memory.load_state_dict(state["memory"], self.own.owner.device)
 
 
 @dataclass(kw_only=True)

@@ -10,14 +10,12 @@ ring per task whose write position goes on at a border.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from models.base import ModelArgs, TaskMethod
+from models.base import ModelArgs, RingMethod
 from utils.args import option
-from utils.contracts import Batch, StreamInfo
-from utils.rings import TaskRings
+from utils.contracts import Batch
 
 
 @dataclass(kw_only=True)
@@ -28,7 +26,7 @@ class ErRingArgs(ModelArgs):
     replay_batch_size: int = option(128, "samples replayed per step, at most", "BCL; its README: 64", low=1)
 
 
-class ErRing(TaskMethod):
+class ErRing(RingMethod):
     Args = ErRingArgs
     published = {
         "*": {"batch_size": 10, "online_iter": 1, "inputs": "plain"},
@@ -36,17 +34,6 @@ class ErRing(TaskMethod):
         "rot-mnist": {"backbone": "mlp-128-128-128"},
         "seq-cifar100": {"backbone": "resnet18-20-pool", "n_tasks": 20},
     }
-
-    def __init__(self, backbone: nn.Module, info: StreamInfo, args: ErRingArgs):
-        super().__init__(backbone, info, args)
-        self.memory = TaskRings(info.num_tasks, args.n_memories, info.seed)
-
-    @classmethod
-    def keeps(cls, args: ErRingArgs) -> str:
-        return "a memory of images"
-
-    def meet(self, batch: Batch) -> None:
-        self.memory.write(self.task, batch.raw, batch.y)
 
     def loss(self, batch: Batch) -> Tensor:
         loss = self.own_loss(batch.x, batch.y)
@@ -60,10 +47,3 @@ class ErRing(TaskMethod):
         for _ in range(self.args.inner_steps):
             self.step(loss := self.loss(batch))
         return loss.detach()
-
-    def extra_state(self) -> dict[str, Any]:
-        return super().extra_state() | {"memory": self.memory.state_dict()}
-
-    def load_extra_state(self, state: dict[str, Any]) -> None:
-        super().load_extra_state(state)
-        self.memory.load_state_dict(state["memory"], self.own.owner.device)

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backbone import features
-from models.base import ModelArgs, TaskMethod
+from models.base import ModelArgs, RingMethod
 from utils.args import option
 from utils.contracts import Batch, Session, StreamInfo
 from utils.rings import TaskRings
@@ -37,7 +37,7 @@ class FtmlArgs(ModelArgs):
     adapt_lr: float = option(0.1, "learning rate of the adaptation", "BCL", low=0, high=100)
 
 
-class Ftml(TaskMethod):
+class Ftml(RingMethod):
     Args = FtmlArgs
     published = {
         "*": {"batch_size": 10, "online_iter": 1, "inputs": "plain"},
@@ -48,18 +48,7 @@ class Ftml(TaskMethod):
 
     def __init__(self, backbone: nn.Module, info: StreamInfo, args: FtmlArgs):
         super().__init__(backbone, info, args)
-        self.memory = self.make_memory()
         self._copies: dict[int, nn.ModuleList] = {}  # adapted to a task, since the last update; of no checkpoint
-
-    @classmethod
-    def keeps(cls, args: FtmlArgs) -> str:
-        return "a memory of images"
-
-    def make_memory(self) -> TaskRings:
-        return TaskRings(self.info.num_tasks, self.args.n_memories, self.info.seed)
-
-    def meet(self, batch: Batch) -> None:
-        self.memory.write(self.task, batch.raw, batch.y)
 
     def observe(self, batch: Batch) -> Tensor | None:
         self._copies.clear()
@@ -129,10 +118,6 @@ class Ftml(TaskMethod):
             optimizer.step()
         return network.requires_grad_(False)
 
-    def extra_state(self) -> dict[str, Any]:
-        return super().extra_state() | {"memory": self.memory.state_dict()}
-
     def load_extra_state(self, state: dict[str, Any]) -> None:
         super().load_extra_state(state)
         self._copies.clear()
-        self.memory.load_state_dict(state["memory"], self.own.owner.device)

@@ -22,10 +22,9 @@ import torch
 from scipy.optimize import nnls
 from torch import Tensor, nn
 
-from models.base import ModelArgs, TaskMethod
+from models.base import ModelArgs, RingMethod
 from utils.args import option
 from utils.contracts import Batch, StreamInfo
-from utils.rings import TaskRings
 
 RIDGE = 1e-3  # of the programme, as released
 
@@ -37,7 +36,7 @@ class GemArgs(ModelArgs):
     margin: float = option(0.5, "least weight of a past task in the projection (memory_strength)", "GEM", low=0)
 
 
-class Gem(TaskMethod):
+class Gem(RingMethod):
     Args = GemArgs
     published = {
         "*": {"batch_size": 10, "online_iter": 1, "inputs": "plain"},
@@ -48,15 +47,7 @@ class Gem(TaskMethod):
 
     def __init__(self, backbone: nn.Module, info: StreamInfo, args: GemArgs):
         super().__init__(backbone, info, args)
-        self.memory = TaskRings(info.num_tasks, args.n_memories, info.seed)
         self.unprojected = 0
-
-    @classmethod
-    def keeps(cls, args: GemArgs) -> str:
-        return "a memory of images"
-
-    def meet(self, batch: Batch) -> None:
-        self.memory.write(self.task, batch.raw, batch.y)
 
     def learn(self, batch: Batch) -> Tensor:
         earlier = [task for task in range(self.task) if self.memory.holds(task)]
@@ -100,11 +91,10 @@ class Gem(TaskMethod):
         return {"unprojected": self.unprojected}
 
     def extra_state(self) -> dict[str, Any]:
-        return super().extra_state() | {"memory": self.memory.state_dict(), "unprojected": self.unprojected}
+        return super().extra_state() | {"unprojected": self.unprojected}
 
     def load_extra_state(self, state: dict[str, Any]) -> None:
         super().load_extra_state(state)
-        self.memory.load_state_dict(state["memory"], self.own.owner.device)
         self.unprojected = state["unprojected"]
 
 

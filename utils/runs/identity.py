@@ -112,12 +112,9 @@ def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
             options.pop(PERIOD, None)
     incidental = here["identity"]["incidental"]
     found = [f"{name} is {old[name]!r:.80} there, {new[name]!r:.80} here" for name in new if _differs(name, old, new)]
-    defaults = _defaults(here)
-    found += [
-        f"{name} is {value!r:.80} here and unknown there"
-        for name, value in new.items()
-        if name not in old and name.partition(".")[2] in origin and value != defaults.get(name)
-    ]
+    lacking = [name for name in new if name not in old and name.partition(".")[2] in origin]
+    defaults = _defaults(here) if lacking else {}
+    found += [f"{name} is {new[name]!r:.80} here and unknown there" for name in lacking if new[name] != defaults[name]]
     found += [f"{name} is {old[name]!r:.80} there and unknown here" for name in old if name not in {*new, *incidental}]
     contents = (
         (read(there) or {}, read(here) or {}),

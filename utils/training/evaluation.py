@@ -85,7 +85,9 @@ class Evaluator:
         if model.is_told:
             hits, undefined = self._told(model, indices, self._slots)
         else:
-            parts = [self._own_hits(self._logits(model, c).float(), c, self._slots) for c in self._cut(indices)]
+            parts = [
+                self._own_hits(self._logits(model, c).float(), c, self._slots) for c in indices.split(self.batch_size)
+            ]
             hits, undefined = (torch.cat(each) for each in zip(*parts))
         model.train(was_training)
         self._refuse(model, undefined)
@@ -101,7 +103,7 @@ class Evaluator:
         was_training = model.training
         model.eval()
         correct, told, undefined = [], [], []
-        for chunk in self._cut(indices):
+        for chunk in indices.split(self.batch_size):
             logits = self._logits(model, chunk).float()
             undefined.append(self._undefined(logits, len(seen)))
             if self.mask == "seen":
@@ -124,9 +126,6 @@ class Evaluator:
         hits_per_class = torch.bincount(slots[indices], weights=hits.float(), minlength=num_classes)
         return Accuracy(hits.double().mean().item(), class_accuracy(hits_per_class, counts), per_task)
 
-    def _cut(self, indices: Tensor) -> tuple[Tensor, ...]:
-        return indices.split(self.batch_size)
-
     def _own_hits(self, logits: Tensor, chunk: Tensor, slots: Tensor) -> tuple[Tensor, Tensor]:
         """Which images have their class predicted among the columns of their own tasks, and for which there is no
         prediction, [B] each. logits: [B, C], masked as they are to be. slots: of all images."""
@@ -141,7 +140,7 @@ class Evaluator:
         assert self._tasks is not None
         found = torch.zeros(2, len(self.images), dtype=torch.bool)
         for task in self._tasks[indices].unique().tolist():
-            for chunk in self._cut(indices[self._tasks[indices] == task]):
+            for chunk in indices[self._tasks[indices] == task].split(self.batch_size):
                 with model.autocast():
                     logits = model.given(self.transform.test(self.images.raw(chunk)), task).float()
                 if self.mask == "seen" and seen is not None:

@@ -110,7 +110,7 @@ class Trainer:
     def train(self) -> History:
         """The rest of the stream. Raises FloatingPointError soon after the first loss that is not finite."""
         self.model.train()
-        if self.evaluator is not None and self.ahead and self.images_met == 0:
+        if self.evaluator is not None and self.ahead and self.history.untrained is None:
             self.history.untrained = self.evaluator.ahead(self.model, 0)
         while self.task < self.stream.num_tasks:
             if self.epoch == self.batch == 0:
