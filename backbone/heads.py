@@ -1,6 +1,6 @@
-"""Classifiers on features: the linear layer of the prompt methods, and ridge regression in closed form.
+"""Classifiers on features: the linear layer of the prompt methods, sums per class, ridge regression in closed form.
 
-Source of the latter: McDonnell et al., RanPAC, NeurIPS 2023, arXiv:2307.02251; as in FlyGCL (AnAppleCore/FlyGCL,
+Source of the last: McDonnell et al., RanPAC, NeurIPS 2023, arXiv:2307.02251; as in FlyGCL (AnAppleCore/FlyGCL,
 79a6b51). It learns from sums over rows, so that their order and batches do not matter and nothing is forgotten.
 Departures:
 1. FlyGCL keeps the rows and folds them into the sums at times; here each batch is folded in as it comes, and R follows
@@ -28,6 +28,31 @@ def linear_head(in_features: int, num_classes: int) -> nn.Linear:
     nn.init.trunc_normal_(head.weight, std=0.02)
     nn.init.zeros_(head.bias)
     return head
+
+
+class ClassSums(nn.Module):
+    """Sums of features [D] per class, float64: `total` [C, D], `squares` [C] of their squared lengths, `count` [C]."""
+
+    def __init__(self, num_classes: int, width: int):
+        super().__init__()
+        self.register_buffer("total", torch.zeros(num_classes, width, dtype=torch.float64))
+        self.register_buffer("squares", torch.zeros(num_classes, dtype=torch.float64))
+        self.register_buffer("count", torch.zeros(num_classes, dtype=torch.float64))
+        self.finite = FiniteRows()
+
+    @torch.no_grad()
+    def add(self, features: Tensor, columns: Tensor) -> None:
+        """Counts features [B, D] of the classes `columns` [B]."""
+        kept = self.finite(features)
+        features, columns = features[kept].double(), columns[kept]
+        self.total.index_add_(0, columns, features)
+        self.squares.index_add_(0, columns, features.square().sum(dim=1))
+        self.count.index_add_(0, columns, torch.ones_like(columns, dtype=torch.float64))
+
+    def means(self) -> Tensor:
+        """Mean feature of every class that occurred, [K, D] float64, by column."""
+        met = self.count > 0
+        return self.total[met] / self.count[met, None]
 
 
 class RandomRidge(nn.Module):

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from backbone import need_vit
+from backbone.heads import ClassSums
 from backbone.vit import embed, encode
 from models.base import ContinualModel, ModelArgs
 from utils.args import option
 from utils.contracts import Batch, StreamInfo
 from utils.files.atomic import written_whole
-from utils.finite import FiniteRows
 
 
 @dataclass(kw_only=True)
@@ -44,9 +44,7 @@ class MepoCov(ContinualModel):
     def __init__(self, backbone: nn.Module, info: StreamInfo, args: MepoCovArgs):
         need_vit(backbone)
         super().__init__(backbone, info, args)
-        self.register_buffer("total", torch.zeros(info.num_classes, backbone.num_features, dtype=torch.float64))
-        self.register_buffer("count", torch.zeros(info.num_classes, dtype=torch.float64))
-        self.finite = FiniteRows()
+        self.sums = ClassSums(info.num_classes, backbone.num_features)
 
     @classmethod
     def product(cls, args: MepoCovArgs) -> str:
@@ -61,19 +59,11 @@ class MepoCov(ContinualModel):
         """Adds the features of a batch to the sums of their classes. Nothing is learned."""
         with self.autocast():
             features = encode(self.backbone, embed(self.backbone, batch.x))
-        kept = self.finite(features)
-        features, y = features[kept], batch.y[kept]
-        self.total.index_add_(0, y, features.double())
-        self.count.index_add_(0, y, torch.ones_like(y, dtype=torch.float64))
-
-    def class_means(self) -> Tensor:
-        """Mean feature of every class that occurred, [K, D] float64, by label."""
-        met = self.count > 0
-        return self.total[met] / self.count[met, None]
+        self.sums.add(features, batch.y)
 
     def covariance(self) -> Tensor:
         """Covariance across the class means, [D, D] float64."""
-        return torch.cov(self.class_means().T)
+        return torch.cov(self.sums.means().T)
 
     def end_stream(self) -> None:
         if self.args.save_to:

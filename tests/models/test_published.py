@@ -180,6 +180,7 @@ DEFAULTS = {
         "margin": 0.5,
         "per_sample_focal": False,
     },
+    "ncm": {},
     "ranpac": {  # FlyGCL
         "lr": 0.005,
         "adapter_blocks": 5,
@@ -247,6 +248,7 @@ PUBLISHED = {
         "icons": {"samples": 10, "n_epochs": 1, "lr": 0.001},
     },
     "mvp": {"seq-glyphs": {"lr": 0.001, "len_g_prompt": 2, "len_e_prompt": 4}},
+    "ncm": {"*": {"online_iter": 1}},
     "ranpac": {
         "seq-glyphs": {"lr": 0.005, "rp_dim": 1700, "rp_ridge": 1000.0},
         "seq-digits": {"rp_dim": 1700},

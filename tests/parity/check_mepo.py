@@ -83,11 +83,11 @@ def check_cov(case: Case, folder: Path) -> None:
         train(model, stream, images, labels)
         if features:
             case.close("features", torch.cat(features), tolerance["features"])
-            case.close("class_means", model.class_means(), tolerance["class_means"])
+            case.close("class_means", model.sums.means(), tolerance["class_means"])
         return model
 
     model = run("images")
-    absent = torch.where(model.count == 0)[0].tolist()
+    absent = torch.where(model.sums.count == 0)[0].tolist()
     assert absent == settings["absent_classes"], f"{case.name}: no image of classes {absent}"
     for covariance in (model.covariance(), torch.from_numpy(np.load(folder / "images" / "covariance.npy"))):
         case.close("cov", covariance, tolerance["cov_from_images"])
