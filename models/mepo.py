@@ -85,11 +85,10 @@ class Mepo(Wrapper):
 
     @classmethod
     def prepare(cls, run: RunArgs, args: MepoArgs) -> list[Stage]:
-        """Fills in the paths left open; the stages whose products they name, the host's own among them."""
+        """Fills in the paths left open; the stages whose products they name, then the host's own."""
         if not issubclass(METHODS.load(args.host), PromptMethod):
             raise UsageError(f"--host {args.host}: MePo wraps prompt methods; this one has no place for the alignment")
-        stages = super().prepare(run, args)
-        meta = None
+        stages, meta = [], None
         if args.meta_path is None:
             meta = make_stage("mepo_meta", "meta_path", run, args, run.backbone_path)
             stages.append(meta)
@@ -100,7 +99,7 @@ class Mepo(Wrapper):
             args.cor_path = str(stages[-1].output)
         elif args.cor_path is None:
             args.cor_path = NONE
-        return stages
+        return stages + super().prepare(run, args)  # last: a run of the host alone may be making them just now
 
     @property
     def by_batch(self) -> str | None:
