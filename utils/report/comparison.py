@@ -21,7 +21,8 @@ from utils.files.atomic import written_whole
 from utils.report import differences, forgetting, tables
 from utils.report.grouping import name_rows, newest_per_seed, stage_notes, stream_notes, unfinished_notes, unknown_notes
 from utils.report.markup import latex_table, markdown_table, markdown_text
-from utils.runs.plots import draw_comparison, draw_forgetting, draw_tasks
+from utils.report.ranking import draw_ranking, ranked
+from utils.runs.plots import MOST_CURVES, draw_comparison, draw_forgetting, draw_tasks
 from utils.runs.reading import (
     Run,
     find_runs,
@@ -140,7 +141,9 @@ def drawings_of(rows: Rows, title: str, name: str) -> tuple[Pictures, list[str]]
     metrics, unread = read_each(rows, read_metrics, "its curve is missing in the picture")
     anytime = {row: [run for run in runs if has_anytime(run)] for row, runs in metrics.items()}
     curves = {row: runs for row, runs in anytime.items() if runs}
-    if curves:
+    if len(curves) > MOST_CURVES:
+        pictures[f"comparison-{name}.png"] = partial(draw_ranking, ranking=ranked(rows, curves), title=title)
+    elif curves:
         pictures[f"comparison-{name}.png"] = partial(draw_comparison, curves=curves, title=title)
 
     accuracies, unread_classes = read_each(
