@@ -19,6 +19,7 @@ def main(argv: list[str]) -> None:
         metavar="NAME",
         help="also the paired difference of each row to the row of this name; 'host': of each row 'mepo (X)' to X",
     )
+    parser.add_argument("--over", metavar="OPTION", help="also A_auc over the values of this option of numbers: lr ...")
     options = parser.parse(argv)
     requirements.check()
     from utils.files.disk import unlisted
@@ -29,7 +30,8 @@ def main(argv: list[str]) -> None:
     with signals.obeyed():
         for line in [line for folder in given if folder.is_dir() for line in unlisted(folder)]:
             print(f"warning: {line}; no run in it counts", file=sys.stderr)
-        report(given, Path(options.out) if options.out else shared_folder(given), options.baseline)
+        out = Path(options.out) if options.out else shared_folder(given)
+        report(given, out, options.baseline, options.over)
 
 
 if __name__ == "__main__":

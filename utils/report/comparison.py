@@ -18,10 +18,12 @@ import pandas as pd
 
 from utils.errors import UsageError, printable
 from utils.files.atomic import written_whole
-from utils.report import differences, forgetting, tables
+from utils.report import differences, forgetting, sweep, tables
 from utils.report.grouping import name_rows, newest_per_seed, stage_notes, stream_notes, unfinished_notes, unknown_notes
 from utils.report.markup import latex_table, markdown_table, markdown_text
-from utils.runs.plots import draw_comparison, draw_forgetting, draw_tasks
+from utils.report.ranking import draw_ranking, ranked
+from utils.report.sweep_picture import draw_sweep
+from utils.runs.plots import MOST_CURVES, draw_comparison, draw_forgetting, draw_tasks
 from utils.runs.reading import (
     Run,
     find_runs,
@@ -35,13 +37,15 @@ from utils.training.metrics import task_matrix
 LATEX_HEAD = "% Tables for a document with \\usepackage{booktabs}; one tabular per dataset and scenario."
 
 Rows = dict[str, list[Run]]  # row name -> its runs, one per seed
+Sweep = tuple[list[sweep.Line], list[str]]  # lines, notes
 Pictures = dict[str, Callable[[Path], bool]]  # file name -> what draws it, and says whether it could
 
 
-def report(given: list[Path], out: Path, baseline: str | None = None) -> None:
+def report(given: list[Path], out: Path, baseline: str | None = None, over: str | None = None) -> None:
     """Prints the tables of all runs below the given folders, and writes them and the pictures to `out`.
 
-    baseline: name of the row that the others are compared with, or "host".
+    baseline: name of the row that the others are compared with, or "host". over: option over whose values A_auc is
+    drawn.
     """
     runs, problems = read_runs(find_runs(given))
     runs_of = defaultdict(list)
@@ -50,10 +54,12 @@ def report(given: list[Path], out: Path, baseline: str | None = None) -> None:
     scenes = {scene: rows_and_notes(runs_of[scene]) for scene in sorted(runs_of)}
     if baseline is not None:
         differences.check_baseline(baseline, [name for rows, _ in scenes.values() for name in rows])
+    sweeps = {} if over is None else sweeps_of({scene: rows for scene, (rows, _) in scenes.items()}, over)
 
     names = file_names(scenes)
     sections, tabulars, lines = [], [LATEX_HEAD], []
     pictures: Pictures = {}
+    numbers: dict[str, str] = {}
     for scene, (rows, notes) in scenes.items():
         sections.append(section(scene, rows, notes))
         if not rows:
@@ -63,6 +69,13 @@ def report(given: list[Path], out: Path, baseline: str | None = None) -> None:
         if baseline is not None:
             sections.append(difference_section(rows, baseline))
         drawings, unread = drawings_of(rows, ", ".join(scene), names[scene])
+        if over is not None and scene in sweeps:
+            swept, left_out = sweeps[scene]
+            sections.append(sweep_section(over, swept, left_out))
+            numbers[f"over-{over}-{names[scene]}.csv"] = sweep.csv_of(scene, over, swept)
+            drawings[f"over-{over}-{names[scene]}.png"] = partial(
+                draw_sweep, lines=swept, option=over, title=", ".join(scene)
+            )
         pictures |= drawings
         problems += unread
 
@@ -75,7 +88,7 @@ def report(given: list[Path], out: Path, baseline: str | None = None) -> None:
     parts = {"table.md": [*sections, *(f"    {warning}" for warning in warnings)], "table.tex": tabulars}
     texts = {name: "\n\n".join(texts) + "\n" for name, texts in parts.items()}
     texts["seeds.csv"] = pd.DataFrame(lines, columns=tables.PER_SEED).to_csv(index=False)
-    write(out, texts, pictures)
+    write(out, texts | numbers, pictures)
 
 
 def write(out: Path, texts: dict[str, str], pictures: Pictures) -> None:
@@ -117,6 +130,23 @@ def difference_section(rows: Rows, baseline: str) -> str:
     return "\n\n".join([markdown_text(heading), *parts, *map(markdown_text, notes)])
 
 
+def sweeps_of(tables_of: dict[tuple[str, str], Rows], option: str) -> dict[tuple[str, str], Sweep]:
+    """Lines over an option, of the scenes that have any. Raises UsageError where they cannot be drawn or read."""
+    sweep.check_option(option, [run for rows in tables_of.values() for runs in rows.values() for run in runs])
+    found = {scene: sweep.lines_over(rows, option) for scene, rows in tables_of.items()}
+    if not any(lines for lines, _ in found.values()):
+        raise UsageError(f"--over {option}: no two runs with an A_auc differ in {option} and seeds alone")
+    for lines, _ in found.values():
+        sweep.check_lines(option, lines)
+    return {scene: (lines, notes) for scene, (lines, notes) in found.items() if lines}
+
+
+def sweep_section(option: str, lines: list[sweep.Line], notes: list[str]) -> str:
+    """Heading, table of a line for each value, and notes."""
+    heading = markdown_text(f"### A_auc over {option}")
+    return "\n\n".join([heading, markdown_table(sweep.table(option, lines)), *map(markdown_text, notes)])
+
+
 # Pictures
 
 
@@ -140,7 +170,9 @@ def drawings_of(rows: Rows, title: str, name: str) -> tuple[Pictures, list[str]]
     metrics, unread = read_each(rows, read_metrics, "its curve is missing in the picture")
     anytime = {row: [run for run in runs if has_anytime(run)] for row, runs in metrics.items()}
     curves = {row: runs for row, runs in anytime.items() if runs}
-    if curves:
+    if len(curves) > MOST_CURVES:
+        pictures[f"comparison-{name}.png"] = partial(draw_ranking, ranking=ranked(rows, curves), title=title)
+    elif curves:
         pictures[f"comparison-{name}.png"] = partial(draw_comparison, curves=curves, title=title)
 
     accuracies, unread_classes = read_each(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from utils.errors import UsageError
-from utils.report.grouping import host_of
+from utils.report.grouping import host_in
 from utils.report.tables import NONE, shown
 from utils.runs.reading import Run
 from utils.runs.summary import defined
@@ -81,9 +81,8 @@ def _with_hosts(rows: dict[str, list[Run]]) -> tuple[dict[str, str], list[str]]:
     """Row with a host -> that host's row; of several that whose settings are most alike. And notes."""
     pairs, notes = {}, []
     for name, runs in rows.items():
-        if runs[0].config.get("host") is None:
+        if (host := host_in(runs[0])) is None:
             continue
-        host = host_of(runs[0].label)
         unlike = {other: _unlike(runs[0], group[0]) for other, group in rows.items() if group[0].label == host}
         nearest = [other for other in unlike if len(unlike[other]) == min(map(len, unlike.values()))]
         if not nearest:

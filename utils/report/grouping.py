@@ -27,20 +27,21 @@ def newest_per_seed(runs: list[Run]) -> tuple[list[Run], list[str]]:
     return kept, notes
 
 
-def name_rows(runs: list[Run]) -> dict[str, list[Run]]:
-    """Row name -> runs of equal settings by seed. Rows of the same label are told apart by the options that differ."""
+def name_rows(runs: list[Run], over: str | None = None) -> dict[str, list[Run]]:
+    """Row name -> runs of equal settings by seed. Rows of the same label are told apart by the options that differ.
+
+    over: an option that may differ within a row.
+    """
     groups: dict[tuple[str, str], dict[frozenset, list[Run]]] = defaultdict(lambda: defaultdict(list))
     knowing = {run.label for run in runs if identity.read(run.config) is not None}
     for run in runs:
         # Runs of older versions have fewer options and do not say what they read; beside others, that is said once.
         unlike = " data=unknown" if run.label in knowing and identity.read(run.config) is None else ""
-        groups[run.label, unlike][frozenset(run.settings().items())].append(run)
+        groups[run.label, unlike][frozenset(_without(run.settings(), over).items())].append(run)
     rows: dict[str, list[Run]] = {}
     for kind in sorted(groups, key=lambda kind: (_beside_host(kind[0]), kind[1])):
         label, settings, members = "".join(kind), [dict(group) for group in groups[kind]], list(groups[kind].values())
-        differing = [
-            key for key in sorted(set().union(*settings)) if len({options.get(key) for options in settings}) > 1
-        ]
+        differing = differing_keys(settings)
         # What was typed says most in fewest words; where that leaves two rows with one name, all that differs is told.
         names = [
             _name(label, options, [k for k in differing if _typed(k, group)])
@@ -55,8 +56,27 @@ def name_rows(runs: list[Run]) -> dict[str, list[Run]]:
     return rows
 
 
+def differing_keys(settings: list[dict[str, str]]) -> list[str]:
+    """Options that are not the same in all of these settings, sorted."""
+    return [key for key in sorted(set().union(*settings)) if len({options.get(key) for options in settings}) > 1]
+
+
+def key_of(settings: dict[str, str], option: str) -> str | None:
+    """Where settings have an option that is named without its part; None if nowhere.
+
+    A host's comes before its wrapper's: it is the one that the host alone has too.
+    """
+    keys = (f"{part}.{option}" for part in ("host", "method", "run", "tasks", "data"))
+    return next((key for key in keys if key in settings), None)
+
+
+def _without(settings: dict[str, str], option: str | None) -> dict[str, str]:
+    left_out = None if option is None else key_of(settings, option)
+    return {key: value for key, value in settings.items() if key != left_out}
+
+
 def _name(label: str, options: dict[str, str], shown: list[str]) -> str:
-    return " ".join([label, *(f"{_short(key)}={_shown(options.get(key, 'unset'))}" for key in shown)])
+    return " ".join([label, *(f"{short(key)}={_shown(options.get(key, 'unset'))}" for key in shown)])
 
 
 def _shown(value: str) -> str:
@@ -82,7 +102,17 @@ def host_of(label: str) -> str:
     return label.partition(" (")[2].removesuffix(")")
 
 
-def _short(key: str) -> str:
+def host_in(run: Run) -> str | None:
+    """X of a run of "mepo (X)"; None for a run without a host."""
+    return None if run.config.get("host") is None else host_of(run.label)
+
+
+def wrapper_in(run: Run) -> str:
+    """mepo of a run of "mepo (X)"; empty for a run without a host."""
+    return "" if run.config.get("host") is None else run.label.partition(" (")[0]
+
+
+def short(key: str) -> str:
     """An option's name as on the command line; a host's options keep their prefix."""
     return key.removeprefix("run.").removeprefix("method.").removesuffix(CONTENT)
 

@@ -6,7 +6,8 @@ import functools
 import sys
 import textwrap
 import warnings
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ GREY = "0.55"
 MAX_COLUMNS = 300  # time bins of a stream picture
 FAINTEST = 0.35  # opacity of a cell that holds a single image: rare images of a class are what makes a stream blurry
 NARROWEST_TASK = 0.03  # share of the width below which a task's number has no room
-MOST_BANDS = 8
+MOST_CURVES = 8  # of a comparison that are drawn into one picture, with bands
 WIDEST_NAME = 64  # characters of a line of the legend of a comparison
 WIDEST_ROW_NAME = 40  # characters of a line beside a row of a heat map
 MOST_LINES = 8  # of a name, the rest is left out
@@ -80,7 +81,7 @@ def draw_stream(
     is_blurry = np.zeros(num_classes, dtype=bool)
     is_blurry[: len(class_order)] = [label in (blurry_classes or ()) for label in class_order]
 
-    figure, axes = _new_figure(7.0, 4.6)
+    figure, axes = new_figure(7.0, 4.6)
     # The last bin may reach beyond the last image; the axis limit cuts it off.
     extent = (0, counts.shape[1] * images_per_bin, -0.5, num_classes - 0.5)
     axes.imshow(_tinted(counts, is_blurry), extent=extent, origin="lower", aspect="auto")
@@ -102,7 +103,7 @@ def draw_stream(
         ncols=len(kinds),
         frameon=False,
     )
-    _save(figure, path)
+    save(figure, path)
 
 
 @picture
@@ -111,7 +112,7 @@ def draw_curve(path: Path, metrics: pd.DataFrame, title: str) -> None:
 
     metrics: rows of `metrics.csv`.
     """
-    figure, axes = _new_figure(6.0, 3.6)
+    figure, axes = new_figure(6.0, 3.6)
     classes_axes = axes.twinx()
     classes_axes.step(metrics["samples_seen"], metrics["classes_exposed"], where="post", color="0.75", linewidth=1.2)
     classes_axes.set_ylabel("classes seen so far", color=GREY)
@@ -131,43 +132,43 @@ def draw_curve(path: Path, metrics: pd.DataFrame, title: str) -> None:
     axes.plot(task_end["samples_seen"], accuracy, color=VERMILLION, label="end of a task", **marks)
     axes.plot([], [], color="0.75", label="classes seen (right)")
     axes.set_ylim(0, 102)
-    axes.set_title(_literal(title))
-    _label_accuracy(axes)
+    axes.set_title(literal(title))
+    label_accuracy(axes)
     axes.set_xlim(0, 1.04 * max([1, *metrics["samples_seen"]]))
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
-    _save(figure, path)
+    save(figure, path)
 
 
 @picture
 def draw_comparison(path: Path, curves: dict[str, list[pd.DataFrame]], title: str) -> None:
     """Mean accuracy in percent over images seen per method, with a band of one sample standard deviation over seeds.
 
-    More than MOST_BANDS bands would hide each other, so there are none then.
+    More than MOST_CURVES of them would hide each other; for those there is `utils.report.ranking`.
 
     The x axis is the nominal image count of an evaluation, which is the same for all seeds and batch sizes.
     curves: name in the legend -> `metrics.csv` rows of each seed. Methods without anytime rows are passed over.
     """
-    anytime = {name: [run for run in map(_anytime, runs) if len(run)] for name, runs in curves.items()}
-    drawn = [(_wrapped(name, WIDEST_NAME), runs) for name, runs in anytime.items() if runs]
+    anytime = {name: [run for run in map(anytime_rows, runs) if len(run)] for name, runs in curves.items()}
+    drawn = [(wrapped(name, WIDEST_NAME), runs) for name, runs in anytime.items() if runs]
 
     columns = 2 if len(drawn) > 1 and max(len(name) for name, _ in drawn) <= WIDEST_NAME // 3 else 1
     legend_lines = sum(name.count("\n") + 1 for name, _ in drawn) / columns
-    figure, axes = _new_figure(6.0, 3.5 + 0.22 * legend_lines)
+    figure, axes = new_figure(6.0, 3.5 + 0.22 * legend_lines)
     for index, (name, runs) in enumerate(drawn):
-        grid, accuracy = _on_common_grid(runs)
+        grid, accuracy = on_common_grid(runs)
         auc = np.mean([100 * run["accuracy"].mean() for run in runs])
         colour = PALETTE[index % len(PALETTE)]
         style = LINE_STYLES[index // len(PALETTE) % len(LINE_STYLES)]
         mean = accuracy.mean(axis=0)
-        axes.plot(grid, mean, color=colour, linestyle=style, label=f"{_literal(name)}, $A_{{auc}}$ {auc:.1f}")
-        if len(runs) > 1 and len(drawn) <= MOST_BANDS:
+        axes.plot(grid, mean, color=colour, linestyle=style, label=f"{literal(name)}, $A_{{auc}}$ {auc:.1f}")
+        if len(runs) > 1:
             spread = accuracy.std(axis=0, ddof=1)
             axes.fill_between(grid, mean - spread, mean + spread, color=colour, alpha=0.2, linewidth=0)
-    axes.set_title(_literal(title))
-    _label_accuracy(axes)
+    axes.set_title(literal(title))
+    label_accuracy(axes)
     if drawn:
         figure.legend(loc="outside lower center", ncols=columns, frameon=False)
-    _save(figure, path)
+    save(figure, path)
 
 
 @picture
@@ -178,13 +179,13 @@ def draw_forgetting(path: Path, points: np.ndarray, names: list[str], columns: s
     """
     from matplotlib.ticker import MaxNLocator
 
-    names = [_wrapped(name, WIDEST_ROW_NAME) for name in names]
+    names = [wrapped(name, WIDEST_ROW_NAME) for name in names]
     lines = max(name.count("\n") + 1 for name in names)
     widest = max(len(line) for name in names for line in name.split("\n"))
     num_rows, num_columns = points.shape
     written = num_columns <= MOST_WRITTEN
     width = 0.075 * widest + (max(3.5, 0.55 * num_columns) if written else np.clip(0.05 * num_columns, 6, 12))
-    figure, axes = _new_figure(width + 0.5, 1.9 + max(1.0, num_rows * (0.14 * lines + 0.1)))
+    figure, axes = new_figure(width + 0.5, 1.9 + max(1.0, num_rows * (0.14 * lines + 0.1)))
     axes.spines[:].set_visible(False)
     axes.set_facecolor("0.82")
     limit = max(1.0, np.nanmax(np.abs(points)))
@@ -198,16 +199,16 @@ def draw_forgetting(path: Path, points: np.ndarray, names: list[str], columns: s
                 colour = "white" if abs(value) > 0.6 * limit else "black"
                 text = f"{round(value, 1) + 0.0:.1f}"  # + 0.0 makes -0 a 0
                 axes.text(column + 1, row, text, ha="center", va="center", color=colour, fontsize=8)
-    axes.set_yticks(range(num_rows), map(_literal, names), fontsize=9)
+    axes.set_yticks(range(num_rows), map(literal, names), fontsize=9)
     axes.tick_params(axis="y", length=0)
     axes.hlines(np.arange(1, num_rows) - 0.5, 0.5, num_columns + 0.5, color="white", linewidth=1)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=20, integer=True, steps=[1, 2, 5, 10]))
     axes.set_xlabel(columns)
-    axes.set_title(_literal(title))
+    axes.set_title(literal(title))
     bar = figure.colorbar(image, ax=axes, orientation="horizontal", shrink=0.6, aspect=40, pad=0.01)
     bar.set_label("points lost since the best earlier task end\n(grey: never right before the last task)")
     bar.outline.set_visible(False)
-    _save(figure, path)
+    save(figure, path)
 
 
 @picture
@@ -227,7 +228,7 @@ def draw_confusion(path: Path, counts: np.ndarray, names: list[str], title: str)
     every = max(1, -(-size // MOST_NAMED))  # of more classes only some can be named
     side = float(np.clip((0.42 if counted else 0.14) * size, 2.4, 12))
     margin = 0.075 * max(len(name) for name in names)
-    figure, axes = _new_figure(side + margin + 1.4, side + margin + 0.9)
+    figure, axes = new_figure(side + margin + 1.4, side + margin + 0.9)
     axes.spines[:].set_visible(False)
     axes.set_facecolor("0.9")
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100, interpolation="nearest")
@@ -240,17 +241,17 @@ def draw_confusion(path: Path, counts: np.ndarray, names: list[str], title: str)
                 axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=size_of_text)
     shown = range(0, size, every)
     letters = 8 if counted else 6
-    axes.set_xticks(shown, [_literal(names[k]) for k in shown], rotation=90, fontsize=letters)
-    axes.set_yticks(shown, [_literal(names[k]) for k in shown], fontsize=letters)
+    axes.set_xticks(shown, [literal(names[k]) for k in shown], rotation=90, fontsize=letters)
+    axes.set_yticks(shown, [literal(names[k]) for k in shown], fontsize=letters)
     axes.tick_params(length=0 if every == 1 else 3)
     axes.set_xlabel("taken for")
     axes.set_ylabel("class of the image")
-    axes.set_title(_literal(title), fontsize=10)
+    axes.set_title(literal(title), fontsize=10)
     bar = figure.colorbar(image, ax=axes, shrink=0.7, pad=0.02)
     bar.set_label("percent of a class (grey: no images)")
     bar.outline.set_visible(False)
     bar.ax.yaxis.set_major_locator(MaxNLocator(nbins=5))
-    _save(figure, path)
+    save(figure, path)
 
 
 @picture
@@ -260,7 +261,7 @@ def draw_tasks(path: Path, matrices: dict[str, np.ndarray], title: str) -> None:
     size = max(len(matrix) for matrix in matrices.values())
     side = float(np.clip(0.32 * size + 1.1, 2.4, 7.5))
     rows = -(-len(matrices) // columns)
-    figure, _ = _new_figure(side * columns, (side + 0.2) * rows + 0.6)
+    figure, _ = new_figure(side * columns, (side + 0.2) * rows + 0.6)
     figure.clear()
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat[len(matrices) :]:
@@ -274,16 +275,16 @@ def draw_tasks(path: Path, matrices: dict[str, np.ndarray], title: str) -> None:
                 if not np.isnan(value):
                     colour = "black" if value > 60 else "white"
                     axes.text(column + 1, row + 1, f"{value:.0f}", ha="center", va="center", color=colour, fontsize=7)
-        axes.set_title(_literal(_wrapped(name, max(12, int(8 * side)))), fontsize=9)
+        axes.set_title(literal(wrapped(name, max(12, int(8 * side)))), fontsize=9)
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_locator(_whole_numbers())
     for axes in grid[:, 0]:
         axes.set_ylabel("after task")
     for axes in grid[-1]:
         axes.set_xlabel("on task")
-    figure.suptitle(_literal(_wrapped(title, int(11 * side * columns))), fontsize=10)
+    figure.suptitle(literal(wrapped(title, int(11 * side * columns))), fontsize=10)
     figure.colorbar(image, ax=grid, shrink=0.6, pad=0.02).set_label("percent right")
-    _save(figure, path)
+    save(figure, path)
 
 
 def _whole_numbers() -> Any:
@@ -326,11 +327,11 @@ def _number_tasks(axes: Any, ends: np.ndarray) -> None:
     top.set_xlabel("task", labelpad=4)
 
 
-def _anytime(metrics: pd.DataFrame) -> pd.DataFrame:
+def anytime_rows(metrics: pd.DataFrame) -> pd.DataFrame:
     return metrics[(metrics["kind"] == "anytime") & metrics["accuracy"].notna()]
 
 
-def _on_common_grid(runs: list[pd.DataFrame]) -> tuple[np.ndarray, np.ndarray]:
+def on_common_grid(runs: list[pd.DataFrame]) -> tuple[np.ndarray, np.ndarray]:
     """Nominal image counts [G] that all runs span, and the accuracy in percent there [runs, G]."""
     first = max(run["nominal"].min() for run in runs)
     last = min(run["nominal"].max() for run in runs)
@@ -339,7 +340,7 @@ def _on_common_grid(runs: list[pd.DataFrame]) -> tuple[np.ndarray, np.ndarray]:
     return grid, np.stack([100 * np.interp(grid, run["nominal"], run["accuracy"]) for run in runs])
 
 
-def _label_accuracy(axes: Any) -> None:
+def label_accuracy(axes: Any) -> None:
     axes.set_xlabel("images seen")
     axes.set_ylabel("accuracy over classes seen (%)")
     axes.set_xlim(left=0)
@@ -355,16 +356,47 @@ def _count_axis(axis: Any) -> None:
     axis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
 
 
-def _wrapped(name: str, width: int) -> str:
+def wrapped(name: str, width: int) -> str:
     return textwrap.fill(name, width, max_lines=MOST_LINES, placeholder=" …")
 
 
-def _literal(text: str) -> str:
+def colours_of(wrappers: Iterable[str]) -> dict[str, str]:
+    """Wrapper -> its colour: first that of methods without one, named "", then by how often each occurs."""
+    counts = Counter(name for name in wrappers if name)
+    kinds = ["", *sorted(counts, key=lambda name: (-counts[name], name))]
+    return {name: PALETTE[index % len(PALETTE)] for index, name in enumerate(kinds)}
+
+
+def legend_above(axes: Any, width: int) -> None:
+    """Names of the lines above the axes, in the colours of the lines. width: characters of a line of text."""
+    handles, names = axes.get_legend_handles_labels()
+    axes.legend(
+        handles,
+        [wrapped(name, width) for name in names],
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        borderaxespad=0.2,
+        borderpad=0,
+        labelspacing=0.25,
+        handlelength=2.2,
+        handletextpad=0.5,
+        frameon=False,
+        fontsize=8.5,
+        labelcolor="linecolor",
+    )
+
+
+def line_count(names: Iterable[str], width: int) -> int:
+    """Lines of text that these names take, `width` characters each."""
+    return sum(wrapped(name, width).count("\n") + 1 for name in names)
+
+
+def literal(text: str) -> str:
     """Text that is drawn as it stands; between dollars it would be a formula."""
     return text.replace("$", r"\$")
 
 
-def _new_figure(width: float, height: float) -> tuple[Any, Any]:
+def new_figure(width: float, height: float) -> tuple[Any, Any]:
     """A figure with one axes; sizes in inches. No pyplot: it would look for a display and keep the figure alive."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -377,7 +409,7 @@ def _new_figure(width: float, height: float) -> tuple[Any, Any]:
     return figure, axes
 
 
-def _save(figure: Any, path: Path) -> None:
+def save(figure: Any, path: Path) -> None:
     with written_whole(Path(path)) as temporary, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # a name in a script that the font lacks
         figure.savefig(temporary, format="png", dpi=150)
