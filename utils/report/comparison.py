@@ -60,6 +60,7 @@ def report(given: list[Path], out: Path, baseline: str | None = None, over: str 
     sections, tabulars, lines = [], [LATEX_HEAD], []
     pictures: Pictures = {}
     numbers: dict[str, str] = {}
+    told: list[str] = []
     for scene, (rows, notes) in scenes.items():
         sections.append(section(scene, rows, notes))
         if not rows:
@@ -67,7 +68,9 @@ def report(given: list[Path], out: Path, baseline: str | None = None, over: str 
         tabulars.append(f"% {printable(', '.join(scene))}\n{latex_table(tables.table(rows))}")
         lines += tables.per_seed(scene, rows)
         if baseline is not None:
-            sections.append(difference_section(rows, baseline))
+            comparisons, about = differences.compare(rows, baseline)
+            sections.append(difference_section(comparisons, about, baseline))
+            told += filter(None, (differences.sentence(one, ", ".join(scene)) for one in comparisons))
         drawings, unread = drawings_of(rows, ", ".join(scene), names[scene])
         if over is not None and scene in sweeps:
             swept, left_out = sweeps[scene]
@@ -89,6 +92,8 @@ def report(given: list[Path], out: Path, baseline: str | None = None, over: str 
     texts = {name: "\n\n".join(texts) + "\n" for name, texts in parts.items()}
     texts["seeds.csv"] = pd.DataFrame(lines, columns=tables.PER_SEED).to_csv(index=False)
     write(out, texts | numbers, pictures)
+    if 0 < len(told) <= differences.MOST_SENTENCES:
+        print("", *map(printable, told), f"The whole table: {out / 'table.md'}", sep="\n")
 
 
 def write(out: Path, texts: dict[str, str], pictures: Pictures) -> None:
@@ -122,9 +127,8 @@ def section(scene: tuple[str, str], rows: Rows, notes: list[str]) -> str:
     return "\n\n".join([f"## {markdown_text(', '.join(scene))}", *parts, *map(markdown_text, notes)])
 
 
-def difference_section(rows: Rows, baseline: str) -> str:
+def difference_section(comparisons: list[differences.Comparison], notes: list[str], baseline: str) -> str:
     """Heading, table of differences and notes."""
-    comparisons, notes = differences.compare(rows, baseline)
     parts = [markdown_table(differences.table(comparisons))] if comparisons else []
     heading = f"### Difference to {'the host' if baseline == differences.HOST else baseline}"
     return "\n\n".join([markdown_text(heading), *parts, *map(markdown_text, notes)])

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from utils.errors import UsageError
-from utils.report.grouping import host_in
+from utils.report.grouping import host_in, short, typed
 from utils.report.tables import NONE, shown
 from utils.runs.reading import Run
 from utils.runs.summary import defined
@@ -20,6 +20,8 @@ from utils.training.metrics import MEASURES
 
 HOST = "host"  # as a baseline: the host of each row that has one
 RESAMPLES = 10_000
+ENOUGH = 10  # seeds from which the bootstrap interval is about as wide as it says
+MOST_SENTENCES = 3  # comparisons that are told in words, too
 FEWEST = 3  # seeds below which a resampled mean says nothing
 MOST_EXACT = 16  # seeds up to which all sign flips are tried
 LEGEND = (
@@ -52,13 +54,15 @@ def check_baseline(baseline: str, names: list[str]) -> None:
 
 
 def compare(rows: dict[str, list[Run]], baseline: str) -> tuple[list[Comparison], list[str]]:
-    """Every row against the row `baseline`, or, for "host", every row with a host against its host's; and notes."""
-    pairs, notes = _with_hosts(rows) if baseline == HOST else ({name: baseline for name in rows}, [])
-    if baseline != HOST and baseline not in rows:
+    """Every row against the row `baseline`, or, for "host", every row with a host against the host's; and notes."""
+    if baseline == HOST:
+        pairs, notes = _with_hosts(rows)
+    elif baseline in rows:
+        pairs, notes = [(name, baseline) for name in rows if name != baseline], []
+    else:
         return [], [f"No row {baseline} here to compare with."]
-    pairs = {name: other for name, other in pairs.items() if name != other}
     measures = shown(rows)
-    return [_compare(name, rows[name], other, rows[other], measures) for name, other in pairs.items()], notes
+    return [_compare(name, rows[name], other, rows[other], measures) for name, other in pairs], notes
 
 
 def _compare(name: str, runs: list[Run], baseline: str, baseline_runs: list[Run], measures: list[str]) -> Comparison:
@@ -77,9 +81,10 @@ def _repetition(run: Run) -> tuple:
     return run.seeds, run.stream
 
 
-def _with_hosts(rows: dict[str, list[Run]]) -> tuple[dict[str, str], list[str]]:
-    """Row with a host -> that host's row; of several that whose settings are most alike. And notes."""
-    pairs, notes = {}, []
+def _with_hosts(rows: dict[str, list[Run]]) -> tuple[list[tuple[str, str]], list[str]]:
+    """Rows with a host, each with that host's row, and notes. Of several that whose settings are most alike, which
+    shows what the wrapper does; and that which was asked for in the same words: each as it was chosen."""
+    pairs, notes = [], []
     for name, runs in rows.items():
         if (host := host_in(runs[0])) is None:
             continue
@@ -87,13 +92,26 @@ def _with_hosts(rows: dict[str, list[Run]]) -> tuple[dict[str, str], list[str]]:
         nearest = [other for other in unlike if len(unlike[other]) == min(map(len, unlike.values()))]
         if not nearest:
             notes.append(f"{name}: there is no row {host} to compare with.")
-        elif len(nearest) > 1:
+            continue
+        alone = {other: rows[other][0] for other in unlike}
+        found = [other for other, run in alone.items() if _asked(runs[0], run) == _asked(run, run)]
+        if len(nearest) == 1:
+            found = [*nearest, *(other for other in found if other != nearest[0] and len(found) == 1)]
+        elif len(found) != 1:
+            found = []
             notes.append(f"{name}: {' and '.join(nearest)} are equally near; name one as baseline.")
-        else:
-            pairs[name] = nearest[0]
-            if unlike[nearest[0]]:
-                notes.append(f"{name} and {nearest[0]} also differ in {', '.join(unlike[nearest[0]])}.")
+        for other in found:
+            pairs.append((name, other))
+            if unlike[other]:
+                notes.append(f"{name} and {other} also differ in {', '.join(unlike[other])}.")
     return pairs, notes if pairs or notes else ["No row here has a host to compare with."]
+
+
+def _asked(run: Run, known: Run) -> dict[str, str]:
+    """Options that stood on the command line of a run, with their values; those alone that the run `known` has, too."""
+    names = {short(key) for key in known.settings()} - {"model"}
+    given = {short(key).removeprefix("host."): value for key, value in run.settings().items() if typed(key, [run])}
+    return {name: value for name, value in given.items() if name in names}
 
 
 def _unlike(run: Run, host_run: Run) -> list[str]:
@@ -162,6 +180,21 @@ def _difference(points: list[float], num_seeds: int) -> tuple[str, str]:
     between = NONE if interval is None else f"[{_signed(interval[0])}, {_signed(interval[1])}]"
     share = f" (of {len(points)})" if len(points) < num_seeds else ""
     return f"{_signed(float(np.mean(points)))} {between}{share}", f"{sign_flip_p(points):.4f}"
+
+
+def sentence(comparison: Comparison, scene: str) -> str:
+    """What a comparison says, in words: who, against whom, where, by how much, and how sure that is. "" if nothing."""
+    points = comparison.points.get("A_auc")
+    if not points:
+        return ""
+    mean, interval = float(np.mean(points)), bootstrap_interval(points)
+    sides = "higher" if mean >= 0 else "lower"
+    found = f"On {scene}, the mean accuracy at any time (A_auc) of {comparison.name} is {abs(mean):.1f} points {sides} "
+    found += f"than that of {comparison.baseline}, over {len(points)} seed{'s' * (len(points) > 1)}; "
+    if interval is None:
+        return f"{found}too few to say how sure that is."
+    few = f", too narrow over fewer than {ENOUGH} seeds" if len(points) < ENOUGH else ""
+    return f"{found}95 % bootstrap interval {_signed(interval[0])} to {_signed(interval[1])}{few}."
 
 
 def _signed(value: float) -> str:

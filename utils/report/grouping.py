@@ -44,7 +44,7 @@ def name_rows(runs: list[Run], over: str | None = None) -> dict[str, list[Run]]:
         differing = differing_keys(settings)
         # What was typed says most in fewest words; where that leaves two rows with one name, all that differs is told.
         names = [
-            _name(label, options, [k for k in differing if _typed(k, group)])
+            _name(label, options, [k for k in differing if typed(k, group)])
             for options, group in zip(settings, members, strict=True)
         ]
         if len(set(names)) < len(names):
@@ -86,7 +86,7 @@ def _shown(value: str) -> str:
     return f"{value[: LONGEST_VALUE - 10]}…{hashlib.sha256(value.encode()).hexdigest()[:8]}"
 
 
-def _typed(key: str, group: list[Run]) -> bool:
+def typed(key: str, group: list[Run]) -> bool:
     """Whether an option (run.x, method.x, host.x) was given on the command line."""
     return any((run.config.get("origin") or {}).get(key.partition(".")[2]) == "command line" for run in group)
 

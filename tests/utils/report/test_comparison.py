@@ -372,6 +372,45 @@ def test_of_several_host_rows_the_one_with_the_same_settings_counts(tmp_path, ca
     }
 
 
+def test_host_row_of_equal_settings_and_host_row_as_it_stands(tmp_path, capsys):
+    """MePo at its own rate, beside its host at that rate and beside its host at the host's own rate."""
+    for label, rate, asked, auc in (
+        ("misa", 0.001, None, 0.5),
+        ("misa", 0.005, "command line", 0.4),
+        ("misa", 0.02, "command line", 0.3),
+        ("mepo (misa)", 0.005, None, 0.6),
+        ("mepo (misa)", 0.02, "command line", 0.45),
+    ):
+        part = "host" if label.startswith("mepo") else "method"
+        settings = {part: {"lr": rate}} | ({"method": {"cor": 1}} if part == "host" else {})
+        folder = make_run(tmp_path, label, time=f"{label}{rate}", scores={"A_auc": auc}, **settings)
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        (folder / "config.yaml").write_text(yaml.safe_dump(config | {"origin": {"lr": asked} if asked else {}}))
+    out, _ = make_table(tmp_path, "--baseline", "host", capsys=capsys)
+    lines = [line.split("|")[1:5] for line in out[out.index("### Difference") :].splitlines() if "| mepo" in line]
+    assert [[cell.strip() for cell in line] for line in lines] == [
+        ["mepo (misa)", "misa lr=0.005", "1", "+20.00 –"],
+        ["mepo (misa)", "misa", "1", "+10.00 –"],
+        ["mepo (misa) host.lr=0.02", "misa lr=0.02", "1", "+15.00 –"],
+    ]
+    assert "mepo (misa) and misa also differ in lr." in out
+
+
+def test_few_differences_are_told_in_words(tmp_path, capsys):
+    for seed, auc in ((1, 0.6), (2, 0.61), (3, 0.63)):
+        make_run(tmp_path, "misa", seed, scores={"A_auc": 0.6})
+        make_run(tmp_path, "mepo (misa)", seed, scores={"A_auc": auc}, host={"lr": 0.005})
+    out, _ = make_table(tmp_path, "--baseline", "host", capsys=capsys)
+    assert out.rstrip().splitlines()[-2:] == [
+        "On glyphs, si-blurry, the mean accuracy at any time (A_auc) of mepo (misa) is 1.3 points higher than that of "
+        "misa, over 3 seeds; 95 % bootstrap interval +0.00 to +3.00, too narrow over fewer than 10 seeds.",
+        f"The whole table: {tmp_path / 'table.md'}",
+    ]
+    for time in "abc":
+        make_run(tmp_path, "mepo (misa)", time=time, method={"cor": ord(time)}, host={"lr": 0.005})
+    assert "bootstrap interval +" not in make_table(tmp_path, "--baseline", "host", capsys=capsys)[0]
+
+
 def test_host_row_that_is_not_quite_the_host_is_told(tmp_path, capsys):
     make_run(tmp_path, "misa", run={"batch_size": 32})
     make_run(tmp_path, "mepo (misa)", host={"lr": 0.1})
