@@ -5,19 +5,11 @@
 #   bash command/compare_glyphs.sh                      everything; table and figures go to results/glyphs/
 #   bash command/compare_glyphs.sh "--model mvp"        only rows that contain these words; table to runs/compare/
 #
-# About 90 minutes on two CPU cores, estimated from its rows. JOBS rows at a time (default 2), one thread each, so that a
-# row run again gives the same numbers. Called again it goes on with what is missing in runs/compare/. Further options of
-# main.py can be given through ARGS, e.g. ARGS="--seeds 6 7 8".
-set -euo pipefail
-
-repo="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-. "$repo/command/setup.sh"
-cd "$repo"
-export OMP_NUM_THREADS=1
-
+# About 90 minutes on two CPU cores, estimated from its rows. JOBS, ARGS, and what happens when it is called again: see
+# compare.sh.
 # The first two rows make the stages that later rows read.
-grep -e "${1:---model}" <<'ROWS' | xargs -P "${JOBS:-2}" -L 1 "$VENV/bin/python" main.py \
-    --dataset seq-glyphs --results runs/compare --resume auto ${ARGS:---seeds 1 2 3 4 5}
+ARGS="${ARGS:---seeds 1 2 3 4 5}" exec bash "$(dirname "${BASH_SOURCE[0]}")/compare.sh" \
+    "bash command/compare_glyphs.sh" seq-glyphs results/glyphs "$@" <<'ROWS'
 --model misa
 --model mepo --host dualprompt
 --model joint --host singleprompt
@@ -53,14 +45,3 @@ grep -e "${1:---model}" <<'ROWS' | xargs -P "${JOBS:-2}" -L 1 "$VENV/bin/python"
 --model mepo --host flyprompt --align_form exact
 --model mepo --host singleprompt --align_form exact
 ROWS
-
-if [ $# -gt 0 ]; then # some rows only: the committed table stays as it is
-    exec "$VENV/bin/python" main.py report runs/compare/seq-glyphs --out runs/compare
-fi
-"$VENV/bin/python" main.py report runs/compare/seq-glyphs --baseline host --out results/glyphs
-{
-    echo "made by:  bash command/compare_glyphs.sh"
-    echo "commit:   $(git rev-parse HEAD)"
-    echo "machine:  $(nproc --all) cores, $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1), one thread per run"
-    "$VENV/bin/python" -c 'from utils.runs.identity import versions; print("versions:", versions())'
-} >results/glyphs/made_by.txt

@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Runs the rows of a comparison and reports them; the files compare_*.sh call it. A row is the options of a run, a line.
+#
+#   bash command/compare.sh CALLER DATASET OUT [WORDS] <ROWS
+#
+# CALLER  the command that made it, for OUT/made_by.txt
+# OUT     the folder for table and figures; with WORDS, only rows that contain these, to runs/compare/
+# JOBS    rows at a time (default 2), one thread each, so that a row run again gives the same numbers
+# ARGS    further options of main.py, e.g. ARGS="--seeds 6 7 8"
+#
+# Called again it goes on with what is missing in runs/compare/.
+set -euo pipefail
+
+repo="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+. "$repo/command/setup.sh"
+cd "$repo"
+export OMP_NUM_THREADS=1
+caller="$1" dataset="$2" out="$3"
+shift 3
+
+grep -e "${1:---model}" | xargs -P "${JOBS:-2}" -L 1 "$VENV/bin/python" main.py \
+    --dataset "$dataset" --results runs/compare --resume auto ${ARGS:-}
+
+if [ $# -gt 0 ]; then # some rows only: the committed table stays as it is
+    exec "$VENV/bin/python" main.py report "runs/compare/$dataset" --baseline host --out runs/compare
+fi
+"$VENV/bin/python" main.py report "runs/compare/$dataset" --baseline host --out "$out"
+{
+    echo "made by:  $caller"
+    echo "commit:   $(git rev-parse HEAD)"
+    echo "machine:  $(nproc --all) cores, $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1), one thread per run"
+    "$VENV/bin/python" -c 'from utils.runs.identity import versions; print("versions:", versions())'
+} >"$out/made_by.txt"
