@@ -7,7 +7,7 @@
 #   bash command/bcl_digits.sh                     every row
 #   bash command/bcl_digits.sh "--model bcl"       only rows that contain these words
 #
-# Minutes on two CPU cores: see README. JOBS rows at a time (default 2), one thread each, so that a row run again gives the
+# 5 minutes on two CPU cores. JOBS rows at a time (default 2), one thread each, so that a row run again gives the
 # same numbers. Called again it goes on with what is missing. Table, paired differences to the row BASELINE (default:
 # er_ring) and pictures: runs/bcl_digits/.
 set -euo pipefail
