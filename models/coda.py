@@ -41,6 +41,7 @@ class CodaArgs(ModelArgs):
 class Coda(PromptMethod):
     Args = CodaArgs
     published = {
+        "backbone vit_tiny_icons": {"len_e_prompt": 4},  # command/choose_icons.sh
         "seq-glyphs": {"lr": 0.001, "len_e_prompt": 4},  # command/choose_glyphs.sh
         "perm-mnist": {"e_pool": 20},  # one for each of the 20 tasks, as for the next
         "rot-mnist": {"e_pool": 20},

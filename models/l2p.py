@@ -46,7 +46,10 @@ class L2pArgs(ModelArgs):
 
 class L2p(PromptMethod):
     Args = L2pArgs
-    published = {"seq-glyphs": {"lr": 0.005, "len_e_prompt": 2}}  # command/choose_glyphs.sh
+    published = {
+        "backbone vit_tiny_icons": {"len_e_prompt": 2},  # command/choose_icons.sh
+        "seq-glyphs": {"lr": 0.005, "len_e_prompt": 2},  # command/choose_glyphs.sh
+    }
 
     def __init__(self, backbone: nn.Module, info: StreamInfo, args: L2pArgs):
         super().__init__(backbone, info, args)

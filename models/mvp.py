@@ -59,7 +59,10 @@ class Mvp(PromptMethod):
 
     Args = MvpArgs
     one_per_task = ("e_pool",)
-    published = {"seq-glyphs": {"lr": 0.001, "len_g_prompt": 2, "len_e_prompt": 4}}  # command/choose_glyphs.sh
+    published = {
+        "backbone vit_tiny_icons": {"len_g_prompt": 2, "len_e_prompt": 4},  # command/choose_icons.sh
+        "seq-glyphs": {"lr": 0.001, "len_g_prompt": 2, "len_e_prompt": 4},  # command/choose_glyphs.sh
+    }
 
     def __init__(self, backbone: nn.Module, info: StreamInfo, args: MvpArgs):
         super().__init__(backbone, info, args)

@@ -41,6 +41,7 @@ class SinglePrompt(PromptMethod):
     Args = SinglePromptArgs
     published = {
         "*": {"batch_size": 32, "eval_mask": "none"},
+        "backbone vit_tiny_icons": {"lr": 0.015, "prompt_length": 4},  # command/choose_icons.sh
         "seq-glyphs": {"lr": 0.02, "prompt_length": 4},  # command/choose_glyphs.sh
     }
     has_fixed_features = False  # there is no query

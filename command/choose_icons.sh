@@ -1,0 +1,64 @@
+#!/usr/bin/env bash
+# How the options for the network `vit_tiny_icons` were chosen: on seq-icons-dev, a stream of pretraining concepts whose
+# test pictures come from sets that training never shows, seed 100, by A_auc. Seven settings of every method: five rates at
+# one prompt length (ridge, trained part), two more elsewhere. MePo takes the length of its host and has five rates, too.
+# The choice stands beside each method, in `published`.
+#
+#   bash command/choose_icons.sh [WORDS]      only lines that contain WORDS, e.g. "--model l2p"
+#
+# About 45 minutes on two CPU cores in bf16. JOBS runs at a time (default 2), one thread each.
+# Table, and A_auc over the rates with and without MePo: runs/choose_icons/.
+set -euo pipefail
+
+repo="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+. "$repo/command/setup.sh"
+cd "$repo"
+export OMP_NUM_THREADS=1
+rates="0.0005 0.0015 0.005 0.015 0.05"
+main() {
+    xargs -P "${JOBS:-2}" -L 1 "$VENV/bin/python" main.py --dataset seq-icons-dev --seed 100 --precision bf16 \
+        --results runs/choose_icons --resume auto
+}
+report() { "$VENV/bin/python" main.py report runs/choose_icons/seq-icons-dev --out runs/choose_icons "$@"; }
+
+# HOST | its options at the length that was chosen | at the published length
+hosts() {
+    cat <<'HOSTS'
+l2p|--len_e_prompt 2|--len_e_prompt 5
+dualprompt|--len_g_prompt 2 --len_e_prompt 4|--len_g_prompt 5 --len_e_prompt 20
+coda|--len_e_prompt 4|--len_e_prompt 20
+mvp|--len_g_prompt 2 --len_e_prompt 4|--len_g_prompt 5 --len_e_prompt 20
+flyprompt|--rp_dim 1700 --len_prompt 4|--rp_dim 1700 --len_prompt 20
+singleprompt|--prompt_length 4|--prompt_length 20
+misa|--len_g_prompt 2 --len_e_prompt 4|
+HOSTS
+}
+over_rates() {
+    hosts | while IFS='|' read -r host short _; do
+        for rate in $rates; do echo "--model $host $short --lr $rate"; done
+        for rate in $rates; do echo "--model mepo --host $host $short --lr $rate"; done
+    done
+}
+elsewhere() {
+    hosts | while IFS='|' read -r host _ long; do
+        for rate in 0.0015 0.005; do [ -z "$long" ] || echo "--model $host $long --lr $rate"; done
+    done
+}
+others() {
+    for rate in $rates; do echo "--model er --trainable head --lr $rate"; done
+    for rate in 0.0001 0.0005; do echo "--model er --trainable all --lr $rate"; done
+    for rate in 0.00005 0.00015 0.0005 0.0015; do echo "--model finetune --lr $rate"; done
+    for rate in 0.0005 0.0015 0.005; do echo "--model finetune --trainable head --lr $rate"; done
+    for pair in "0.00005 0.005" "0.0005 0.005" "0.0005 0.05" "0.0015 0.05" "0.005 0.05" "0.0015 0.15" "0.005 0.5"; do
+        echo "--model slca --lr ${pair% *} --lr_head ${pair#* }"
+    done
+    for rate in 0.0015 0.005 0.015; do echo "--model ranpac --rp_dim 1700 --lr $rate --rp_ridge 1000"; done
+    for ridge in 100 100000; do echo "--model ranpac --rp_dim 1700 --lr 0.005 --rp_ridge $ridge"; done
+    for rate in 0.0015 0.005; do echo "--model ranpac --rp_dim 1700 --lr $rate --ridge search"; done
+    for pair in "5 0.005" "5 0.015" "10 0.0015" "10 0.005"; do
+        echo "--model joint --host singleprompt --prompt_length 4 --updates ${pair% *} --lr ${pair#* }"
+    done
+}
+
+{ over_rates; elsewhere; others; } | grep -e "${1:---model}" | main
+report
