@@ -15,11 +15,10 @@ repo="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 cd "$repo"
 export OMP_NUM_THREADS=1
 rates="0.0005 0.0015 0.005 0.015 0.05"
-main() {
-    xargs -P "${JOBS:-2}" -L 1 "$VENV/bin/python" main.py --dataset seq-icons-dev --seed 100 --precision bf16 \
-        --results runs/choose_icons --resume auto
+main() { # FOLDER
+    xargs -r -P "${JOBS:-2}" -L 1 "$VENV/bin/python" main.py --dataset seq-icons-dev --seed 100 --precision bf16 \
+        --results "runs/choose_icons/$1" --resume auto
 }
-report() { "$VENV/bin/python" main.py report runs/choose_icons/seq-icons-dev --out runs/choose_icons "$@"; }
 
 # HOST | its options at the length that was chosen | at the published length
 hosts() {
@@ -60,5 +59,8 @@ others() {
     done
 }
 
-{ over_rates; elsewhere; others; } | grep -e "${1:---model}" | main
-report
+words="${1:---model}"
+over_rates | { grep -e "$words" || true; } | main rates
+{ elsewhere; others; } | { grep -e "$words" || true; } | main others
+"$VENV/bin/python" main.py report runs/choose_icons/*/seq-icons-dev --out runs/choose_icons
+[ ! -d runs/choose_icons/rates ] || "$VENV/bin/python" main.py report runs/choose_icons/rates --over lr --out results/icons-dev

@@ -18,8 +18,9 @@ export OMP_NUM_THREADS=1
 caller="$1" dataset="$2" out="$3"
 shift 3
 
-grep -e "${1:---model}" | xargs -P "${JOBS:-2}" -L 1 "$VENV/bin/python" main.py \
-    --dataset "$dataset" --results runs/compare --resume auto ${ARGS:-}
+rows="$(grep -e "${1:---model}")" || { echo "compare: no row has the words '$1'" >&2; exit 2; }
+xargs -P "${JOBS:-2}" -L 1 "$VENV/bin/python" main.py --dataset "$dataset" --results runs/compare --resume auto \
+    ${ARGS:-} <<<"$rows"
 
 if [ $# -gt 0 ]; then # some rows only: the committed table stays as it is
     exec "$VENV/bin/python" main.py report "runs/compare/$dataset" --baseline host --out runs/compare

@@ -7,6 +7,7 @@ import os
 import shlex
 import subprocess
 import sys
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -42,15 +43,15 @@ def recorded(tmp_path):
     digest = hashlib.sha256((ROOT / "requirements.txt").read_bytes()).hexdigest()
     (venv / ".requirements.sha256").write_text(digest + "\n")
 
-    def run(file: str, *words: str, **variables: str) -> list[str]:
+    def run(file: str, *words: str, code: int = 0, **variables: str) -> list[str]:
         record = tmp_path / "record"
         record.unlink(missing_ok=True)
         environment = os.environ | {"VENV": str(venv), "RECORD": str(record)} | variables
         done = subprocess.run(
             ["bash", str(COMMAND / file), *words], env=environment, cwd=tmp_path, capture_output=True, text=True
         )
-        assert done.returncode == 0, done.stderr
-        return record.read_text().splitlines()
+        assert done.returncode == code, done.stderr
+        return record.read_text().splitlines() if record.exists() else [done.stderr.splitlines()[-1]]
 
     return run
 
@@ -112,6 +113,37 @@ def test_headers_name_file_and_use():
         text = (COMMAND / f"{dataset.replace('-', '_')}.sh").read_text()
         assert f"bash command/{dataset.replace('-', '_')}.sh [METHOD ...]" in text
         assert "# Expected: " in text and text.rstrip().endswith(f'/run.sh" {dataset} "$@"')
+
+
+# Real pictures
+
+
+@pytest.mark.parametrize("name", ["emoji", "icons"])
+def test_rows_on_pictures_are_plans_of_ten_seeds(name, recorded):
+    *lines, report = recorded(f"compare_{name}.sh", "--host", JOBS="1")
+    assert report == f"REPORT runs/compare/seq-{name} --baseline host --out runs/compare"
+    rows = [plans.parse(shlex.split(line)) for line in lines]
+    hosts = {plan.method_args.host for plan in rows if plan.run.model == "mepo"}
+    assert hosts == {"l2p", "dualprompt", "coda", "mvp", "misa", "flyprompt", "singleprompt"}
+    for part in ("meta_path", "cor_path"):  # each half of MePo alone
+        assert len({plan.method_args.host for plan in rows if getattr(plan.method_args, part, None) == "none"}) >= 3
+    for plan in rows:
+        assert (plan.run.dataset, plan.run.seeds, plan.run.precision) == (f"seq-{name}", (*range(1, 11),), "bf16")
+        assert plan.run.backbone == "vit_tiny_icons"
+
+
+def test_words_that_no_row_has_are_refused(recorded):
+    assert recorded("compare_emoji.sh", "--host nobody", code=2) == ["compare: no row has the words '--host nobody'"]
+
+
+def test_every_method_on_icons_has_seven_settings_to_choose_from(recorded):
+    lines = [line for line in recorded("choose_icons.sh", JOBS="1") if not line.startswith("REPORT")]
+    rows = [plans.parse(shlex.split(line)) for line in lines]
+    tried = Counter((plan.run.model, getattr(plan.method_args, "host", None)) for plan in rows)
+    assert {plan.run.dataset for plan in rows} == {"seq-icons-dev"} and len(lines) == len(set(lines))
+    for (model, host), count in tried.items():
+        assert count == {"mepo": 5, "misa": 5, "joint": 4}.get(model, 7), (model, host)
+    assert len(tried) == 6 + 1 + 7 + 5
 
 
 # BCL and its baselines
