@@ -21,6 +21,8 @@ from backbone.heads import ClassSums
 from models.base import ContinualModel, ModelArgs
 from utils.contracts import Batch, StreamInfo
 
+FAR = -1e9  # below every score; infinite ones would pass for an error
+
 
 class Ncm(ContinualModel):
     scenarios = ("si-blurry", "class-il", "task-il", "domain-il", "shuffled")
@@ -42,10 +44,12 @@ class Ncm(ContinualModel):
             return features(self.backbone, x)
 
     def forward(self, x: Tensor, fixed: Tensor | None = None) -> Tensor:
-        """Half the squared distance to each class mean, negative and up to what all classes share, [B, C]."""
+        """Half the squared distance to each class mean, negative and up to what all classes share, [B, C]; FAR for a
+        class without images."""
         z = self.fixed_features(x) if fixed is None else fixed
         means = self.sums.total / self.sums.count.clamp(min=1)[:, None]
-        return (z.double() @ means.T - means.square().sum(dim=1) / 2).float()
+        scores = z.double() @ means.T - means.square().sum(dim=1) / 2
+        return scores.masked_fill(self.sums.count == 0, FAR).float()
 
     def observe(self, batch: Batch) -> None:
         """Counts the features of a batch. Nothing is trained."""

@@ -62,3 +62,10 @@ def test_one_class_has_no_measures():
     assert run.model.measures() == {}
     run.model.sums.add(torch.randn(3, run.model.backbone.num_features), torch.zeros(3, dtype=torch.int64))
     assert run.model.measures() == {}
+
+
+def test_a_class_without_images_never_wins():
+    run = build("ncm", eval_mask="none")
+    run.model.sums.add(1e3 * torch.ones(1, run.model.backbone.num_features), torch.tensor([4]))
+    scores = run.model(torch.randn(8, 3, 32, 32))
+    assert scores.isfinite().all() and (scores.argmax(dim=1) == 4).all()
