@@ -7,7 +7,7 @@
 #
 # First each row with the settings that were chosen for it on another stream (command/choose_icons.sh). Then every host
 # with and without MePo at the published rate, 0.005, where that is not the chosen one. Then what each half of MePo does
-# alone. JOBS, ARGS, WORDS, and what happens when it is called again: see compare.sh.
+# alone, the meta stage at the rate of the host, the alignment at that of MePo. JOBS, ARGS, WORDS, and what happens when it is called again: see compare.sh.
 set -euo pipefail
 
 # The first two rows make the stages that later rows read.
@@ -33,8 +33,14 @@ sed 's/$/ --precision bf16/' <<'ROWS' | bash "$(dirname "${BASH_SOURCE[0]}")/com
 --model mepo --host mvp
 --model mepo --host flyprompt
 --model mepo --host singleprompt
+--model mepo --host dualprompt --lr 0.005
+--model mepo --host misa --lr 0.005
+--model mepo --host l2p --lr 0.005
+--model mepo --host flyprompt --lr 0.005
+--model singleprompt --lr 0.005
+--model mepo --host singleprompt --lr 0.005
 --model mepo --host dualprompt --meta_path none
---model mepo --host dualprompt --cor_path none
+--model mepo --host dualprompt --cor_path none --lr 0.005
 --model mepo --host coda --meta_path none
 --model mepo --host coda --cor_path none
 --model mepo --host singleprompt --meta_path none

@@ -37,9 +37,9 @@ class ContinualModel(nn.Module):
     ----------------
     Args: dataclass of the method's own options.
     published: values that the method's authors give per dataset, name -> {option: value}; "*" holds for every dataset,
-        "host X" and "host X on dataset" for a method that wraps the method X, "backbone B" for a network. They may
-        name options of the run (batch_size ...), of the dataset and of the host too. For the precedence see
-        `utils.args`.
+        "host X" and "host X on dataset" for a method that wraps the method X, "backbone B" and "host X on backbone B"
+        for a network. They may name options of the run (batch_size ...), of the dataset and of the host too. For the
+        precedence see `utils.plan`.
     one_per_task: options that count what the method has one of per task; where nothing sets them they are `--n_tasks`.
     scenarios: streams it can be trained on, the first is the default: si-blurry, class-il, task-il, domain-il,
         shuffled, episodes or adaptation.

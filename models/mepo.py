@@ -67,7 +67,11 @@ class Mepo(Wrapper):
         "host coda": {"cor_coef": 0.5},  # no released alignment; nor for the next two
         "host flyprompt": {"cor_coef": 0.5},
         "host singleprompt": {"cor_coef": 0.5},
-        # The classifier sees shorter features than the host's, so its rate is another: command/choose_glyphs.sh.
+        # The classifier sees shorter features than the host's, so its rate is another: command/choose_icons.sh, then
+        # command/choose_glyphs.sh.
+        "backbone vit_tiny_icons": {"lr": 0.015},
+        "host coda on backbone vit_tiny_icons": {"lr": 0.005},
+        "host mvp on backbone vit_tiny_icons": {"lr": 0.005},
         "seq-glyphs": {"lr": 0.005},
         "host singleprompt on seq-glyphs": {"lr": 0.02},
     }

@@ -225,6 +225,7 @@ def precedence(
         ("method", name, "*"),
         ("wrapper", f"{name} with {host}", f"host {host}"),
         ("method", f"{name} on {backbone}", f"backbone {backbone}"),
+        ("wrapper", f"{name} with {host} on {backbone}", f"host {host} on backbone {backbone}"),
         ("method", f"{name} on {dataset}", dataset),
         ("wrapper", f"{name} with {host} on {dataset}", f"host {host} on {dataset}"),
     ]

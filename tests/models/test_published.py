@@ -210,11 +210,15 @@ STAGE = {"online_iter": 1, "eval_period": -1}
 # Datasets that end in `glyphs` or `digits` are ours, and so is every value for them.
 PUBLISHED = {
     "coda": {
+        "backbone vit_tiny_icons": {"len_e_prompt": 4},
         "seq-glyphs": {"lr": 0.001, "len_e_prompt": 4},
         "perm-mnist": {"e_pool": 20},  # one component for each of 20 tasks, the least that there can be
         "rot-mnist": {"e_pool": 20},
     },
-    "dualprompt": {"seq-glyphs": {"lr": 0.001, "len_g_prompt": 2, "len_e_prompt": 4}},
+    "dualprompt": {
+        "backbone vit_tiny_icons": {"len_g_prompt": 2, "len_e_prompt": 4},
+        "seq-glyphs": {"lr": 0.001, "len_g_prompt": 2, "len_e_prompt": 4},
+    },
     "er": {"*": {"batch_size": 32}, "seq-glyphs": {"lr": 0.005, "trainable": "head"}},  # 64, half of it replayed
     "finetune": {"seq-glyphs": {"lr": 0.0003}},
     "flyprompt": {"seq-glyphs": {"lr": 0.005, "len_prompt": 4, "rp_dim": 1700}, "seq-digits": {"rp_dim": 1700}},
@@ -223,13 +227,16 @@ PUBLISHED = {
         "host finetune on seq-glyphs": {"lr": 0.0003},
         "host singleprompt on seq-glyphs": {"lr": 0.005, "prompt_length": 20, "updates": 20},
     },
-    "l2p": {"seq-glyphs": {"lr": 0.005, "len_e_prompt": 2}},
+    "l2p": {"backbone vit_tiny_icons": {"len_e_prompt": 2}, "seq-glyphs": {"lr": 0.005, "len_e_prompt": 2}},
     "mepo": {
         "host l2p": {"cor_coef": 0.5},  # l2p_gcl2.sh
         "host mvp": {"cor_coef": 0.5, "align_when": "training"},  # mvp0.sh
         "host coda": {"cor_coef": 0.5},  # no release aligns these three
         "host flyprompt": {"cor_coef": 0.5},
         "host singleprompt": {"cor_coef": 0.5},
+        "backbone vit_tiny_icons": {"lr": 0.015},
+        "host coda on backbone vit_tiny_icons": {"lr": 0.005},
+        "host mvp on backbone vit_tiny_icons": {"lr": 0.005},
         "seq-glyphs": {"lr": 0.005},
         "host singleprompt on seq-glyphs": {"lr": 0.02},
     },
@@ -247,7 +254,10 @@ PUBLISHED = {
         "glyphs": {"samples": 10, "n_epochs": 1, "lr": 0.001},
         "icons": {"samples": 10, "n_epochs": 1, "lr": 0.001},
     },
-    "mvp": {"seq-glyphs": {"lr": 0.001, "len_g_prompt": 2, "len_e_prompt": 4}},
+    "mvp": {
+        "backbone vit_tiny_icons": {"len_g_prompt": 2, "len_e_prompt": 4},
+        "seq-glyphs": {"lr": 0.001, "len_g_prompt": 2, "len_e_prompt": 4},
+    },
     "ncm": {"*": {"online_iter": 1}},
     "ranpac": {
         "seq-glyphs": {"lr": 0.005, "rp_dim": 1700, "rp_ridge": 1000.0},
@@ -255,6 +265,7 @@ PUBLISHED = {
     },
     "singleprompt": {
         "*": {"batch_size": 32, "eval_mask": "none"},  # 64, half of it kept for replay
+        "backbone vit_tiny_icons": {"lr": 0.015, "prompt_length": 4},
         "seq-glyphs": {"lr": 0.02, "prompt_length": 4},
     },
     "slca": {"seq-glyphs": {"lr": 0.001, "lr_head": 0.1}},

@@ -329,6 +329,17 @@ def test_values_that_a_wrapper_publishes_for_a_host():
     assert resolved(host="mvp", cor_coef=0.3, align_when="always") == (0.3, "always", "mvp")
 
 
+def test_values_that_a_wrapper_publishes_for_a_network():
+    """More special ones win: the host on that network over the network, the dataset over both."""
+
+    def rate(dataset: str, **given) -> float:
+        return plans.make({"model": "mepo", "dataset": dataset} | given).method_args.host_args.lr
+
+    assert rate("seq-emoji", host="dualprompt") == rate("seq-digits", backbone="vit_tiny_icons") == 0.015
+    assert rate("seq-emoji", host="coda") == 0.005 == rate("seq-glyphs", host="l2p", backbone="vit_tiny_icons")
+    assert rate("seq-emoji", host="coda", lr=0.1) == 0.1
+
+
 # Help
 
 
