@@ -77,6 +77,19 @@ def test_passes_of_the_network(word, tmp_path):
         assert passes(len(trainer.evaluator.images)) == expected
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("word", PASSES)
+def test_known_queries_change_no_bit(word, tmp_path):
+    torch.manual_seed(0)
+    trainer = workload.trainer_of(plan_of(word, tmp_path), 1)
+    with torch.enable_grad():
+        trainer.learn(trainer.images, BATCH_SIZE)
+    model = trainer.model.eval()
+    x = trainer.transform.test(trainer.images.raw(torch.arange(2 * BATCH_SIZE)))
+    query = model.fixed_features(x)
+    assert torch.equal(model(x, query), model(x))
+
+
 def test_every_prompt_method_is_counted():
     assert {*SUITES["readme"][0]} == PASSES.keys()
 
