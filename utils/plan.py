@@ -288,7 +288,8 @@ def overview() -> str:
         width = max(map(len, names))
         lines += [f"{title}:", *(f"  {name:{width}}  {registry.describe(name)}" for name in names), ""]
     lines += ["commands (python main.py COMMAND ...):"]
-    lines += [*(f"  {name:8}  {text}" for name, text in commands().items()), ""]
+    width = max(map(len, commands()))
+    lines += [*(f"  {name:{width}}  {text}" for name, text in commands().items()), ""]
     lines.append("python main.py --model METHOD --help shows the method's own options with their defaults and sources.")
     parser = Parser(add_help=False, usage="\n".join(lines).removeprefix("usage: ").replace("%", "%%"))
     add_options(parser, "options of every run", RunArgs)
