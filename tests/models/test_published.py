@@ -247,7 +247,7 @@ PUBLISHED = {
         "backbone ibot21k": {"meta_epochs": 30},  # the epochs that the scripts use downstream
         "backbone sup21k_1k": {"meta_epochs": 2},
         "glyphs": {"samples": 20, "meta_epochs": 1, "num_tasks": 10, "lr": 0.001},
-        "icons": {"samples": 20, "meta_epochs": 1, "num_tasks": 10, "lr": 0.001},
+        "icons": {"samples": 10, "meta_epochs": 1, "num_tasks": 10, "lr": 0.001, "inner_lr": 0.5},
     },
     "misa_isa": {
         "*": STAGE | {"batch_size": 65, "n_epochs": 3},  # misa_fam.sh: temp_batchsize
