@@ -36,13 +36,13 @@ networks() { # name, file, and the options that name its shape
 half="--backbone vit_tiny_icons --dataset"
 main <<<"--model supervised $half icons-first --backbone_path random --n_epochs 40 --save_to $made/half.safetensors"
 main <<RUNS
---model mepo_meta --backbone vit_tiny_icons --dataset icons --num_tasks 10 --lr 0.001 --inner_lr 0.1 --save_to $made/icons-t10-lr1e-3-a0.1
---model mepo_meta --backbone vit_tiny_icons --dataset icons --num_tasks 10 --lr 0.001 --inner_lr 0.5 --save_to $made/icons-t10-lr1e-3-a0.5
---model mepo_meta --backbone vit_tiny_icons --dataset icons --num_tasks 10 --lr 0.01 --inner_lr 0.5 --save_to $made/icons-t10-lr1e-2-a0.5
---model mepo_meta --backbone vit_tiny_icons --dataset icons --num_tasks 50 --lr 0.001 --inner_lr 0.5 --save_to $made/icons-t50-lr1e-3-a0.5
---model mepo_meta --backbone vit_tiny_icons --dataset icons --num_tasks 2 --lr 0.001 --inner_lr 0.5 --save_to $made/icons-t2-lr1e-3-a0.5
+--model mepo_meta --backbone vit_tiny_icons --dataset icons --samples 20 --num_tasks 10 --lr 0.001 --inner_lr 0.1 --save_to $made/icons-t10-lr1e-3-a0.1
+--model mepo_meta --backbone vit_tiny_icons --dataset icons --samples 20 --num_tasks 10 --lr 0.001 --inner_lr 0.5 --save_to $made/icons-t10-lr1e-3-a0.5
+--model mepo_meta --backbone vit_tiny_icons --dataset icons --samples 20 --num_tasks 10 --lr 0.01 --inner_lr 0.5 --save_to $made/icons-t10-lr1e-2-a0.5
+--model mepo_meta --backbone vit_tiny_icons --dataset icons --samples 20 --num_tasks 50 --lr 0.001 --inner_lr 0.5 --save_to $made/icons-t50-lr1e-3-a0.5
+--model mepo_meta --backbone vit_tiny_icons --dataset icons --samples 20 --num_tasks 2 --lr 0.001 --inner_lr 0.5 --save_to $made/icons-t2-lr1e-3-a0.5
 --model mepo_meta --backbone vit_tiny_icons --dataset icons --samples 10 --num_tasks 10 --lr 0.001 --inner_lr 0.5 --save_to $made/icons-t10-s10-lr1e-3-a0.5
---model mepo_meta --backbone vit_tiny_glyphs --dataset icons --num_tasks 10 --lr 0.001 --inner_lr 0.5 --save_to $made/glyphs-t10-lr1e-3-a0.5
+--model mepo_meta --backbone vit_tiny_glyphs --dataset icons --samples 20 --num_tasks 10 --lr 0.001 --inner_lr 0.5 --save_to $made/glyphs-t10-lr1e-3-a0.5
 --model supervised --backbone vit_tiny_glyphs --dataset icons --backbone_path backbone/weights/vit_tiny_glyphs.safetensors --n_epochs 2 --lr 0.001 --save_to $made/glyphs-plain.safetensors
 --model mepo_meta $half icons-last --backbone_path $made/half.safetensors --samples 20 --meta_epochs 1 --num_tasks 10 --lr 0.001 --inner_lr 0.5 --save_to $made/half-t10-lr1e-3-a0.5
 --model mepo_meta $half icons-last --backbone_path $made/half.safetensors --samples 20 --meta_epochs 2 --num_tasks 10 --lr 0.003 --inner_lr 1 --save_to $made/half-t10-lr3e-3-a1
