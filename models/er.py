@@ -44,7 +44,11 @@ class ErArgs(FinetuneArgs):
 class Er(Finetune):
     Args = ErArgs
     needs_task_boundaries = False  # its SGD masks as its Adam does
-    published = {"*": {"batch_size": 32}, "seq-glyphs": {"lr": 0.005, "trainable": "head"}}  # command/choose_glyphs.sh
+    published = {
+        "*": {"batch_size": 32},
+        "backbone vit_tiny_icons": {"lr": 0.005, "trainable": "head"},  # command/choose_icons.sh
+        "seq-glyphs": {"lr": 0.005, "trainable": "head"},  # command/choose_glyphs.sh
+    }
 
     def __init__(self, backbone: nn.Module, info: StreamInfo, args: ErArgs):
         super().__init__(backbone, info, args)

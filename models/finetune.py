@@ -43,7 +43,10 @@ class FinetuneArgs(ModelArgs):
 
 class Finetune(ContinualModel):
     Args = FinetuneArgs
-    published = {"seq-glyphs": {"lr": 0.0003}}  # command/choose_glyphs.sh
+    published = {
+        "backbone vit_tiny_icons": {"lr": 0.0015, "trainable": "head"},  # command/choose_icons.sh
+        "seq-glyphs": {"lr": 0.0003},  # command/choose_glyphs.sh
+    }
 
     def __init__(self, backbone: nn.Module, info: StreamInfo, args: FinetuneArgs):
         super().__init__(backbone, info, args)

@@ -58,8 +58,12 @@ class FlyPrompt(PromptMethod):
     Args = FlyPromptArgs
     one_per_task = ("step_num",)
     predicts_from_state = True  # how many classes compete
-    # rp_dim in proportion to the width, 128 of 768; the rest chosen by command/choose_glyphs.sh.
-    published = {"seq-glyphs": {"lr": 0.005, "len_prompt": 4, "rp_dim": 1700}, "seq-digits": {"rp_dim": 1700}}
+    # rp_dim in proportion to the width, 128 of 768; the rest chosen by command/choose_icons.sh, choose_glyphs.sh.
+    published = {
+        "backbone vit_tiny_icons": {"lr": 0.005, "len_prompt": 4, "rp_dim": 1700},
+        "seq-glyphs": {"lr": 0.005, "len_prompt": 4, "rp_dim": 1700},
+        "seq-digits": {"rp_dim": 1700},
+    }
 
     def __init__(self, backbone: nn.Module, info: StreamInfo, args: FlyPromptArgs):
         super().__init__(backbone, info, args)

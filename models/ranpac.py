@@ -44,8 +44,12 @@ class RanPacArgs(ModelArgs):
 
 class RanPac(ContinualModel):
     Args = RanPacArgs
-    # rp_dim in proportion to the width, 128 of 768; the rest chosen by command/choose_glyphs.sh.
-    published = {"seq-glyphs": {"lr": 0.005, "rp_dim": 1700, "rp_ridge": 1000.0}, "seq-digits": {"rp_dim": 1700}}
+    # rp_dim in proportion to the width, 128 of 768; the rest chosen by command/choose_icons.sh, choose_glyphs.sh.
+    published = {
+        "backbone vit_tiny_icons": {"lr": 0.005, "rp_dim": 1700, "rp_ridge": 1000.0},
+        "seq-glyphs": {"lr": 0.005, "rp_dim": 1700, "rp_ridge": 1000.0},
+        "seq-digits": {"rp_dim": 1700},
+    }
     needs_task_boundaries = True
     predicts_from_state = True  # whether the first session is over
 

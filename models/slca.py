@@ -58,7 +58,10 @@ class SlcaArgs(ModelArgs):
 
 class Slca(ContinualModel):
     Args = SlcaArgs
-    published = {"seq-glyphs": {"lr": 0.001, "lr_head": 0.1}}  # command/choose_glyphs.sh
+    published = {
+        "backbone vit_tiny_icons": {"lr": 0.0015, "lr_head": 0.15},  # command/choose_icons.sh
+        "seq-glyphs": {"lr": 0.001, "lr_head": 0.1},  # command/choose_glyphs.sh
+    }
 
     def __init__(self, backbone: nn.Module, info: StreamInfo, args: SlcaArgs):
         need_vit(backbone)

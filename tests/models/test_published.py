@@ -219,9 +219,17 @@ PUBLISHED = {
         "backbone vit_tiny_icons": {"len_g_prompt": 2, "len_e_prompt": 4},
         "seq-glyphs": {"lr": 0.001, "len_g_prompt": 2, "len_e_prompt": 4},
     },
-    "er": {"*": {"batch_size": 32}, "seq-glyphs": {"lr": 0.005, "trainable": "head"}},  # 64, half of it replayed
-    "finetune": {"seq-glyphs": {"lr": 0.0003}},
-    "flyprompt": {"seq-glyphs": {"lr": 0.005, "len_prompt": 4, "rp_dim": 1700}, "seq-digits": {"rp_dim": 1700}},
+    "er": {
+        "*": {"batch_size": 32},  # 64, half of it replayed
+        "backbone vit_tiny_icons": {"lr": 0.005, "trainable": "head"},
+        "seq-glyphs": {"lr": 0.005, "trainable": "head"},
+    },
+    "finetune": {"backbone vit_tiny_icons": {"lr": 0.0015, "trainable": "head"}, "seq-glyphs": {"lr": 0.0003}},
+    "flyprompt": {
+        "backbone vit_tiny_icons": {"lr": 0.005, "len_prompt": 4, "rp_dim": 1700},
+        "seq-glyphs": {"lr": 0.005, "len_prompt": 4, "rp_dim": 1700},
+        "seq-digits": {"rp_dim": 1700},
+    },
     "joint": {
         "*": {"online_iter": 1},
         "host finetune on seq-glyphs": {"lr": 0.0003},
@@ -260,6 +268,7 @@ PUBLISHED = {
     },
     "ncm": {"*": {"online_iter": 1}},
     "ranpac": {
+        "backbone vit_tiny_icons": {"lr": 0.005, "rp_dim": 1700, "rp_ridge": 1000.0},
         "seq-glyphs": {"lr": 0.005, "rp_dim": 1700, "rp_ridge": 1000.0},
         "seq-digits": {"rp_dim": 1700},
     },
@@ -268,7 +277,10 @@ PUBLISHED = {
         "backbone vit_tiny_icons": {"lr": 0.015, "prompt_length": 4},
         "seq-glyphs": {"lr": 0.02, "prompt_length": 4},
     },
-    "slca": {"seq-glyphs": {"lr": 0.001, "lr_head": 0.1}},
+    "slca": {
+        "backbone vit_tiny_icons": {"lr": 0.0015, "lr_head": 0.15},
+        "seq-glyphs": {"lr": 0.001, "lr_head": 0.1},
+    },
     "supervised": {
         "*": STAGE | {"batch_size": 256, "eval_batch_size": 256},
         "glyphs": {"n_epochs": 18, "batch_size": 100},
