@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # How the options for the network `vit_tiny_icons` were chosen: on seq-icons-dev, a stream of pretraining concepts whose
 # test pictures come from sets that training never shows, seed 100, by A_auc. Seven settings of every method: five rates at
-# one prompt length (ridge, trained part), two more elsewhere. MePo takes the length of its host and has five rates, too,
-# on a meta stage with the settings of `glyphs`; its settings on `icons` were chosen after that, by meta_gain.sh. The
-# choice stands beside each method, in `published`.
+# one prompt length (ridge, trained part), two more elsewhere; MISA's two more are of its first stage, joint training has
+# two in all. MePo takes the length of its host and has five rates, on a meta stage with the settings of `glyphs`; its
+# settings on `icons` were chosen after that, by meta_gain.sh. The choice stands beside each method, in `published`.
 #
 #   bash command/choose_icons.sh [WORDS]      only lines that contain WORDS, e.g. "--model l2p"
 #
@@ -18,6 +18,7 @@ export OMP_NUM_THREADS=1
 rates="0.0005 0.0015 0.005 0.015 0.05"
 stage=checkpoints/choose_icons/meta
 refined=$stage/meta_epoch_1.safetensors
+prompts=checkpoints/choose_icons/isa
 main() { # FOLDER
     xargs -r -P "${JOBS:-2}" -L 1 "$VENV/bin/python" main.py --dataset seq-icons-dev --seed 100 --precision bf16 \
         --results "runs/choose_icons/$1" --resume auto
@@ -45,6 +46,9 @@ elsewhere() {
     hosts | while IFS='|' read -r host _ long; do
         for rate in 0.0015 0.005; do [ -z "$long" ] || echo "--model $host $long --lr $rate"; done
     done
+    for rate in 0.0001 0.005; do
+        echo "--model misa --len_g_prompt 2 --len_e_prompt 4 --lr 0.005 --load_pt $prompts-lr$rate"
+    done
 }
 others() {
     for rate in $rates; do echo "--model er --trainable head --lr $rate"; done
@@ -57,13 +61,16 @@ others() {
     for rate in 0.0015 0.005 0.015; do echo "--model ranpac --rp_dim 1700 --lr $rate --rp_ridge 1000"; done
     for ridge in 100 100000; do echo "--model ranpac --rp_dim 1700 --lr 0.005 --rp_ridge $ridge"; done
     for rate in 0.0015 0.005; do echo "--model ranpac --rp_dim 1700 --lr $rate --ridge search"; done
-    for pair in "5 0.005" "5 0.015" "10 0.0015" "10 0.005"; do
-        echo "--model joint --host singleprompt --prompt_length 4 --updates ${pair% *} --lr ${pair#* }"
+    for rate in 0.005 0.015; do
+        echo "--model joint --host singleprompt --prompt_length 4 --updates 5 --lr $rate"
     done
 }
 
 "$VENV/bin/python" main.py --model mepo_meta --dataset icons --backbone vit_tiny_icons --samples 20 --num_tasks 10 \
     --lr 0.001 --inner_lr 0.1 --save_to "$stage" --results runs/choose_icons --resume auto
+printf '%s\n' 0.0001 0.005 | xargs -P "${JOBS:-2}" -I RATE "$VENV/bin/python" main.py --model misa_isa --dataset icons \
+    --backbone vit_tiny_icons --len_g_prompt 2 --len_e_prompt 4 --lr RATE --save_to "$prompts-lrRATE" --precision bf16 \
+    --results runs/choose_icons --resume auto
 words="${1:---model}"
 over_rates | { grep -e "$words" || true; } | main rates
 { elsewhere; others; } | { grep -e "$words" || true; } | main others
