@@ -137,7 +137,7 @@ def test_words_that_no_row_has_are_refused(recorded):
 
 
 def test_every_method_on_icons_has_seven_settings_to_choose_from(recorded):
-    lines = [line for line in recorded("choose_icons.sh", JOBS="1") if not line.startswith("REPORT")]
+    lines = [line for line in recorded("choose_icons.sh", "--model", JOBS="1") if not line.startswith("REPORT")]
     rows = [plans.parse(shlex.split(line)) for line in lines if "--save_to" not in line]
     tried = Counter((plan.run.model, getattr(plan.method_args, "host", None)) for plan in rows)
     assert {plan.run.dataset for plan in rows} == {"seq-icons-dev"} and len(lines) == len(set(lines))
