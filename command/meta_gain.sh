@@ -77,6 +77,6 @@ seeds="--dataset seq-icons --seeds 1 2 3"
     echo "$long --model dualprompt"
     echo "$long --model mepo --host dualprompt"
     echo "$long --model mepo --host dualprompt --meta_path none"
-    echo "$long --model mepo --host dualprompt --cor_path none"
+    echo "$long --model mepo --host dualprompt --cor_path none --lr 0.005"
 } | main
 "$VENV/bin/python" main.py report runs/meta_gain --out runs/meta_gain
