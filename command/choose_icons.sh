@@ -2,7 +2,7 @@
 # How the options for the network `vit_tiny_icons` were chosen: on seq-icons-dev, a stream of pretraining concepts whose
 # test pictures come from sets that training never shows, seed 100, by A_auc. Seven settings of every method: five rates at
 # one prompt length (ridge, trained part), two more elsewhere; MISA's two more are of its first stage, joint training has
-# two in all. MePo takes the length of its host and has five rates, on a meta stage with the settings of `glyphs`; its
+# four in all. MePo takes the length of its host and has five rates, on a meta stage with the settings of `glyphs`; its
 # settings on `icons` were chosen after that, by meta_gain.sh. The choice stands beside each method, in `published`.
 #
 #   bash command/choose_icons.sh [WORDS]      only lines that contain WORDS, e.g. "--model l2p"
@@ -33,7 +33,7 @@ coda|--len_e_prompt 4|--len_e_prompt 20
 mvp|--len_g_prompt 2 --len_e_prompt 4|--len_g_prompt 5 --len_e_prompt 20
 flyprompt|--rp_dim 1700 --len_prompt 4|--rp_dim 1700 --len_prompt 20
 singleprompt|--prompt_length 4|--prompt_length 20
-misa|--len_g_prompt 2 --len_e_prompt 4|
+misa|--len_g_prompt 2 --len_e_prompt 4 --load_pt checkpoints/choose_icons/isa-lr0.001|
 HOSTS
 }
 over_rates() {
@@ -61,15 +61,15 @@ others() {
     for rate in 0.0015 0.005 0.015; do echo "--model ranpac --rp_dim 1700 --lr $rate --rp_ridge 1000"; done
     for ridge in 100 100000; do echo "--model ranpac --rp_dim 1700 --lr 0.005 --rp_ridge $ridge"; done
     for rate in 0.0015 0.005; do echo "--model ranpac --rp_dim 1700 --lr $rate --ridge search"; done
-    for rate in 0.005 0.015; do
-        echo "--model joint --host singleprompt --prompt_length 4 --updates 5 --lr $rate"
+    for pair in "5 0.005" "5 0.015" "10 0.0015" "10 0.005"; do
+        echo "--model joint --host singleprompt --prompt_length 4 --updates ${pair% *} --lr ${pair#* }"
     done
 }
 
 "$VENV/bin/python" main.py --model mepo_meta --dataset icons --backbone vit_tiny_icons --samples 20 --num_tasks 10 \
     --lr 0.001 --inner_lr 0.1 --save_to "$stage" --results runs/choose_icons --resume auto
-printf '%s\n' 0.0001 0.005 | xargs -P "${JOBS:-2}" -I RATE "$VENV/bin/python" main.py --model misa_isa --dataset icons \
-    --backbone vit_tiny_icons --len_g_prompt 2 --len_e_prompt 4 --lr RATE --save_to "$prompts-lrRATE" --precision bf16 \
+printf '%s\n' 0.0001 0.001 0.005 | xargs -P "${JOBS:-2}" -I RATE "$VENV/bin/python" main.py --model misa_isa --dataset icons \
+    --backbone vit_tiny_icons --len_g_prompt 2 --len_e_prompt 4 --lr RATE --save_to "$prompts-lrRATE" \
     --results runs/choose_icons --resume auto
 words="${1:---model}"
 over_rates | { grep -e "$words" || true; } | main rates

@@ -36,6 +36,7 @@ class Joint(Wrapper):
     Args = JointArgs
     published = {
         "*": {"online_iter": 1},
+        "host singleprompt on backbone vit_tiny_icons": {"lr": 0.005, "updates": 10},  # command/choose_icons.sh
         "host finetune on seq-glyphs": {"lr": 0.0003},  # command/choose_glyphs.sh, as the next
         "host singleprompt on seq-glyphs": {"lr": 0.005, "prompt_length": 20, "updates": 20},
     }

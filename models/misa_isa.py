@@ -62,7 +62,7 @@ class MisaIsa(DualPrompt):
         "*": {"batch_size": 65, "online_iter": 1, "eval_period": -1, "n_epochs": 3},
         # In proportion to the shipped network, 48,000 image passes; the rate by command/choose_stages_glyphs.sh.
         "glyphs": {"samples": 10, "n_epochs": 1, "lr": 0.001},
-        "icons": {"samples": 10, "n_epochs": 1, "lr": 0.001},  # as for glyphs
+        "icons": {"samples": 10, "n_epochs": 1, "lr": 0.005},  # command/choose_icons.sh
     }
 
     def __init__(self, backbone: nn.Module, info: StreamInfo, args: MisaIsaArgs):

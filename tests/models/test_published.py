@@ -232,6 +232,7 @@ PUBLISHED = {
     },
     "joint": {
         "*": {"online_iter": 1},
+        "host singleprompt on backbone vit_tiny_icons": {"lr": 0.005, "updates": 10},
         "host finetune on seq-glyphs": {"lr": 0.0003},
         "host singleprompt on seq-glyphs": {"lr": 0.005, "prompt_length": 20, "updates": 20},
     },
@@ -260,7 +261,7 @@ PUBLISHED = {
     "misa_isa": {
         "*": STAGE | {"batch_size": 65, "n_epochs": 3},  # misa_fam.sh: temp_batchsize
         "glyphs": {"samples": 10, "n_epochs": 1, "lr": 0.001},
-        "icons": {"samples": 10, "n_epochs": 1, "lr": 0.001},
+        "icons": {"samples": 10, "n_epochs": 1, "lr": 0.005},
     },
     "mvp": {
         "backbone vit_tiny_icons": {"len_g_prompt": 2, "len_e_prompt": 4},
