@@ -15,13 +15,14 @@ repo="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 . "$repo/command/setup.sh"
 cd "$repo"
 export OMP_NUM_THREADS=1
+failed=0
 rates="0.0005 0.0015 0.005 0.015 0.05"
 stage=checkpoints/choose_icons/meta
 refined=$stage/meta_epoch_1.safetensors
 prompts=checkpoints/choose_icons/isa
 main() { # FOLDER
     xargs -r -P "${JOBS:-2}" -L 1 "$VENV/bin/python" main.py --dataset seq-icons-dev --seed 100 --precision bf16 \
-        --results "runs/choose_icons/$1" --resume auto
+        --results "runs/choose_icons/$1" --resume auto || failed=1
 }
 
 # HOST | its options at the length that was chosen | at the published length
@@ -66,16 +67,19 @@ others() {
     done
 }
 
+words="${1:---model}"
+rates_rows="$(over_rates | grep -F -e "$words" || true)" other_rows="$({ elsewhere; others; } | grep -F -e "$words" || true)"
+[ -n "$rates_rows$other_rows" ] || { echo "choose_icons: no row has the words '$words'" >&2; exit 2; }
 "$VENV/bin/python" main.py --model mepo_meta --dataset icons --backbone vit_tiny_icons --samples 20 --num_tasks 10 \
     --lr 0.001 --inner_lr 0.1 --save_to "$stage" --results runs/choose_icons --resume auto
 printf '%s\n' 0.0001 0.001 0.005 | xargs -P "${JOBS:-2}" -I RATE "$VENV/bin/python" main.py --model misa_isa --dataset icons \
     --backbone vit_tiny_icons --len_g_prompt 2 --len_e_prompt 4 --lr RATE --save_to "$prompts-lrRATE" \
     --results runs/choose_icons --resume auto
-words="${1:---model}"
-over_rates | { grep -e "$words" || true; } | main rates
-{ elsewhere; others; } | { grep -e "$words" || true; } | main others
+main rates <<<"$rates_rows"
+main others <<<"$other_rows"
 "$VENV/bin/python" main.py report runs/choose_icons/*/seq-icons-dev --out runs/choose_icons
 if [ -d runs/choose_icons/rates ]; then
     "$VENV/bin/python" main.py report runs/choose_icons/rates --over lr --out runs/choose_icons/rates
-    [ $# -gt 0 ] || cp runs/choose_icons/rates/over-lr-* results/icons-dev # some lines only: the committed ones stay
+    [ $# -gt 0 ] || [ "$failed" = 1 ] || cp runs/choose_icons/rates/over-lr-* results/icons-dev # some lines only: the committed ones stay
 fi
+exit "$failed"

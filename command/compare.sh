@@ -17,14 +17,17 @@ cd "$repo"
 export OMP_NUM_THREADS=1
 caller="$1" dataset="$2" out="$3"
 shift 3
+failed=0
 
-rows="$(grep -e "${1:---model}")" || { echo "compare: no row has the words '$1'" >&2; exit 2; }
+rows="$(grep -F -e "${1:---model}")" || { echo "compare: no row has the words '$1'" >&2; exit 2; }
 xargs -P "${JOBS:-2}" -L 1 "$VENV/bin/python" main.py --dataset "$dataset" --results runs/compare --resume auto \
-    ${ARGS:-} <<<"$rows"
+    ${ARGS:-} <<<"$rows" || failed=1
 
 if [ $# -gt 0 ]; then # some rows only: the committed table stays as it is
-    exec "$VENV/bin/python" main.py report "runs/compare/$dataset" --baseline host --out runs/compare
+    "$VENV/bin/python" main.py report "runs/compare/$dataset" --baseline host --out runs/compare
+    exit "$failed"
 fi
+[ "$failed" = 0 ] || { echo "compare: not every row has ended, see above; $out stays as it is" >&2; exit 1; }
 "$VENV/bin/python" main.py report "runs/compare/$dataset" --baseline host --out "$out"
 {
     echo "made by:  $caller"

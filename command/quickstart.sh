@@ -15,6 +15,18 @@ repo="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 . "$repo/command/setup.sh"
 cd "$repo"
 
+for word in "$@"; do
+    case "$word" in
+    --model | --model=* | --dataset | --dataset=* | --results | --results=* | --dry_run | --help | -h)
+        echo "quickstart: ${word%%=*} is its own; use python main.py for another run" >&2
+        exit 2
+        ;;
+    esac
+done
+seeds=(--seeds 1 2 3)
+case " $* " in *" --seeds"* | *" --seed "* | *" --seed="*) seeds=() ;; esac
+run=("$VENV/bin/python" main.py --dataset seq-emoji ${seeds[@]+"${seeds[@]}"} --results runs/quickstart --resume auto "$@")
+
 # Cores that no other program uses, by what the system counts within a second; all where it does not say.
 free_cores() {
     local cores before after idle total
@@ -25,6 +37,7 @@ free_cores() {
     read -r -a after </proc/stat
     idle=$((after[4] - before[4])) total=0
     for i in 1 2 3 4 5 6 7 8; do total=$((total + after[i] - before[i])); done
+    [ "$total" -gt 0 ] || { echo "$cores" "$cores"; return; }
     echo $(((idle * cores + total / 2) / total)) "$cores"
 }
 
@@ -36,8 +49,5 @@ if [ -z "${OMP_NUM_THREADS:-}" ]; then
     echo "quickstart: $free of $cores cores are free; two runs at a time, threads of each: $OMP_NUM_THREADS" >&2
 fi
 
-seeds=(--seeds 1 2 3)
-case " $* " in *" --seeds"* | *" --seed "* | *" --seed="*) seeds=() ;; esac
-printf '%s\0' misa mepo | xargs -0 -P 2 -I MODEL "$VENV/bin/python" main.py --model MODEL --dataset seq-emoji \
-    ${seeds[@]+"${seeds[@]}"} --results runs/quickstart --resume auto "$@"
+printf '%s\n' misa mepo | xargs -P 2 -L 1 "${run[@]}" --model
 "$VENV/bin/python" main.py report runs/quickstart/seq-emoji --baseline host --out runs/quickstart

@@ -59,7 +59,7 @@ class MepoMeta(ContinualModel):
         # In proportion to the shipped network, 100,000 image passes; the rest by command/choose_stages_glyphs.sh. With
         # 20 images per class, pseudo tasks of two classes draw all features together (spread -2 to -4 %); of ten not.
         "glyphs": {"samples": 20, "meta_epochs": 1, "num_tasks": 10, "lr": 0.001},
-        # By command/meta_gain.sh, where all steps that leave the features apart give the same within a point; 43,600
+        # By command/meta_gain.sh, where all steps that leave the features apart give the same within a point; 49,590
         # image passes.
         "icons": {"samples": 10, "meta_epochs": 1, "num_tasks": 10, "lr": 0.001, "inner_lr": 0.5},
     }

@@ -124,7 +124,7 @@ def read(file: Path) -> Result:
         raise UsageError(printable(f"{file}: is of a newer version (format {version}, this one reads {FORMAT})"))
     try:
         return Result(_dict(found["machine"]), _dict(found["settings"]), [_case(case) for case in found["cases"]])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise UsageError(printable(f"{file}: is damaged ({type(error).__name__}: {reason(error)})")) from None
 
 

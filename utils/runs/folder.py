@@ -30,6 +30,7 @@ from utils.streams.base import TaskList
 from utils.streams.si_blurry import SiBlurry
 from utils.training.history import History
 
+LOCK = ".lock"  # of a run that a process is on
 STATE = (checkpoint.TENSORS, checkpoint.TREE)  # of the learner, beside its weights
 
 
@@ -38,7 +39,7 @@ class RunFolder:
 
     def __init__(self, path: Path):
         self.path, self.checkpoints = path, path / "checkpoints"
-        lock = claim(path / ".lock")
+        lock = claim(path / LOCK)
         if lock is None:
             raise UsageError(f"{path}: another process is on this run; wait for it, or use other --results")
         self._lock = lock
@@ -120,7 +121,7 @@ class RunFolder:
         self._write_text("summary.json", summary.as_json(digests))
         checkpoint.remove(self.checkpoints)
         with contextlib.suppress(PermissionError):  # Windows removes nothing that is open
-            (self.path / ".lock").unlink(missing_ok=True)
+            (self.path / LOCK).unlink(missing_ok=True)
 
     def _write_state(self, state: dict[str, Any] | None) -> None:
         """One that cannot be written costs a warning, as a checkpoint does."""

@@ -12,8 +12,9 @@ import torch
 
 from utils.args import RunArgs
 from utils.errors import UsageError, reason
+from utils.files.disk import claim
 from utils.runs import checkpoint, identity
-from utils.runs.folder import RunFolder
+from utils.runs.folder import LOCK, RunFolder
 from utils.runs.reading import read_config, read_run, refusal
 from utils.training.loop import Trainer
 
@@ -62,6 +63,14 @@ def has_ended(folder: Path) -> bool:
         return False
 
 
+def is_held(folder: Path) -> bool:
+    """Whether a process is at work on a run."""
+    lock = claim(folder / LOCK)
+    if lock is not None:
+        lock.release()
+    return lock is None
+
+
 def complete_run(options: RunArgs, here: Config, read: Callable[[], Config]) -> Path | None:
     """The folder of this run if `--resume` asks for one that has ended. Raises UsageError if it names another run.
 
@@ -96,8 +105,11 @@ def begun_run(options: RunArgs, here: Config, stage: bool = False) -> Path | Non
         return Path(options.resume)
     found = candidates(options.results, here) if options.resume == "auto" else []
     begun = [run for run in found if (run[0] / "checkpoints").is_dir() and not has_ended(run[0])]
-    if not begun or (same := identity.same_run(begun, here)) is not None:
-        return same if begun else None
+    if (same := identity.same_run(begun, here)) is not None:
+        return same
+    begun = [run for run in begun if not is_held(run[0])]  # one at work beside this one did not stop
+    if not begun:
+        return None
     folder, config = begun[0]
     why = f"{folder}: a run of these options that has not ended is not this run: {identity.why_another(config, here)}"
     if stage:

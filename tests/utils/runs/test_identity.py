@@ -218,7 +218,7 @@ def test_names_of_products_stay():
     plan = plans.make({"model": "mepo", "dataset": "seq-digits", "pretrain": "glyphs"}).with_seed(1)
     stages = plan.method.prepare(plan.run, plan.method_args)
     assert [stage.output.parent.name for stage in stages] == [
-        "misa_isa-glyphs-f2791ffbfe", "mepo_meta-glyphs-550f1fa865", "mepo_cov-glyphs-6b77698d80"
+        "mepo_meta-glyphs-550f1fa865", "mepo_cov-glyphs-6b77698d80", "misa_isa-glyphs-f2791ffbfe"
     ]  # fmt: skip
 
 

@@ -24,6 +24,8 @@ from utils.files.tensors import write_tensors
 from utils.registry import DATASETS
 from utils.runs import checkpoint
 from utils.runs.folder import RunFolder
+from utils.runs.resume import is_held
+from utils.runs.folder import RunFolder
 from utils.runs.saving import Saving
 
 
@@ -285,3 +287,11 @@ def test_folders_with_odd_names_are_no_checkpoints(tmp_path):
     (tmp_path / "²").mkdir()
     checkpoint.save(tmp_path, {"value": 1})
     assert checkpoint.load(tmp_path, CPU) == {"value": 1}
+
+
+def test_a_run_at_work_is_held(tmp_path):
+    """So that a run of other weights beside it does not take it for one that stopped."""
+    folder = RunFolder.new(str(tmp_path), "seq-digits", "er", 1)
+    assert is_held(folder.path)
+    folder.close()
+    assert not is_held(folder.path)
