@@ -25,7 +25,6 @@ from utils.registry import DATASETS
 from utils.runs import checkpoint
 from utils.runs.folder import RunFolder
 from utils.runs.resume import is_held
-from utils.runs.folder import RunFolder
 from utils.runs.saving import Saving
 
 
