@@ -249,7 +249,7 @@ def test_the_meta_covariance_leaves_out_an_image_that_is_no_number(monkeypatch):
         else:
             run.trainer.train()
             assert run.trainer.left_out == left_out and run.model.covariance().isfinite().all()
-            assert run.model.count.sum() == 8 * Patches.num_classes - 1
+            assert run.model.sums.count.sum() == 8 * Patches.num_classes - 1
 
 
 def test_rows_all_pass_unless_they_are_to_be_left_out():

@@ -287,7 +287,7 @@ def test_products_are_named_by_what_they_depend_on(glyph_weights, tmp_path):
     assert outputs(copy, cor_coef=0.0) == outputs(copy)[:1]
     assert outputs(copy, meta_path="none", cor_path="none") == []
     warm = outputs(copy, load_pt=None)  # the host's own stage comes first, whatever MePo needs
-    assert [path.name for path in warm] == ["e_prompt.pt", *(path.name for path in outputs(copy))]
+    assert [path.name for path in warm] == [*(path.name for path in outputs(copy)), "e_prompt.pt"]
     assert outputs(copy, load_pt=None, meta_path="none", cor_path="none") == warm[:1]
     assert outputs(other, load_pt=None)[0] != warm[0]
 

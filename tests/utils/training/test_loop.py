@@ -443,10 +443,10 @@ def test_covariance_stage_is_the_covariance_of_class_means():
 
 def test_a_class_of_one_image_is_a_class_and_one_of_none_is_not():
     model = build("mepo_cov").model
-    model.count.copy_(torch.tensor([0, 1, 2] + [0] * 9))
-    model.total.copy_(torch.arange(12)[:, None].expand_as(model.total))
-    assert model.class_means()[:, 0].tolist() == [1, 1]
-    assert len(model.class_means()) == 2
+    model.sums.count.copy_(torch.tensor([0, 1, 2] + [0] * 9))
+    model.sums.total.copy_(torch.arange(12)[:, None].expand_as(model.sums.total))
+    assert model.sums.means()[:, 0].tolist() == [1, 1]
+    assert len(model.sums.means()) == 2
 
 
 def test_meta_update_goes_part_of_the_way():

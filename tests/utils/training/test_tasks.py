@@ -323,7 +323,7 @@ def test_only_streams_of_whole_tasks_have_a_section_of_tasks(capsys):
 
 def test_the_title_of_one_small_matrix_fits_its_picture(tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr(plots, "_save", lambda figure, path: drawn.append(figure))
+    monkeypatch.setattr(plots, "save", lambda figure, path: drawn.append(figure))
     title = "Accuracy on each task, the task being told, perm-digits, domain-il"
     plots.draw_tasks(tmp_path / "tasks.png", {"bcl": np.eye(2)}, title)
     (figure,) = drawn
