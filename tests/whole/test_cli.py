@@ -286,10 +286,10 @@ def test_products_are_named_by_what_they_depend_on(glyph_weights, tmp_path):
     assert refined[0] not in outputs(copy)
     assert outputs(copy, cor_coef=0.0) == outputs(copy)[:1]
     assert outputs(copy, meta_path="none", cor_path="none") == []
-    warm = outputs(copy, load_pt=None)  # the host's own stage comes first, whatever MePo needs
+    warm = outputs(copy, load_pt=None)  # the host's own stage comes last, whatever MePo needs
     assert [path.name for path in warm] == [*(path.name for path in outputs(copy)), "e_prompt.pt"]
-    assert outputs(copy, load_pt=None, meta_path="none", cor_path="none") == warm[:1]
-    assert outputs(other, load_pt=None)[0] != warm[0]
+    assert outputs(copy, load_pt=None, meta_path="none", cor_path="none") == warm[-1:]
+    assert outputs(other, load_pt=None)[-1] != warm[-1]
 
 
 def test_failed_stage_leaves_no_product_behind(plugins, tmp_path, in_process, capsys, monkeypatch):
