@@ -28,6 +28,8 @@ if TYPE_CHECKING:  # they need torch, which --help does not wait for
 PROMPT_METHODS = ["l2p", "dualprompt", "coda", "mvp", "misa", "flyprompt", "singleprompt"]
 BACKBONES = ["vit_tiny_icons", "reference"]
 PRECISIONS = ["32", "bf16"]
+MEASURING = ("methods", "backbones", "precisions", "device", "batch_size", "repeats", "seconds")  # options of that
+BATCH_SIZE = 64
 # Methods, repeats and seconds where nothing else is given. The tables of README are those of a suite.
 USUAL = ([*PROMPT_METHODS, "mepo:dualprompt"], 5, 300.0)
 SUITES = {"readme": ([*PROMPT_METHODS, *(f"mepo:{host}" for host in PROMPT_METHODS)], 5, 1800.0)}
@@ -35,8 +37,9 @@ SUITES = {"readme": ([*PROMPT_METHODS, *(f"mepo:{host}" for host in PROMPT_METHO
 
 def main(argv: list[str]) -> None:
     options = _parser().parse(argv)
-    if options.show and options.json:
-        raise UsageError("--show and --json: the results of --show are in a file already")
+    given = [name for name in ("json", *MEASURING) if getattr(options, name) is not None]
+    if options.show and given:
+        raise UsageError(f"--show and --{given[0]}: the results of --show are in a file already, nothing is measured")
     for name in ("batch_size", "repeats", "seconds"):
         value = getattr(options, name)
         if value is not None and not 1 <= value <= 10**6:
@@ -68,7 +71,7 @@ def _parser() -> Parser:
     add("--backbones", nargs="+", metavar="STR", help=f"as --backbone, or reference [{' '.join(BACKBONES)}]")
     add("--precisions", nargs="+", metavar="{32,bf16}", help=f"arithmetic of forward passes [{' '.join(PRECISIONS)}]")
     add("--device", metavar="STR", help="cpu, cuda or cuda:<index> [cuda if there is one]")
-    add("--batch_size", type=int, default=64, metavar="INT", help="images of a training batch; tests have twice [64]")
+    add("--batch_size", type=int, metavar="INT", help=f"images of a training batch; tests have twice [{BATCH_SIZE}]")
     add("--repeats", type=int, metavar="INT", help=f"at most, of each case [{repeats}]")
     add("--seconds", type=float, metavar="FLOAT", help=f"shared by all cases, each has one repeat [{seconds:g}]")
     add("--suite", choices=[*SUITES], help="readme: the tables of README, every method and MePo on each, half an hour")
@@ -91,17 +94,18 @@ def measure_all(options: Any, before: Result | None) -> Result:
 
     methods, repeats, seconds = USUAL if options.suite is None else SUITES[options.suite]
     methods, repeats, seconds = options.methods or methods, options.repeats or repeats, options.seconds or seconds
+    batch_size = options.batch_size or BATCH_SIZE
     subjects = subjects_of(methods, options.backbones or BACKBONES, options.precisions or PRECISIONS)
     device, cases, until = devices.pick(options.device), [], time.monotonic() + seconds
     with tempfile.TemporaryDirectory() as work:
-        plans = [plan_of(subject, options.batch_size, device, Path(work)) for subject in subjects]
+        plans = [plan_of(subject, batch_size, device, Path(work)) for subject in subjects]
         if before is not None:
             _check_common([_described(*pair) for pair in zip(subjects, plans)], before, options.against)
         for k, (subject, plan) in enumerate(zip(subjects, plans)):
             share = (until - time.monotonic()) / (len(subjects) - k)
             cases.append(_measured(subject, plan, repeats, time.monotonic() + share, Path(work)))
     machine = describe(device) | {"commit": git_commit()} | versions()
-    asked = {"methods": methods, "batch_size": options.batch_size, "repeats": repeats, "seconds": seconds}
+    asked = {"methods": methods, "batch_size": batch_size, "repeats": repeats, "seconds": seconds}
     return Result(machine, asked, cases)
 
 

@@ -6,8 +6,9 @@
 #
 #   bash command/meta_gain.sh
 #
-# 1. Nearest class means on seq-icons and seq-emoji, with what the features look like (`own` in summary.json).
-# 2. On the development stream, DualPrompt and SinglePrompt on each network: the choice in models/mepo_meta.py.
+# 1. Nearest class means on seq-icons and seq-emoji, with what the features look like: runs/meta_gain/features.csv.
+# 2. On the development stream, MePo on DualPrompt and SinglePrompt with four of the stages on `vit_tiny_icons`: the
+#    choice in models/mepo_meta.py.
 # 3. On seq-icons, three seeds, DualPrompt with and without stage and alignment on `half`, and on a stream of 20 tasks.
 #
 # About 100 minutes on two CPU cores in bf16, estimated from its parts. JOBS runs at a time (default 2), one thread each.
@@ -23,13 +24,13 @@ main() {
     xargs -P "${JOBS:-2}" -L 1 "$VENV/bin/python" main.py --plugins results/icons/halves --precision bf16 \
         --results runs/meta_gain --resume auto
 }
-networks() { # name, file, and the options that name its shape
-    echo "icons backbone/weights/vit_tiny_icons.safetensors vit_tiny_icons"
-    echo "glyphs backbone/weights/vit_tiny_glyphs.safetensors vit_tiny_glyphs"
-    echo "half $made/half.safetensors vit_tiny_icons"
+networks() { # file and shape of each
+    echo "backbone/weights/vit_tiny_icons.safetensors vit_tiny_icons"
+    echo "backbone/weights/vit_tiny_glyphs.safetensors vit_tiny_glyphs"
+    echo "$made/half.safetensors vit_tiny_icons"
     for file in "$made"/*/meta_epoch_[1-9]*.safetensors "$made"/*-plain.safetensors; do
         case "$file" in */glyphs*) shape=vit_tiny_glyphs ;; *) shape=vit_tiny_icons ;; esac
-        echo "${file#"$made"/} $file $shape"
+        echo "$file $shape"
     done
 }
 
@@ -49,7 +50,7 @@ main <<RUNS
 --model supervised $half icons-last --backbone_path $made/half.safetensors --n_epochs 2 --lr 0.001 --save_to $made/half-plain.safetensors
 RUNS
 
-networks | while read -r _ file shape; do
+networks | while read -r file shape; do
     for stream in seq-icons seq-emoji; do
         echo "--model ncm --dataset $stream --backbone $shape --backbone_path $file"
     done
@@ -81,3 +82,14 @@ seeds="--dataset seq-icons --seeds 1 2 3"
     echo "$long --model mepo --host dualprompt --cor_path none --lr 0.005"
 } | main
 "$VENV/bin/python" main.py report runs/meta_gain --out runs/meta_gain
+"$VENV/bin/python" - >runs/meta_gain/features.csv <<'FEATURES' # the report knows networks by their digests alone
+from pathlib import Path
+from utils.runs.reading import read_run
+
+print("network,dataset,A_last,between,cosine,rank")
+for folder in sorted(Path("runs/meta_gain").glob("seq-*/ncm/*/")):
+    run = read_run(folder)
+    if run.summary:
+        own = ",".join(f"{run.summary.own[name]:.4f}" for name in ("between", "cosine", "rank"))
+        print(f"{run.config['run']['backbone_path']},{run.summary.dataset},{run.summary.measures['A_last']:.4f},{own}")
+FEATURES

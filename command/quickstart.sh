@@ -27,6 +27,8 @@ seeds=(--seeds 1 2 3)
 case " $* " in *" --seeds"* | *" --seed "* | *" --seed="*) seeds=() ;; esac
 run=("$VENV/bin/python" main.py --dataset seq-emoji ${seeds[@]+"${seeds[@]}"} --results runs/quickstart --resume auto "$@")
 
+"${run[@]}" --model misa --dry_run >/dev/null # a wrong option is one line here, and one for each row below
+
 # Cores that no other program uses, by what the system counts within a second; all where it does not say.
 free_cores() {
     local cores before after idle total

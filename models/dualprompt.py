@@ -50,7 +50,7 @@ class DualPromptArgs(ModelArgs):
 class DualPrompt(PromptMethod):
     Args = DualPromptArgs
     one_per_task = ("step_num",)
-    # The shipped network sees 17 tokens, not 197: chosen by command/choose_glyphs.sh.
+    # The shipped networks see 17 tokens, not 197.
     published = {
         "backbone vit_tiny_icons": {"len_g_prompt": 2, "len_e_prompt": 4},  # command/choose_icons.sh
         "seq-glyphs": {"lr": 0.001, "len_g_prompt": 2, "len_e_prompt": 4},  # command/choose_glyphs.sh

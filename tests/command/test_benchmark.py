@@ -211,6 +211,7 @@ def test_bad_files(said, tmp_path, result, unmeasured):
     (tmp_path / "file").write_text("no result")
     refused(said("benchmark", "--json", tmp_path / "file" / "a.json"), "is no folder")
     refused(said("benchmark", "--json", tmp_path / "a.json", "--show", result), "--show and --json")
+    refused(said("benchmark", "--batch_size", "4", "--show", result), "--show and --batch_size")
     for option in ("--show", "--against"):
         refused(said("benchmark", option, tmp_path / "gone"), "gone: cannot be read (No such file")
         refused(said("benchmark", option, tmp_path / "file"), "is no result of the benchmark")

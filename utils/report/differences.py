@@ -94,11 +94,9 @@ def _with_hosts(rows: dict[str, list[Run]]) -> tuple[list[tuple[str, str]], list
             notes.append(f"{name}: there is no row {host} to compare with.")
             continue
         alone = {other: rows[other][0] for other in unlike}
-        found = [other for other, run in alone.items() if _asked(runs[0], run) == _asked(run, run)]
-        if len(nearest) == 1:
-            found = [*nearest, *(other for other in found if other != nearest[0] and len(found) == 1)]
-        elif len(found) != 1:
-            found = []
+        asked = [other for other, run in alone.items() if _asked(runs[0], run) == _asked(run, run)]
+        found = dict.fromkeys(other for alike in (nearest, asked) if len(alike) == 1 for other in alike)
+        if not found:
             notes.append(f"{name}: {' and '.join(nearest)} are equally near; name one as baseline.")
         for other in found:
             pairs.append((name, other))

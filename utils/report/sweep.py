@@ -60,21 +60,25 @@ def number_of(run: Run, option: str) -> float | None:
 
 
 def lines_over(rows: Rows, option: str) -> tuple[list[Line], list[str]]:
-    """The lines with several values of the option, and a note on the settings that have fewer."""
-    lines, lacking = [], []
+    """The lines with several values of the option, and notes on settings that have fewer or unequal seeds."""
+    lines, lacking, unequal = [], [], []
     for name, runs in name_rows([run for members in rows.values() for run in members], option).items():
-        scores = defaultdict(list)
+        scores, seeds = defaultdict(list), defaultdict(set)
         for run in runs:
             value, score = number_of(run, option), run.ended.measures["A_auc"]
             if value is not None and defined(score):
                 scores[value].append(score)
+                seeds[value].add(run.seeds)
         if len(scores) > 1:
             panel = host_in(runs[0]) or runs[0].label
             lines.append(Line(name, panel, wrapper_in(runs[0]), dict(sorted(scores.items())), runs[0].settings()))
+            if any(found != seeds[min(seeds)] for found in seeds.values()):
+                unequal.append(name)
         else:
             lacking.append(name)
-    listed = ", ".join(lacking)
-    return lines, [f"Left out, without several values of {option}, all else being equal: {listed}."] if lacking else []
+    notes = [f"Left out, without several values of {option}, all else being equal: {', '.join(lacking)}."]
+    differ = [f"Not every value of {option} has the same seeds, so that their means say less: {', '.join(unequal)}."]
+    return lines, [*(notes if lacking else []), *(differ if unequal else [])]
 
 
 def panels(lines: list[Line]) -> dict[str, list[Line]]:

@@ -41,6 +41,7 @@ def test_numbers_of_a_method_and_of_what_is_around_it(tmp_path, capsys):
     make_runs(tmp_path, "misa", RATES)
     make_runs(tmp_path, "mepo (misa)", {0.001: [0.7], 0.005: [0.65]})
     out, _ = make_table(tmp_path, "--over", "lr", capsys=capsys)
+    assert "Not every value of lr has the same seeds, so that their means say less: misa." in out
     table = pd.read_csv(tmp_path / "over-lr-glyphs.csv")
     assert list(table["method"]) == ["misa"] * 3 + ["mepo (misa)"] * 2
     assert list(table["value"]) == [0.001, 0.005, 0.05, 0.001, 0.005]
