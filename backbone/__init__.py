@@ -20,7 +20,7 @@ from backbone import small
 from backbone.readers import load_weights as load_weights
 from backbone.small import Shape
 from backbone.sources import ARCHITECTURE, SOURCES
-from backbone.vit import embed, encode
+from backbone.vit import cast_once, check_seam, embed, encode
 from utils.errors import UsageError, reason
 from utils.files.manifest import sha256
 
@@ -110,10 +110,9 @@ def build(name: str, shape: Shape | None = None) -> nn.Module:
     if name in TRAINED_ON:
         if image_size not in (None, 32):
             raise UsageError(f"--backbone {name}: takes images of 32 px, the dataset has {image_size} px")
-        return VisionTransformer(img_size=32, patch_size=8, embed_dim=128, depth=6, num_heads=4, num_classes=0)
+        vit = VisionTransformer(img_size=32, patch_size=8, embed_dim=128, depth=6, num_heads=4, num_classes=0)
+        return cast_once(vit)
     import timm
-
-    from backbone.vit import check_seam
 
     size = {"img_size": image_size} if image_size else {}
     architecture = _architecture(name)
@@ -125,7 +124,7 @@ def build(name: str, shape: Shape | None = None) -> nn.Module:
         raise UsageError(f"--backbone {name}: prompts cannot be inserted, {fault}")
     if name in SOURCES and not SOURCES[name].final_norm:
         vit.norm = nn.Identity()
-    return vit
+    return cast_once(vit)
 
 
 def input_size(name: str) -> int | None:

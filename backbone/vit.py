@@ -19,7 +19,7 @@ Shapes: B images, N tokens (class token first), D width, L prompt length, M rows
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -31,7 +31,8 @@ from torch import Tensor, nn
 class Prompt:
     """Tokens appended at a block and dropped after it.
 
-    table: [M, L, D] distinct prompts. index: [B] row used by each image, or None: all images use row 0.
+    table: [M, L, D] distinct prompts. index: [B] row used by each image, or None: the one row there is serves all, or
+    each image has its own.
     Tables are projected once per distinct prompt, not once per image.
     """
 
@@ -73,6 +74,38 @@ NO_PROMPTS: Prompts = {}
 Adapters = Mapping[int, Callable[[Tensor], Tensor]]
 NO_ADAPTERS: Adapters = {}
 
+# Images that pass a CPU at a time where no gradient is wanted, so that what lies between two layers stays in its cache.
+AT_ONCE = 64
+
+
+class Linear(nn.Linear):
+    """A layer whose weights, as long as they are frozen, are cast once to the precision of autocast, not in every pass.
+    What is cast is no part of its state, and is made again where the weights have changed or moved."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, *_weights(self, x.device.type))
+
+
+def cast_once(vit: VisionTransformer) -> VisionTransformer:
+    """The network itself, whose layers are now such ones."""
+    for module in vit.modules():
+        if type(module) is nn.Linear:
+            module.__class__ = Linear
+    return vit
+
+
+def _weights(layer: nn.Linear, device: str) -> tuple[Tensor, Tensor | None]:
+    """Weight and bias, at the precision of autocast if they are frozen."""
+    weight, bias = layer.weight, layer.bias
+    if weight.requires_grad or device == "meta" or not torch.is_autocast_enabled(device):
+        return weight, bias
+    dtype = torch.get_autocast_dtype(device)
+    state = (dtype, *((p.data_ptr(), p._version) for p in (weight, bias) if p is not None))
+    kept = getattr(layer, "_kept", None)
+    if kept is None or kept[0] != state:
+        layer._kept = kept = (state, *(None if p is None else p.detach().to(dtype) for p in (weight, bias)))
+    return kept[1:]
+
 
 def embed(vit: VisionTransformer, images: Tensor) -> Tensor:
     """Images [B, 3, H, W] to tokens [B, N, D]: patches, class token first, position embedding added."""
@@ -104,11 +137,27 @@ def run_blocks(
     Block i also attends to `prompts[i]`, and `adapters[i]` is added to its output. keep: only the first `keep` tokens
     are wanted, [B, keep, D]; the last of these blocks computes nothing else.
     """
+    if len(tokens) > AT_ONCE and tokens.device.type == "cpu" and not torch.is_grad_enabled():
+        starts = range(0, len(tokens), AT_ONCE)
+        parts = ((tokens[i : i + AT_ONCE], _of(prompts, slice(i, i + AT_ONCE))) for i in starts)
+        return torch.cat([run_blocks(vit, *part, adapters, keep, stop) for part in parts])
     blocks = vit.blocks[:stop]
     for layer, block in enumerate(blocks):
         wanted = keep if layer == len(blocks) - 1 else None
         tokens = _block(block, tokens, prompts.get(layer, ()), adapters.get(layer), wanted)
     return tokens[:, :keep]
+
+
+def _of(prompts: Prompts, images: slice) -> Prompts:
+    """The prompts of some images of the batch."""
+
+    def of(prompt: Prompt | Prefix | Projected) -> Prompt | Prefix | Projected:
+        if prompt.index is not None:
+            return replace(prompt, index=prompt.index[images])
+        tables = {name: table for name, table in vars(prompt).items() if table is not None and len(table) > 1}
+        return replace(prompt, **{name: table[images] for name, table in tables.items()})
+
+    return {layer: [of(prompt) for prompt in inserted] for layer, inserted in prompts.items()}
 
 
 def _block(block: nn.Module, tokens: Tensor, prompts, adapter, keep: int | None) -> Tensor:
@@ -127,11 +176,10 @@ def _attention(block: nn.Module, normed: Tensor, prompts, keep: int | None) -> T
     else:
         query = _linear(block, normed[:, :keep], "q")
         key, value = _linear(block, normed, "kv").chunk(2, dim=-1)
-    for prompt in prompts:
-        prompt_key, prompt_value = prompt.project(block)
-        key = torch.cat((key, _rows(prompt_key, prompt.index, len(key)).to(key.dtype)), dim=1)
-        value = torch.cat((value, _rows(prompt_value, prompt.index, len(value)).to(value.dtype)), dim=1)
     query, key, value = (_heads(attn, t) for t in (query, key, value))
+    for prompt in prompts:
+        more = (_heads(attn, _rows(table, prompt.index, len(key))) for table in prompt.project(block))
+        key, value = (torch.cat((t, new.to(t.dtype)), dim=2) for t, new in zip((key, value), more))
     out = _attend(attn, attn.q_norm(query), attn.k_norm(key), value)
     return attn.proj_drop(attn.proj(out.transpose(1, 2).flatten(2)))
 
@@ -143,7 +191,7 @@ def _attend(attn: nn.Module, query: Tensor, key: Tensor, value: Tensor) -> Tenso
     """
     dropout = attn.attn_drop.p if attn.training else 0.0
     if value.device.type == "cpu" and value.dtype == torch.bfloat16:
-        scores = (query * attn.scale) @ key.transpose(-2, -1)
+        scores = (query.contiguous() * attn.scale) @ key.transpose(-2, -1)
         return F.dropout(scores.softmax(dim=-1), dropout) @ value
     return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, scale=attn.scale)
 
@@ -164,9 +212,9 @@ _ROWS = {"q": (0, 1), "k": (1, 2), "v": (2, 3), "kv": (1, 3)}
 def _linear(block: nn.Module, tokens: Tensor, part: str) -> Tensor:
     """The query, key or value rows of the block's joint projection, applied to tokens [..., D]."""
     qkv = block.attn.qkv
-    width = qkv.in_features
-    start, stop = (width * i for i in _ROWS[part])
-    return F.linear(tokens, qkv.weight[start:stop], None if qkv.bias is None else qkv.bias[start:stop])
+    start, stop = (qkv.in_features * i for i in _ROWS[part])
+    weight, bias = _weights(qkv, tokens.device.type)
+    return F.linear(tokens, weight[start:stop], None if bias is None else bias[start:stop])
 
 
 def check_seam(vit: nn.Module) -> str | None:

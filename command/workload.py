@@ -13,6 +13,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Generator, Tensor
 
 import backbone as backbones
+from backbone.vit import cast_once
 from command.sketch import sizes_that_fit, without_products
 from datasets.base import Dataset
 from models.base import Wrapper
@@ -134,7 +135,8 @@ def side_of(backbone: str) -> int:
 def network_of(backbone: str) -> Any:
     """The network, untrained: what its weights are changes no time."""
     if backbone == REFERENCE:
-        return VisionTransformer(img_size=SIDE, patch_size=4, embed_dim=192, depth=12, num_heads=3, num_classes=0)
+        vit = VisionTransformer(img_size=SIDE, patch_size=4, embed_dim=192, depth=12, num_heads=3, num_classes=0)
+        return cast_once(vit)
     return backbones.build(backbone, (3, side_of(backbone), side_of(backbone)))
 
 

@@ -15,7 +15,19 @@ from timm.layers.diff_attention import DiffAttention
 
 import backbone as backbones
 from backbone.prompts import PromptPool
-from backbone.vit import Prefix, Projected, Prompt, check_seam, class_position, embed, encode, run_blocks
+from backbone.vit import (
+    AT_ONCE,
+    Linear,
+    Prefix,
+    Projected,
+    Prompt,
+    cast_once,
+    check_seam,
+    class_position,
+    embed,
+    encode,
+    run_blocks,
+)
 from tests.tiny import WIDTH, tiny_vit, weights_of
 from utils.errors import UsageError
 
@@ -178,6 +190,53 @@ def test_some_outputs_of_some_blocks():
         expected = block(expected)
     torch.testing.assert_close(run_blocks(vit, tokens, keep=3, stop=-1), expected[:, :3], **CLOSE)
     torch.testing.assert_close(run_blocks(vit, tokens, keep=1, stop=5), expected[:, :1], **CLOSE)
+
+
+def test_many_images_give_what_each_of_them_gives():
+    """Without a gradient they pass in parts, whose prompts must be those of their images."""
+    vit, count = tiny_vit(), 2 * AT_ONCE + 3
+    tables = [random_table(4, 2, seed) for seed in (1, 2)]
+    own, rows = random_table(count, 2, 3), torch.arange(count) % 4
+    prompts = {
+        0: [Prompt(tables[0], rows), Prompt(tables[1][:1])],
+        1: [Prefix(*tables, rows), Projected(own, own)],
+    }
+    tokens = embed(vit, some_images(count))
+    at_once = encode(vit, tokens, prompts)
+    with torch.no_grad():
+        torch.testing.assert_close(encode(vit, tokens, prompts), at_once, **CLOSE)
+
+
+def test_frozen_weights_are_cast_once(monkeypatch):
+    vit, images, seen = cast_once(tiny_vit()).requires_grad_(False), some_images(), []
+    linear = F.linear
+    monkeypatch.setattr(F, "linear", lambda x, *weights: seen.append(weights[0]) or linear(x, *weights))
+
+    def passed() -> tuple[torch.Tensor, list[int]]:
+        seen.clear()
+        with torch.autocast("cpu", torch.bfloat16):
+            out = encode(vit, embed(vit, images), {0: [Prompt(random_table(1, 2, 1))]})
+        assert {weight.dtype for weight in seen} == {torch.bfloat16}
+        return out, [weight.data_ptr() for weight in seen]
+
+    first, places = passed()
+    again, same_places = passed()
+    assert torch.equal(first, again) and places == same_places
+    fresh = tiny_vit().requires_grad_(False)
+    fresh.load_state_dict(vit.state_dict())
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(first, encode(fresh, embed(fresh, images), {0: [Prompt(random_table(1, 2, 1))]}))
+    vit.blocks[0].mlp.fc1.weight.mul_(2)  # what was cast is not used for weights that have changed
+    assert not torch.equal(passed()[0], first)
+    assert vit.state_dict().keys() == fresh.state_dict().keys()
+
+
+def test_trained_weights_are_not_kept_cast():
+    layer = cast_once(torch.nn.Sequential(torch.nn.Linear(3, 2)))[0]
+    assert isinstance(layer, Linear)
+    with torch.autocast("cpu", torch.bfloat16):
+        layer(torch.ones(1, 3)).sum().backward()
+    assert layer.weight.grad is not None and not hasattr(layer, "_kept")
 
 
 def test_position_of_the_class_token():
