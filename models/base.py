@@ -75,6 +75,11 @@ class ContinualModel(nn.Module):
         return []
 
     @classmethod
+    def cannot_wrap(cls, host: type[ContinualModel]) -> str | None:
+        """Why this method, which wraps another, cannot wrap that one; None: it can."""
+        return None
+
+    @classmethod
     def product(cls, args: ModelArgs) -> str | None:
         """Name of the file that a stage leaves in its folder `--save_to`, last of all its files; None: it is none."""
         return None

@@ -24,12 +24,11 @@ from torch import Tensor, nn
 
 import backbone as backbones
 from backbone.products import PretrainArgs, Stage, make_stage
-from models.base import PromptMethod, Wrapper, WrapperArgs
+from models.base import ContinualModel, PromptMethod, Wrapper, WrapperArgs
 from utils.args import RunArgs, option
 from utils.contracts import Restored, StreamInfo
 from utils.device import full_precision
 from utils.errors import UsageError, reason
-from utils.registry import METHODS
 
 RIDGE = 1e-4  # epsilon added to the diagonal of both covariances
 NONE = "none"  # of --meta_path and --cor_path: leave that half of MePo out
@@ -88,10 +87,14 @@ class Mepo(Wrapper):
             self.host.fc_norm = Alignment(target, args)
 
     @classmethod
+    def cannot_wrap(cls, host: type[ContinualModel]) -> str | None:
+        if issubclass(host, PromptMethod):
+            return None
+        return "MePo wraps prompt methods; this one has no place for the alignment"
+
+    @classmethod
     def prepare(cls, run: RunArgs, args: MepoArgs) -> list[Stage]:
         """Fills in the paths left open; the stages whose products they name, then the host's own."""
-        if not issubclass(METHODS.load(args.host), PromptMethod):
-            raise UsageError(f"--host {args.host}: MePo wraps prompt methods; this one has no place for the alignment")
         stages, meta = [], None
         if args.meta_path is None:
             meta = make_stage("mepo_meta", "meta_path", run, args, run.backbone_path)

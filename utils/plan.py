@@ -113,7 +113,7 @@ def parse(argv: list[str]) -> Plan | str:
         raise UsageError("--dataset is missing; python main.py --help lists the datasets")
 
     method = METHODS.load(chosen.model)
-    hosts = [_load_host(option, name) for option, name in _hosts_named(method, words).items()]
+    hosts = [_load_host(method, option, name) for option, name in _hosts_named(method, words).items()]
     parser = Parser(prog="main.py", add_help=False)
     data = [DATASETS.load(chosen.dataset).Args] if chosen.dataset else []
     for cls in (RunArgs, TaskArgs, method.Args, *(host.Args for host in hosts), *data):
@@ -132,11 +132,13 @@ def _hosts_named(method: type[Learner], words: list[str]) -> dict[str, str]:
     return names
 
 
-def _load_host(option: str, name: str) -> type[Learner]:
-    """The class of a method that learns a stream by itself, so that another can wrap it."""
+def _load_host(method: type[Learner], option: str, name: str) -> type[Learner]:
+    """The class of a method that learns a stream by itself, so that `method` can wrap it."""
     host = METHODS.load(name)
     if method_options(host.Args) or "si-blurry" not in host.scenarios:
         raise UsageError(f"--{option} {METHODS.resolve(name)}: this method does not learn a stream by itself")
+    if why := method.cannot_wrap(host):
+        raise UsageError(f"--{option} {METHODS.resolve(name)}: {why}")
     return host
 
 
@@ -155,7 +157,7 @@ def make(given: dict[str, Any]) -> Plan:
     options = {"method": resolve(method.Args, tables, given)}
     for option in method_options(method.Args):
         host_name = METHODS.resolve(getattr(options["method"].args, option))
-        host = _load_host(option, host_name)
+        host = _load_host(method, option, host_name)
         tables = precedence(name, dataset, fitting, backbone, host_name)
         options = {"method": resolve(method.Args, tables, given), "host": resolve(host.Args, tables, given)}
         setattr(options["method"].args, option, host_name)
@@ -199,7 +201,8 @@ def restored(config: dict[str, Any]) -> Plan:
     method = METHODS.load(run.model)
     parts: dict[str, Any] = {"method": args.restored(method.Args, sections["method"]), "host": None, "data": None}
     for option in method_options(method.Args):
-        parts["host"] = args.restored(_load_host(option, getattr(parts["method"], option)).Args, sections["host"])
+        host = _load_host(method, option, getattr(parts["method"], option))
+        parts["host"] = args.restored(host.Args, sections["host"])
         parts["method"].host_args = parts["host"]
     dataset = None
     if DATASETS.is_known(run.dataset):

@@ -438,6 +438,10 @@ def refused(words, tmp_path, capsys) -> str:
         (["--model", "mepo", "--host", "mesa"], "unknown model 'mesa'"),
         (["--model", "mepo", "--host", "mepo"], "--host mepo: "),
         (["--model", "mepo", "--host", "slca"], "--host slca: MePo wraps prompt methods"),
+        (
+            ["--model", "mepo", "--host", "ncm", "--backbone", "vit_tiny_icons"],  # which has no option --lr
+            "--host ncm: MePo wraps prompt methods",
+        ),
         (["--model", "joint", "--host", "mepo"], "--host mepo: "),
         (["--model", "mepo", "--host", "mepo_cov"], "--host mepo_cov: "),
         (["--model", "mepo", "--host", "misa_isa"], "--host misa_isa: "),
