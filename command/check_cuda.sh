@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What only a machine with a GPU can show; run it there before trusting the CUDA path.
 #
-#   bash command/check_cuda.sh [tests] [goldens] [bf16] [vit]      all four when none is named
+#   bash command/check_cuda.sh [tests] [goldens] [bf16] [vit] [speed]      all but the last when none is named
 #
 # tests    the suite, with the tests that need a GPU: no training step of any method waits for the device.
 # goldens  every recorded case again on the GPU, in float32: within 1e-3 of the largest number of each array.
@@ -9,6 +9,8 @@
 # bf16     three seeds of DualPrompt on seq-glyphs in float32 and in bf16: mean A_auc within 1 point.
 # vit      a ViT-B/16 with random weights at 224 px, batch 64, on random pictures: DualPrompt, the stages of MePo and
 #          MISA + MePo, any warning an error; the seconds are printed.
+# speed    the same network timed by phase (docs/speed.md), then the whole published clock of CIFAR-100, 50,000 images in
+#          the stream and 8.6 evaluations for each, with DualPrompt in bf16 on random pictures of its size.
 set -euo pipefail
 
 repo="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -78,9 +80,32 @@ MAKE
     unset -f run
 }
 
+check_speed() {
+    "$VENV/bin/python" main.py benchmark --device cuda --backbones vit_base_patch16_224 --methods dualprompt mepo:misa \
+        --repeats 10 --seconds 300
+    "$VENV/bin/python" - "$work/data/cifar-100-python" <<'MAKE'
+import pickle
+import sys
+from pathlib import Path
+
+import numpy as np
+
+folder, draw = Path(sys.argv[1]), np.random.default_rng(0)
+folder.mkdir(parents=True)
+for part, count in (("train", 50_000), ("test", 10_000)):
+    labels = [k % 100 for k in range(count)]
+    content = {"data": draw.integers(0, 256, (count, 3072), dtype=np.uint8), "fine_labels": labels}
+    (folder / part).write_bytes(pickle.dumps(content))
+(folder / "meta").write_bytes(pickle.dumps({"fine_label_names": [f"class {k}" for k in range(100)]}))
+MAKE
+    time "$VENV/bin/python" main.py --model dualprompt --dataset seq-cifar100 --data_dir "$work/data" --device cuda \
+        --cache_dir "$work" --backbone vit_base_patch16_224 --backbone_path random --precision bf16 --seed 1 \
+        --results "$work/speed"
+}
+
 [ $# -gt 0 ] || set -- tests goldens bf16 vit
 for part; do
-    declare -F "check_$part" >/dev/null || { echo "check_cuda: no part $part; tests, goldens, bf16, vit" >&2; exit 2; }
+    declare -F "check_$part" >/dev/null || { echo "check_cuda: no part $part; tests, goldens, bf16, vit, speed" >&2; exit 2; }
     echo "check_cuda: $part"
     "check_$part"
 done
