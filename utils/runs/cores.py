@@ -51,6 +51,7 @@ class Cores:
         import torch
 
         if device.type != "cpu":
+            self._leave()
             return None
         if self._threads is None:
             self.usual = torch.get_num_threads()
@@ -99,6 +100,13 @@ class Cores:
                 self._lock = disk.claim(self._file)
             self._file.write_text(text)
 
+    def _leave(self) -> None:
+        """Takes no cores any more."""
+        if self._lock is not None:
+            self._file.unlink(missing_ok=True)
+            self._lock.release()
+            self._lock = None
+
     def __enter__(self) -> Cores:
         return self
 
@@ -107,9 +115,7 @@ class Cores:
             import torch
 
             torch.set_num_threads(self.usual)
-        if self._lock is not None:
-            self._file.unlink(missing_ok=True)
-            self._lock.release()
+        self._leave()
 
 
 def _is_left(file: Path) -> bool:

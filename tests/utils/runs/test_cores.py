@@ -135,9 +135,11 @@ def test_all_cores_where_the_system_does_not_say_which_are_free(machine, monkeyp
 
 
 def test_nothing_changes_on_a_gpu(machine, capsys):
-    with Cores(early=False) as run:
+    with Cores() as run:
+        assert machine.taken() == 2
+        capsys.readouterr()
         assert run.take(torch.device("cuda")) is None and torch.get_num_threads() == 4
-    assert capsys.readouterr().err == ""
+        assert capsys.readouterr().err == "" and machine.taken() == 4
 
 
 def test_a_folder_that_cannot_be_written_hides_a_run_and_stops_none(machine, tmp_path):

@@ -226,7 +226,7 @@ def test_names_of_products_stay():
 def test_a_product_without_a_manifest_is_made_again(words, monkeypatch, tmp_path, capsys):
     made = []
 
-    def run(job, again):
+    def run(job, cores, again):
         folder = Path(job.plan.method_args.save_to)
         made.append(folder)
         for name, rows, length in (("g_prompt.pt", 1, 20), ("e_prompt.pt", 10, 60)):
