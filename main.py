@@ -40,16 +40,18 @@ def dispatch(argv: list[str]) -> int | None:
 
     from utils import plan as plans
     from utils.registry import resolve_command
+    from utils.runs.cores import Cores
 
     if argv and not argv[0].startswith("-"):
         return importlib.import_module(f"command.{resolve_command(argv[0])}").main(argv[1:])
-    plan = plans.parse(argv)
-    if isinstance(plan, str):
-        print(plan)
-        return 0
-    from command.train import command  # the last of what takes seconds, before signals reach anything but this
+    with Cores(early=not {"--dry_run", *plans.HELP} & {*argv}) as cores:
+        plan = plans.parse(argv)
+        if isinstance(plan, str):
+            print(plan)
+            return 0
+        from command.train import command  # the last of what takes seconds, before signals reach anything but this
 
-    command(plan)
+        command(plan, cores)
     return 0
 
 

@@ -19,6 +19,7 @@ from utils import requirements
 from utils.args import Parser
 from utils.errors import UsageError
 from utils.runs import signals
+from utils.runs.cores import Cores
 
 if TYPE_CHECKING:  # they need torch, which --help does not wait for
     from command.workload import Subject
@@ -97,14 +98,15 @@ def measure_all(options: Any, before: Result | None) -> Result:
     batch_size = options.batch_size or BATCH_SIZE
     subjects = subjects_of(methods, options.backbones or BACKBONES, options.precisions or PRECISIONS)
     device, cases, until = devices.pick(options.device), [], time.monotonic() + seconds
-    with tempfile.TemporaryDirectory() as work:
+    with Cores() as cores, tempfile.TemporaryDirectory() as work:
         plans = [plan_of(subject, batch_size, device, Path(work)) for subject in subjects]
         if before is not None:
             _check_common([_described(*pair) for pair in zip(subjects, plans)], before, options.against)
+        cores.take(device)
         for k, (subject, plan) in enumerate(zip(subjects, plans)):
             share = (until - time.monotonic()) / (len(subjects) - k)
             cases.append(_measured(subject, plan, repeats, time.monotonic() + share, Path(work)))
-    machine = describe(device) | {"commit": git_commit()} | versions()
+        machine = describe(device) | {"commit": git_commit()} | versions()
     asked = {"methods": methods, "batch_size": batch_size, "repeats": repeats, "seconds": seconds}
     return Result(machine, asked, cases)
 

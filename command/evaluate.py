@@ -15,6 +15,7 @@ from utils import requirements
 from utils.args import Parser
 from utils.errors import UsageError, printable
 from utils.runs import signals
+from utils.runs.cores import Cores
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,11 +40,12 @@ def main(argv: list[str]) -> None:
     from utils.runs.plots import draw_confusion
 
     picture = options.picture or str(Path(options.run, PICTURE))
-    with signals.obeyed():
+    with signals.obeyed(), Cores() as cores:
         opened = open_run(options.run, options.device, options.plugins, to_learn=False)
         check_file(picture, "--picture")
         check_file(options.csv, "--csv")
         paths, slots = listed(opened, Path(options.data_dir))
+        cores.take(opened.trainer.device)
         say_notes(opened, options.batch_size)
         counts = confusion(opened, paths, slots, options.batch_size)
         names = [printable(name) for name in opened.names]

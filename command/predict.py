@@ -15,6 +15,7 @@ from utils import requirements
 from utils.args import Parser
 from utils.errors import UsageError, printable
 from utils.runs import signals
+from utils.runs.cores import Cores
 
 if TYPE_CHECKING:  # it needs torch, which --help does not wait for
     from torch import Tensor
@@ -38,10 +39,11 @@ def main(argv: list[str]) -> None:
     requirements.check()
     from command.opened import open_run
 
-    with signals.obeyed():
+    with signals.obeyed(), Cores() as cores:
         paths = list(pictures([Path(name) for name in options.paths]))
         check_file(options.csv, "--csv")
         opened = open_run(options.run, options.device, options.plugins, to_learn=False)
+        cores.take(opened.trainer.device)
         say_notes(opened, options.batch_size)
         rows = predict(opened, paths, options.top, options.batch_size)
         if options.csv:

@@ -3,7 +3,7 @@
 #
 #   bash command/quickstart.sh [options of main.py]
 #
-# Both rows at a time, on the cores that are free:
+# Both rows at a time, which share the cores that are free:
 # 1. MISA alone on seq-emoji, three seeds, after its prompts were warmed up on icons (once, kept in checkpoints/).
 # 2. MePo on the same streams: meta stage and meta covariance on icons (once as well), then MISA on top.
 # Then a table and a figure that compare the two, in runs/quickstart/, and what they say in a sentence.
@@ -28,28 +28,6 @@ case " $* " in *" --seeds"* | *" --seed "* | *" --seed="*) seeds=() ;; esac
 run=("$VENV/bin/python" main.py --dataset seq-emoji ${seeds[@]+"${seeds[@]}"} --results runs/quickstart --resume auto "$@")
 
 "${run[@]}" --model misa --dry_run >/dev/null # a wrong option is one line here, and one for each row below
-
-# Cores that no other program uses, by what the system counts within a second; all where it does not say.
-free_cores() {
-    local cores before after idle total
-    cores="$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)"
-    [ -r /proc/stat ] || { echo "$cores" "$cores"; return; }
-    read -r -a before </proc/stat
-    sleep 1
-    read -r -a after </proc/stat
-    idle=$((after[4] - before[4])) total=0
-    for i in 1 2 3 4 5 6 7 8; do total=$((total + after[i] - before[i])); done
-    [ "$total" -gt 0 ] || { echo "$cores" "$cores"; return; }
-    echo $(((idle * cores + total / 2) / total)) "$cores"
-}
-
-# Two runs at a time. A thread that waits for a core which another program holds keeps all others of its run waiting, so
-# that a run with more threads than free cores takes ten times as long.
-if [ -z "${OMP_NUM_THREADS:-}" ]; then
-    read -r free cores <<<"$(free_cores)"
-    export OMP_NUM_THREADS=$((free > 3 ? free / 2 : 1))
-    echo "quickstart: $free of $cores cores are free; two runs at a time, threads of each: $OMP_NUM_THREADS" >&2
-fi
 
 printf '%s\n' misa mepo | xargs -P 2 -L 1 "${run[@]}" --model
 "$VENV/bin/python" main.py report runs/quickstart/seq-emoji --baseline host --out runs/quickstart

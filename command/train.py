@@ -30,6 +30,7 @@ from utils.files.manifest import changed_files, read_manifest, write_manifest
 from utils.files.tensors import tensors_sha256
 from utils.plan import Plan
 from utils.runs import checkpoint, identity, loggers, resume, signals
+from utils.runs.cores import Cores
 from utils.runs.description import Description
 from utils.runs.folder import RunFolder, export_complete
 from utils.runs.progress import Progress
@@ -43,13 +44,13 @@ from utils.training.loop import Trainer
 CARRIED = ("device", "checkpoint_dir", "results", "plugins", "save_every", "on_nan")  # from a run to its stages
 
 
-def command(plan: Plan) -> None:
+def command(plan: Plan, cores: Cores) -> None:
     """All runs of a command line: prints the folder of each, or what it would do."""
     with signals.obeyed():
         if plan.run.dry_run:
             print(dry_run(plan))
             return
-        for folder in run_all(plan):
+        for folder in run_all(plan, cores):
             print(folder, flush=True)
 
 
@@ -75,7 +76,7 @@ class Job:
         return identity.config(self.plan)
 
 
-def run_all(plan: Plan) -> Iterator[Path]:
+def run_all(plan: Plan, cores: Cores) -> Iterator[Path]:
     """The folders of the runs of a plan, one per seed. All that can be wrong is found before anything is trained."""
     job = check(plan.with_seed(plan.seeds()[0]))
     for seed in plan.seeds():
@@ -84,9 +85,9 @@ def run_all(plan: Plan) -> Iterator[Path]:
         for train in parts_read(plan):  # decoded once, and now: a bad image is not to be found after hours
             job.dataset.load(job.places, train)
     for stage in job.stages:
-        make_product(stage, plan)
+        make_product(stage, plan, cores)
     for seed in plan.seeds():
-        yield run(replace(job, plan=plan.with_seed(seed)))
+        yield run(replace(job, plan=plan.with_seed(seed)), cores)
 
 
 # Checked before anything is trained
@@ -204,7 +205,7 @@ def is_made(stage: Stage) -> bool:
     return True
 
 
-def make_product(stage: Stage, plan: Plan) -> None:
+def make_product(stage: Stage, plan: Plan, cores: Cores) -> None:
     """Runs a stage, unless another process does; then waits for it. plan: of the run that needs it."""
     folder = stage.output.parent
     if is_made(stage):
@@ -226,7 +227,7 @@ def make_product(stage: Stage, plan: Plan) -> None:
             return
         why = "is there without its manifest, so it may be unfinished" if stage.output.exists() else "is not there yet"
         print(f"{stage.output} {why}; making it with {stage.model} on {stage.dataset}", file=sys.stderr)
-        run(check(stage_plan(stage, plan)), again=True)
+        run(check(stage_plan(stage, plan)), cores, again=True)
 
 
 def save_folder(plan: Plan) -> Path | None:
@@ -247,7 +248,7 @@ def is_saved(plan: Plan) -> bool:
 # One run
 
 
-def run(job: Job, again: bool = False) -> Path:
+def run(job: Job, cores: Cores, again: bool = False) -> Path:
     """One run, whose stages have been made; gives its folder. again: it is a stage, run even if it is complete."""
     options = job.plan.run
     done = None if again else resume.complete_run(options, job.settings(), lambda: with_content(job))
@@ -260,7 +261,7 @@ def run(job: Job, again: bool = False) -> Path:
         return done
     setproctitle(f"{options.model} {options.dataset} seed{options.seed}")
     try:
-        return train(job, again)
+        return train(job, cores, again)
     except (RuntimeError, MemoryError) as error:
         if not devices.out_of_memory(error):
             raise
@@ -278,10 +279,17 @@ def export(job: Job, folder: Path) -> None:
     print(f"{folder / 'backbone.pth'} was made of its weights", file=sys.stderr)
 
 
-def train(job: Job, stage: bool) -> Path:
+def train(job: Job, cores: Cores, stage: bool) -> Path:
     """Trains a run and writes its folder. stage: it is one that another run needs."""
+    print(*job.found.lines(job.plan.run.dataset, job.dataset.num_classes), sep="\n", file=sys.stderr)
+    threads = cores.take(devices.pick(job.plan.run.device))
     trainer, plan, settings = prepared(job)
-    folder, state = resume.open_run(plan.run, settings, trainer.device, stage)
+    folder, state = resume.open_run(plan.run, settings | {"threads": threads}, trainer.device, stage)
+    if threads is not None and (begun := folder.threads() or cores.usual) != threads:
+        print(f"{folder.path} goes on with {begun} threads, as it began, to stay the same to the bit", file=sys.stderr)
+        cores.keep_to(begun)
+        del trainer
+        trainer, plan, settings = prepared(job)
     model, stream = trainer.model, trainer.stream
     if state is None and isinstance(stream, TaskList):
         folder.write_stream(stream, trainer.images.labels)
@@ -357,7 +365,6 @@ def prepared(job: Job) -> tuple[Trainer, Plan, dict]:
     plan, dataset, options = job.plan, job.dataset, job.plan.run
     device = devices.pick(options.device)
     devices.reset_peak_memory(device)
-    print(*job.found.lines(options.dataset, dataset.num_classes), sep="\n", file=sys.stderr)
     torch.manual_seed(options.init_seed)
     network = built(job)
     images = read_images(plan, dataset, job.places, device)

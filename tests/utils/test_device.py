@@ -15,6 +15,7 @@ from tests.tiny import build
 from utils import device as devices
 from utils import plan as plans
 from utils.registry import DATASETS
+from utils.runs.cores import Cores
 
 CPU = torch.device("cpu")
 SIZE = 300  # MiB
@@ -61,7 +62,7 @@ def test_every_run_resets_the_peak_before_it_loads_anything(tmp_path, monkeypatc
     monkeypatch.setattr(backbone, "build", lambda *given: met.append("network") or built(*given))
     for seed in (1, 2):
         with pytest.raises(Loaded):
-            training.run(replace(job, plan=plan.with_seed(seed)))
+            training.run(replace(job, plan=plan.with_seed(seed)), Cores(early=False))
     assert met == ["reset", "network", "images"] * 2
     assert not list(tmp_path.iterdir())
 

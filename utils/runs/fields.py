@@ -14,6 +14,7 @@ DIGEST = re.compile(r"[0-9a-f]{64}")
 LONGEST_TEXT = 4096  # characters
 MOST_ENTRIES = 10_000  # of a list
 MOST_NAMES = 300  # of a dictionary
+MOST_THREADS = 4096
 DEEPEST = 3  # dictionaries and lists in each other
 
 
@@ -41,6 +42,9 @@ def check_config(config: Any) -> None:
             raise ValueError(f"origin.{name} is {value!r:.40}, not a text")
     for name in ("stream_sha256", "backbone_sha256"):
         check_digest(config.get(name), name)
+    threads = config.get("threads")
+    if threads is not None and (type(threads) is not int or not 1 <= threads <= MOST_THREADS):
+        raise ValueError(f"threads is {threads!r:.40}, not a number of them")
     _check_code(config, "")
     if (section := config.get("identity")) is not None:
         require(section, ["incidental", "read"], "identity")

@@ -69,6 +69,10 @@ class RunFolder:
         """The `--eval_period` that the run began with."""
         return int(parse_yaml(read_text(self.path / "config.yaml"))["run"]["eval_period"])
 
+    def threads(self) -> int | None:
+        """How many the run began with, whatever is free now; None for one on a GPU, and of an older version."""
+        return parse_yaml(read_text(self.path / "config.yaml")).get("threads")
+
     def write_stream(self, stream: TaskList, raw_labels: Tensor) -> None:
         """`stream.csv` (task, index, label in order of arrival) and `stream.png`. raw_labels: of the training part."""
         from utils.runs.plots import draw_stream

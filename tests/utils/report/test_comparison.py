@@ -774,6 +774,7 @@ UNFIT = {
     "origin as a list": ("config.yaml", "origin", [1]),
     "versions with numbers": ("config.yaml", "versions", {"torch": 2}),
     "commit as a number": ("config.yaml", "git_commit", 12),
+    "threads as a text": ("config.yaml", "threads", "two"),
     "label with a line end": ("summary.json", "label", "er\n\\input{evil}"),
     "label with an escape": ("summary.json", "label", f"er {ESCAPE}"),
     "label with NUL": ("summary.json", "label", "er\0"),

@@ -25,6 +25,7 @@ from utils.files import disk
 from utils.files.manifest import write_manifest
 from utils.registry import DATASETS
 from utils.runs import identity, resume
+from utils.runs.cores import Cores
 from utils.runs.saving import Saving
 
 
@@ -225,7 +226,7 @@ def test_names_of_products_stay():
 def test_a_product_without_a_manifest_is_made_again(words, monkeypatch, tmp_path, capsys):
     made = []
 
-    def run(job, again):
+    def run(job, cores, again):
         folder = Path(job.plan.method_args.save_to)
         made.append(folder)
         for name, rows, length in (("g_prompt.pt", 1, 20), ("e_prompt.pt", 10, 60)):
@@ -238,9 +239,9 @@ def test_a_product_without_a_manifest_is_made_again(words, monkeypatch, tmp_path
     stage.output.parent.mkdir(parents=True)
     stage.output.touch()  # what a process that was killed left
     monkeypatch.setattr(training, "run", run)
-    training.make_product(stage, plan)
+    training.make_product(stage, plan, Cores(early=False))
     assert made == [stage.output.parent] and "may be unfinished" in capsys.readouterr().err
-    training.make_product(stage, plan)
+    training.make_product(stage, plan, Cores(early=False))
     assert len(made) == 1 and "does not say which data it was made from" in capsys.readouterr().err
     assert not (stage.output.parent / ".lock").exists()
 
@@ -250,7 +251,7 @@ def test_a_product_that_another_process_makes_is_waited_for(words, monkeypatch, 
     (stage,) = training.check(plan).stages
     monkeypatch.setattr(training, "run", lambda *given, **words: pytest.fail("made twice"))
     held = disk.claim(stage.output.parent / ".lock")
-    waits = threading.Thread(target=training.make_product, args=(stage, plan))
+    waits = threading.Thread(target=training.make_product, args=(stage, plan, Cores(early=False)))
     waits.start()
     for name in ("g_prompt.pt", "e_prompt.pt"):
         (stage.output.parent / name).touch()
@@ -281,7 +282,7 @@ def test_a_product_from_other_data_is_not_taken_after_waiting(words, monkeypatch
     config = {"identity": {"incidental": [], "read": {"data.train": "0" * 64}}}
     (stage.output.parent / "config.yaml").write_text(yaml.safe_dump(config))
     with pytest.raises(UsageError, match="from other data; start the same command again"):
-        training.make_product(stage, plan)
+        training.make_product(stage, plan, Cores(early=False))
 
 
 def test_a_stage_begins_anew_where_its_caller_could_not_say_so(own, pictures, monkeypatch, tmp_path, capsys):
