@@ -14,6 +14,7 @@ from tests.tiny import assert_same_results, build, run_folder
 from utils import device as devices
 from utils.data import features
 from utils.data.features import kept_features
+from utils.training import evaluation
 
 NUMBERS = torch.arange(24.0).view(8, 3)
 
@@ -217,12 +218,10 @@ def test_images_are_not_read_again_where_features_suffice(name, monkeypatch):
     assert torch.equal(torch.cat(logits), expected)
 
 
-def test_runs_with_and_without_what_others_kept_are_the_same(tmp_path, few_digits, glyph_weights, monkeypatch):
-    from utils.training import evaluation
-
+def test_runs_with_and_without_what_others_kept_are_the_same(tmp_path, glyph_weights, monkeypatch):
     asked_for = []
     monkeypatch.setattr(evaluation, "kept_features", lambda *given: asked_for.append(1) or kept_features(*given))
-    words = ["--model", "ncm", *few_digits, "--backbone_path", glyph_weights, "--device", "cpu", "--n_tasks", "2"]
+    words = ["--model", "ncm", "--dataset", "seq-digits", "--backbone_path", glyph_weights, "--device", "cpu"]
     for name in ("first", "second"):
         places = ["--cache_dir", tmp_path / "cache", "--results", tmp_path / name]
         assert main.main([*map(str, (*words, *places))]) == 0
