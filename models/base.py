@@ -23,6 +23,8 @@ from utils.registry import METHODS
 from utils.rings import TaskRings
 
 FEATURES = "features"  # `shared_as` of what the network gives by itself
+# What a class gives anew: what its parent said of it, which no longer holds unless it says so again.
+SAID_OF = {"fixed_features": "shared_as", "forward": "fixed_suffice", "observe": "repeats"}
 
 
 @dataclass(kw_only=True)
@@ -50,6 +52,7 @@ class ContinualModel(nn.Module):
     has_fixed_features: whether `fixed_features` is given and will not change any more; once true it stays true.
     fixed_suffice: whether `forward` looks at nothing else once they are fixed; in evaluation x is None then.
     repeats: whether a further update on the batch at hand changes anything; if not, every batch gives one.
+        A class with a `forward` or `observe` of its own says these two anew.
     rereads: whether it reads the samples of a session again (`Session.again`).
     predicts_from_state: whether its predictions need `extra_state` beside the weights.
     by_batch: what makes a prediction depend on what else is in its batch, None where it does not.
@@ -77,8 +80,9 @@ class ContinualModel(nn.Module):
 
     def __init_subclass__(cls, **given: Any) -> None:
         super().__init_subclass__(**given)
-        if "fixed_features" in vars(cls) and "shared_as" not in vars(cls):  # a name is of what its own class gives
-            cls.shared_as = ContinualModel.shared_as
+        for given_anew, said in SAID_OF.items():
+            if given_anew in vars(cls) and said not in vars(cls):
+                setattr(cls, said, getattr(ContinualModel, said))
 
     @classmethod
     def prepare(cls, run: RunArgs, args: ModelArgs) -> list[Stage]:
@@ -123,7 +127,7 @@ class ContinualModel(nn.Module):
     def shared_as(self, precision: str) -> str | None:
         """A name for what `fixed_features` gives in a run of this `--precision`, if weights of the backbone and inputs
         alone decide it; runs find it again under that name, of whatever method they are. None, the default: it is the
-        run's own. A class that gives `fixed_features` anew must name them anew."""
+        run's own. A class with `fixed_features` of its own names them anew."""
         return None
 
     def given(self, x: Tensor, task: int) -> Tensor:

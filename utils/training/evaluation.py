@@ -191,7 +191,8 @@ class Evaluator:
             return model(None if model.fixed_suffice else self._inputs(chunk), fixed)
 
     def _inputs(self, chunk: Tensor) -> Tensor:
-        return self.transform.test(self.images.raw(chunk))
+        with torch.autocast(self.images.device.type, enabled=False):  # as in training
+            return self.transform.test(self.images.raw(chunk))
 
     def _fixed_features(self, model: Learner) -> Tensor:
         """Of all test images."""

@@ -8,13 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-import main
+from command import train
 from models.dualprompt import DualPrompt, DualPromptArgs
-from tests.tiny import assert_same_results, build, run_folder
+from models.ncm import Ncm
+from tests.tiny import build
 from utils import device as devices
+from utils import plan as plans
 from utils.data import features
 from utils.data.features import kept_features
-from utils.training import evaluation
 
 NUMBERS = torch.arange(24.0).view(8, 3)
 
@@ -203,6 +204,17 @@ def test_a_method_that_says_nothing_shares_nothing(tmp_path):
         assert evaluated(run, tmp_path)[1] == 5 and not list(tmp_path.iterdir())
 
 
+class Looking(Ncm):
+    """Its prediction looks at the image, and it says nothing of it."""
+
+    def forward(self, x, fixed=None):
+        return super().forward(x, fixed) + x.mean(dim=(1, 2, 3))[:, None]
+
+
+def test_a_method_that_says_nothing_is_given_the_images():
+    assert Ncm.fixed_suffice and len(evaluated(build(Looking), None)[0]) == 72
+
+
 @pytest.mark.parametrize("name", ["ncm", "ranpac", "finetune"])
 def test_images_are_not_read_again_where_features_suffice(name, monkeypatch):
     run = build(name, {"rp_dim": 16} if name == "ranpac" else {"trainable": "head"} if name == "finetune" else {})
@@ -218,12 +230,16 @@ def test_images_are_not_read_again_where_features_suffice(name, monkeypatch):
     assert torch.equal(torch.cat(logits), expected)
 
 
-def test_runs_with_and_without_what_others_kept_are_the_same(tmp_path, glyph_weights, monkeypatch):
-    asked_for = []
-    monkeypatch.setattr(evaluation, "kept_features", lambda *given: asked_for.append(1) or kept_features(*given))
-    words = ["--model", "ncm", "--dataset", "seq-digits", "--backbone_path", glyph_weights, "--device", "cpu"]
-    for name in ("first", "second"):
-        places = ["--cache_dir", tmp_path / "cache", "--results", tmp_path / name]
-        assert main.main([*map(str, (*words, *places))]) == 0
-    assert_same_results(run_folder(tmp_path / "first"), run_folder(tmp_path / "second"))
-    assert len(asked_for) == 2 and len(list((tmp_path / "cache" / "features").iterdir())) == 1
+def test_a_run_finds_what_one_of_another_seed_kept_in_the_cache(tmp_path, glyph_weights):
+    words = {"model": "ncm", "dataset": "seq-digits", "device": "cpu", "backbone_path": str(glyph_weights)}
+    found = []
+    for seed in (1, 2):
+        plan = plans.make(words | {"cache_dir": str(tmp_path)}).with_seed(seed)
+        trainer, *_ = train.prepared(train.check(plan))
+        trainer.seen.add(torch.arange(10))
+        computed, fixed_features = [], trainer.model.fixed_features
+        trainer.model.fixed_features = lambda x, f=fixed_features, seen=computed: seen.append(len(x)) or f(x)
+        found.append((trainer.evaluator(trainer.model, trainer.seen), computed))
+    (one, first), (other, second) = found
+    assert (sum(first), second) == (360, [128]) and one.average == other.average
+    assert len(list((tmp_path / features.FOLDER).iterdir())) == 1
