@@ -109,11 +109,9 @@ class RandomRidge(nn.Module):
     def search_errors(self) -> Tensor:
         """Mean squared error of each of RIDGES [17] on the last 20 % of the task's rows, fitted on the first 80 %."""
         z, columns = (torch.cat(parts) for parts in zip(*self.rows, strict=True))
-        h, targets = self.expand(z), self._one_hot(columns)
+        h, targets = self.expand(z).double(), self._one_hot(columns).double()
         fit = 4 * len(h) // 5
-        G, Q = h[:fit].T @ h[:fit], h[:fit].T @ targets[:fit]
-        errors = torch.stack([F.mse_loss(h[fit:] @ ridge_solution(G, Q, ridge), targets[fit:]) for ridge in RIDGES])
-        return errors.nan_to_num(nan=torch.inf)  # where G + lambda I is singular in float32
+        return ridge_errors(h[:fit], targets[:fit], h[fit:], targets[fit:])
 
     def forward(self, z: Tensor) -> Tensor:
         with self._full_precision():
@@ -143,7 +141,28 @@ class RandomRidge(nn.Module):
 
 
 def ridge_solution(G: Tensor, Q: Tensor, ridge: float) -> Tensor:
-    """(G + ridge I)^-1 Q; not finite where the sum is singular, which is no error in a search."""
+    """(G + ridge I)^-1 Q; not finite where the sum is singular."""
     damped = G.clone()
     damped.diagonal().add_(ridge)
-    return torch.linalg.solve_ex(damped, Q).result
+    lower, failed = torch.linalg.cholesky_ex(damped)
+    if failed:  # rounding may cost the least eigenvalues their sign
+        return torch.linalg.solve_ex(damped, Q).result
+    return torch.cholesky_solve(Q, lower)
+
+
+def ridge_errors(h: Tensor, targets: Tensor, other: Tensor, expected: Tensor) -> Tensor:
+    """Mean squared error of each of RIDGES [17], fitted on h [N, M] with targets [N, C], on other [K, M] with expected
+    [K, C]; infinite for one that is lost in the rounding of h^T h in float32. All of them in double precision.
+
+    One eigendecomposition serves all: that of h^T h, or of h h^T where there are fewer rows than columns.
+    """
+    if len(h) < h.shape[1]:
+        values, vectors = torch.linalg.eigh(h @ h.T)
+        left, right = other @ h.T @ vectors, vectors.T @ targets
+    else:
+        values, vectors = torch.linalg.eigh(h.T @ h)
+        left, right = other @ vectors, vectors.T @ (h.T @ targets)
+    values, ridges = values.clamp(min=0), torch.tensor(RIDGES, dtype=values.dtype, device=values.device)
+    errors = torch.stack([F.mse_loss(left @ (right / (values + r)[:, None]), expected) for r in ridges])
+    lost = ridges < torch.finfo(torch.float32).eps * values[-1]
+    return errors.masked_fill(lost, torch.inf)

@@ -33,7 +33,7 @@ Finding = tuple[str, str]  # how bad it is, and what it is
 def main(argv: list[str]) -> int:
     parser = Parser(prog="main.py doctor", description=(__doc__ or "").split(": `")[0])
     parser.add_argument("--data_dir", default="data", help="folder of the datasets [data]")
-    parser.add_argument("--cache_dir", default="data", help="folder of decoded images [data]")
+    parser.add_argument("--cache_dir", default="data", help="folder of decoded images and features [data]")
     parser.add_argument("--checkpoint_dir", default="checkpoints", help="folder of weights and products [checkpoints]")
     parser.add_argument("--results", default="runs", help="folder of run folders [runs]")
     parser.add_argument("--deep", action="store_true", help="read every image of the datasets that are there")
@@ -71,6 +71,7 @@ def examinations(options: argparse.Namespace) -> Iterator[tuple[str, Iterator[Fi
     written = ("cache_dir", "checkpoint_dir", "results")
     yield "folders", folders({name: Path(getattr(options, name)) for name in written})
     yield "datasets", datasets(Path(options.data_dir), Path(options.cache_dir), options.deep)
+    yield "features of test images", kept_features(Path(options.cache_dir))
     yield "weights", weights(Path(options.checkpoint_dir))
     yield "products of stages", products(Path(options.checkpoint_dir))
     yield "runs", runs(Path(options.results))
@@ -192,6 +193,18 @@ def _cached(file: Path) -> Finding:
     if fault := cache.array_fault(file, seal, trusting=False):
         return FAULT, f"{file}: {fault}; delete it, it is made again"
     return OK, f"{file}: {len(np.load(file, mmap_mode='r')):,} images, as they were written"
+
+
+def kept_features(cache: Path) -> Iterator[Finding]:
+    """What runs keep of their test images, as they read it."""
+    from utils.data import features
+
+    files = sorted((cache / features.FOLDER).glob(features.FILES))
+    for file in files:
+        if fault := features.fault(file):
+            yield FAULT, f"{file}: {fault}; delete it, it is computed again"
+    size, most = sum(file.stat().st_size for file in files) / 2**20, features.LIMIT // 2**20
+    yield OK, f"{len(files)} files in {cache / features.FOLDER}, {size:.1f} of at most {most:,} MiB"
 
 
 def _unreadable(paths: list[Path]) -> Iterator[str]:

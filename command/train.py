@@ -23,6 +23,7 @@ from command.sketch import check_sizes
 from utils import device as devices
 from utils import plan as plans
 from utils.contracts import Found, Images, Places
+from utils.data import features
 from utils.data.listing import read_class_order
 from utils.errors import UsageError
 from utils.files.disk import check_writable, waiting, writable_folder
@@ -373,7 +374,7 @@ def prepared(job: Job) -> tuple[Trainer, Plan, dict]:
     plan = with_fitting_period(plan, stream, len(images[0]))
     if save_to := save_folder(plan):
         writable_folder(save_to if plan.method.product(plan.method_args) else save_to.parent, "--save_to")
-    trainer = assemble(plan, dataset, network, images, stream, job.places.size)
+    trainer = assemble(plan, dataset, network, images, stream, job.places.size, kept=job.places.cache / features.FOLDER)
     trainer.history.names = job.found.class_names
     origin = {
         "stream_sha256": stream.sha256() if isinstance(stream, TaskList) else None,

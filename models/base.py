@@ -22,6 +22,10 @@ from utils.errors import UsageError
 from utils.registry import METHODS
 from utils.rings import TaskRings
 
+FEATURES = "features"  # `shared_as` of what the network gives by itself
+# What a class gives anew: what its parent said of it, which no longer holds unless it says so again.
+SAID_OF = {"fixed_features": "shared_as", "forward": "fixed_suffice", "observe": "repeats"}
+
 
 @dataclass(kw_only=True)
 class ModelArgs:
@@ -46,6 +50,9 @@ class ContinualModel(nn.Module):
     needs_task_boundaries: whether it is told when a session begins and ends, and which classes that session owns.
     evaluated: whether its predictions are worth a test accuracy (a stage that only writes a file says no).
     has_fixed_features: whether `fixed_features` is given and will not change any more; once true it stays true.
+    fixed_suffice: whether `forward` looks at nothing else once they are fixed; in evaluation x is None then.
+    repeats: whether a further update on the batch at hand changes anything; if not, every batch gives one.
+        A class with a `forward` or `observe` of its own says these two anew.
     rereads: whether it reads the samples of a session again (`Session.again`).
     predicts_from_state: whether its predictions need `extra_state` beside the weights.
     by_batch: what makes a prediction depend on what else is in its batch, None where it does not.
@@ -58,6 +65,8 @@ class ContinualModel(nn.Module):
     evaluated: ClassVar[bool] = True
     needs_task_boundaries: bool = False
     has_fixed_features: bool = False
+    fixed_suffice: bool = False
+    repeats: bool = True
     rereads: bool = False
     predicts_from_state: bool = False
     by_batch: str | None = None
@@ -68,6 +77,12 @@ class ContinualModel(nn.Module):
         self.optimizer: torch.optim.Optimizer | None = None
         self.scheduler: torch.optim.lr_scheduler.LRScheduler | None = None
         self.autocast = contextlib.nullcontext  # the loop puts the run's precision here
+
+    def __init_subclass__(cls, **given: Any) -> None:
+        super().__init_subclass__(**given)
+        for given_anew, said in SAID_OF.items():
+            if given_anew in vars(cls) and said not in vars(cls):
+                setattr(cls, said, getattr(ContinualModel, said))
 
     @classmethod
     def prepare(cls, run: RunArgs, args: ModelArgs) -> list[Stage]:
@@ -106,12 +121,19 @@ class ContinualModel(nn.Module):
         return type(self).__module__.split(".")[-1].removeprefix("plugin_models_")
 
     def forward(self, x: Tensor, fixed: Tensor | None = None) -> Tensor:
-        """Inputs [B, 3, H, W] to unmasked logits [B, C]. fixed: `fixed_features(x)` where it is known already."""
+        """Inputs [B, 3, H, W] to unmasked logits [B, C]. fixed: `fixed_features(x)` where it is known already; x may be
+        None then, of a method whose `fixed_suffice`."""
         raise NotImplementedError
 
     def fixed_features(self, x: Tensor) -> Tensor:
         """What `forward` needs of x and training never changes (a frozen query): [B, ...]."""
         raise NotImplementedError
+
+    def shared_as(self, precision: str) -> str | None:
+        """A name for what `fixed_features` gives in a run of this `--precision`, if weights of the backbone and inputs
+        alone decide it; runs find it again under that name, of whatever method they are. None, the default: it is the
+        run's own. A class with `fixed_features` of its own names them anew."""
+        return None
 
     def given(self, x: Tensor, task: int) -> Tensor:
         """Inputs [B, 3, H, W] of samples of one task, which the protocol tells, to unmasked logits [B, C]. Whoever asks
@@ -194,6 +216,9 @@ class PromptMethod(ContinualModel):
         """The query: class token of the frozen network without prompts, [B, D]."""
         with torch.no_grad():
             return encode(self.backbone, embed(self.backbone, x))
+
+    def shared_as(self, precision: str) -> str | None:
+        return f"{FEATURES} {precision}"
 
     def masked(self, logits: Tensor, batch: Batch) -> Tensor:
         """Logits [B, C] in float32, with -inf for the classes that do not compete in training (`--train_mask`)."""
@@ -338,8 +363,19 @@ class Wrapper(ContinualModel):
     def fixed_features(self, x: Tensor) -> Tensor:
         return self.host.fixed_features(x)
 
+    def shared_as(self, precision: str) -> str | None:
+        return self.host.shared_as(precision)
+
     def forward(self, x: Tensor, fixed: Tensor | None = None) -> Tensor:
         return self.host(x, fixed)
+
+    @property
+    def fixed_suffice(self) -> bool:
+        return self.host.fixed_suffice
+
+    @property
+    def repeats(self) -> bool:
+        return self.host.repeats
 
     @property
     def rereads(self) -> bool:

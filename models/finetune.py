@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from backbone import features
 from backbone.heads import linear_head
 from backbone.products import Stage
-from models.base import ContinualModel, ModelArgs, trains_whole
+from models.base import FEATURES, ContinualModel, ModelArgs, trains_whole
 from utils.args import RunArgs, option
 from utils.classes import TaskColumns, mask_unseen
 from utils.contracts import Batch, Session, StreamInfo
@@ -43,6 +43,7 @@ class FinetuneArgs(ModelArgs):
 
 class Finetune(ContinualModel):
     Args = FinetuneArgs
+    fixed_suffice = True
     published = {
         "backbone vit_tiny_icons": {"lr": 0.0015, "trainable": "head"},  # command/choose_icons.sh
         "seq-glyphs": {"lr": 0.0003},  # command/choose_glyphs.sh
@@ -72,6 +73,9 @@ class Finetune(ContinualModel):
     def fixed_features(self, x: Tensor) -> Tensor:
         """Features of the network, [B, D]."""
         return features(self.backbone, x)
+
+    def shared_as(self, precision: str) -> str:
+        return f"{FEATURES} {precision}"
 
     def forward(self, x: Tensor, fixed: Tensor | None = None) -> Tensor:
         return self.head(self.fixed_features(x) if fixed is None else fixed)

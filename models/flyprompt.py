@@ -109,6 +109,9 @@ class FlyPrompt(PromptMethod):
         with full_precision(x):
             return super().fixed_features(x)
 
+    def shared_as(self, precision: str) -> str | None:
+        return super().shared_as("32")
+
     def route(self, z: Tensor) -> Tensor:
         """Expert [B] of each image, by its feature without prompts [B, D]."""
         scores = self.router(z)

@@ -80,9 +80,15 @@ class Mvp(PromptMethod):
         with torch.no_grad():
             return self.query(embed(self.backbone, x))
 
+    def shared_as(self, precision: str) -> str:
+        return f"class token after {self.query_blocks} blocks {precision}"
+
+    @property
+    def query_blocks(self) -> int:
+        return len(self.backbone.blocks) - (not self.args.use_last_layer)
+
     def query(self, tokens: Tensor) -> Tensor:
-        stop = len(self.backbone.blocks) - (not self.args.use_last_layer)
-        return run_blocks(self.backbone, tokens, keep=1, stop=stop)[:, 0]
+        return run_blocks(self.backbone, tokens, keep=1, stop=self.query_blocks)[:, 0]
 
     def forward(self, x: Tensor, fixed: Tensor | None = None) -> Tensor:
         features, (index, _, _) = self.features(x, fixed)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from backbone import features
 from backbone.heads import ClassSums
-from models.base import ContinualModel, ModelArgs
+from models.base import FEATURES, ContinualModel, ModelArgs
 from utils.contracts import Batch, StreamInfo
 
 FAR = -1e9  # below every score; infinite ones would pass for an error
@@ -28,6 +28,7 @@ class Ncm(ContinualModel):
     scenarios = ("si-blurry", "class-il", "task-il", "domain-il", "shuffled")
     published = {"*": {"online_iter": 1}}
     has_fixed_features = True
+    fixed_suffice = True
 
     def __init__(self, backbone: nn.Module, info: StreamInfo, args: ModelArgs):
         super().__init__(backbone, info, args)
@@ -42,6 +43,9 @@ class Ncm(ContinualModel):
         """Features of the network, [B, D]."""
         with torch.no_grad():
             return features(self.backbone, x)
+
+    def shared_as(self, precision: str) -> str:
+        return f"{FEATURES} {precision}"
 
     def forward(self, x: Tensor, fixed: Tensor | None = None) -> Tensor:
         """Half the squared distance to each class mean, negative and up to what all classes share, [B, C]; FAR for a

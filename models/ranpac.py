@@ -52,6 +52,7 @@ class RanPac(ContinualModel):
     }
     needs_task_boundaries = True
     predicts_from_state = True  # whether the first session is over
+    fixed_suffice = True
 
     def __init__(self, backbone: nn.Module, info: StreamInfo, args: RanPacArgs):
         need_vit(backbone)
@@ -71,6 +72,10 @@ class RanPac(ContinualModel):
     @property
     def has_fixed_features(self) -> bool:
         return not self.first_session
+
+    @property
+    def repeats(self) -> bool:
+        return self.first_session
 
     def features(self, x: Tensor) -> Tensor:
         """Class token with adapters, [B, D]."""
@@ -93,8 +98,9 @@ class RanPac(ContinualModel):
         return super().observe(batch) if self.first_session else None
 
     def end_batch(self, batch: Batch) -> None:
+        x = self.info.augment(batch.raw) if self.first_session else batch.x  # which nothing was trained on
         self.eval()  # no dropout
-        self.classifier.add(self.fixed_features(self.info.augment(batch.raw)), batch.y)
+        self.classifier.add(self.fixed_features(x), batch.y)
         self.train()
 
     def end_task(self, session: Session) -> None:

@@ -23,6 +23,7 @@ from models.base import ModelArgs, PromptMethod
 from utils.args import option
 from utils.classes import mask_absent
 from utils.contracts import Batch, StreamInfo
+from utils.device import full_precision
 from utils.errors import UsageError
 
 SCRIPTS = "SinglePrompt scripts"
@@ -70,11 +71,13 @@ class SinglePrompt(PromptMethod):
 
 
 class CosineHead(nn.Module):
-    """Features [B, D] to cosines with the rows of weight [C, D], divided by TEMPERATURE: [B, C]."""
+    """Features [B, D] to cosines with the rows of weight [C, D], divided by TEMPERATURE: [B, C], in float32."""
 
     def __init__(self, in_features: int, num_classes: int):
         super().__init__()
         self.weight = nn.Linear(in_features, num_classes, bias=False).weight  # for its initialisation
 
     def forward(self, features: Tensor) -> Tensor:
-        return F.linear(F.normalize(features, dim=1), F.normalize(self.weight, dim=1)) / TEMPERATURE
+        with full_precision(features):  # in bf16 neighbouring cosines would be one
+            directions = F.normalize(features.float(), dim=1)
+            return F.linear(directions, F.normalize(self.weight, dim=1)) / TEMPERATURE

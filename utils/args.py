@@ -118,7 +118,9 @@ class RunArgs:
         "32", "arithmetic of forward passes", "MISA and MePo scripts; FlyGCL scripts: mixed precision"
     )
     data_dir: str = option("data", "folder of the datasets", decides=False)
-    cache_dir: str = option("data", "folder of what is made of them: decoded images, drawn glyphs", decides=False)
+    cache_dir: str = option(
+        "data", "folder of what is made of them: decoded images, drawn glyphs, features of test images", decides=False
+    )
     checkpoint_dir: str = option("checkpoints", "folder of products that later runs reuse", decides=False)
     results: str = option("runs", "folder of the outputs, one of its own for each run", decides=False)
     resume: str = option(

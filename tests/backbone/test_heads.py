@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from backbone.heads import RIDGES, RandomRidge
+from backbone.heads import RIDGES, ClassSums, RandomRidge, ridge_solution
 
 
 def rows(count: int, width: int = 6, classes: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
@@ -59,14 +59,55 @@ def test_ridge_of_a_task_is_chosen_by_its_own_rows():
     assert model.ridge == alone.ridge == RIDGES[int(alone_errors().argmin())]
 
 
-def alone_errors() -> torch.Tensor:
-    model, (z, y) = classifier(search=True), rows(30)
+def alone_errors(size: int = 16) -> torch.Tensor:
+    model, (z, y) = classifier(size, search=True), rows(30)
     h, targets = model.expand(z).double(), nn.functional.one_hot(y, 3).double()
     fit, errors = h[:24], []
     for ridge in RIDGES:
-        weight = torch.linalg.solve(fit.T @ fit + ridge * torch.eye(16, dtype=torch.float64), fit.T @ targets[:24])
+        weight = torch.linalg.solve(fit.T @ fit + ridge * torch.eye(size, dtype=torch.float64), fit.T @ targets[:24])
         errors.append(((h[24:] @ weight - targets[24:]) ** 2).mean())
     return torch.stack(errors)
+
+
+@pytest.mark.parametrize("size", [16, 64])  # fewer features than rows, and more
+def test_search_is_as_accurate_as_a_solution_for_each_candidate_in_double_precision(size):
+    model = classifier(size, search=True)
+    model.add(*rows(30))
+    errors, expected = model.search_errors(), alone_errors(size)
+    kept = errors.isfinite()
+    torch.testing.assert_close(errors[kept], expected[kept], rtol=1e-8, atol=0)
+    # What float32 sums cannot tell from no ridge at all is passed over, and nothing else.
+    largest = torch.linalg.matrix_norm(model.expand(rows(30)[0])[:24], ord=2) ** 2
+    assert kept.tolist() == [ridge >= 2**-23 * largest for ridge in RIDGES] and 0 < kept.sum() < len(RIDGES)
+
+
+def test_nothing_is_solved_again_where_nothing_was_learnt(monkeypatch):
+    model, searches = classifier(search=True), []
+    search = model.search_errors
+    monkeypatch.setattr(model, "search_errors", lambda: searches.append(1) or search())
+    model.add(*rows(30))
+    first = model(rows(5)[0])
+    assert torch.equal(model(rows(5)[0]), first)
+    model.end_task()
+    assert torch.equal(model(rows(5)[0]), first) and len(searches) == 1
+    model.add(*rows(20))
+    model(rows(5)[0])
+    assert len(searches) == 2
+
+
+def test_a_sum_that_rounding_made_indefinite_is_solved_all_the_same():
+    G = torch.diag(torch.tensor([2.0, 1.0, -1e-3]))
+    torch.testing.assert_close(ridge_solution(G, torch.ones(3, 1), 1e-4)[:, 0], 1 / (G.diagonal() + 1e-4))
+
+
+def test_sums_of_classes_are_in_double_precision():
+    z, y = rows(40)
+    sums, whole = ClassSums(3, 6), ClassSums(3, 6)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        sums.add(z.bfloat16(), y)
+        means = sums.means()
+    whole.add(z.bfloat16().double(), y)
+    assert torch.equal(means, whole.means()) and torch.equal(sums.squares, whole.squares)
 
 
 def test_a_task_of_one_row_chooses_nothing():

@@ -18,7 +18,7 @@ from command import doctor
 from tests.miniatures import nobody
 from tests.tiny import weights_of
 from utils import plan as plans
-from utils.data import cache
+from utils.data import cache, features
 from utils.files.manifest import write_manifest
 from utils.runs import checkpoint
 
@@ -56,7 +56,8 @@ def test_a_sound_place_has_no_fault(place, finished, tmp_path, capsys):
     assert "  ok     1 complete runs in runs" in lines
     assert any(line.startswith("  ok     vit_tiny_glyphs: ") for line in lines)
     assert [line for line in lines if not line.startswith(" ")] == [
-        "installation", "devices", "folders", "datasets", "weights", "products of stages", "runs", "no fault"
+        "installation", "devices", "folders", "datasets", "features of test images", "weights", "products of stages",
+        "runs", "no fault",
     ]  # fmt: skip
 
 
@@ -151,6 +152,19 @@ def test_data_that_cannot_be_listed(place, tmp_path, capsys):
         (tmp_path / "data" / "cifar-10-batches-py" / name).write_bytes(b"no pickle")
     code, lines = place(capsys=capsys)
     assert code == 1 and any(f.startswith("FAULT  seq-cifar10: ") and "data_batch_1" in f for f in faults(lines))
+
+
+def test_features_of_test_images(place, tmp_path, capsys):
+    folder = tmp_path / "data" / "features"
+    for value in (1.0, 2.0):
+        features.kept_features(folder, {"w": torch.ones(2)}, [value], [lambda value=value: torch.full((1000,), value)])
+    code, lines = place(capsys=capsys)
+    assert code == 0 and "  ok     2 files in data/features, 0.0 of at most 1,024 MiB" in lines
+    file = sorted(folder.iterdir())[0]
+    file.write_bytes(file.read_bytes()[:-1])
+    code, lines = place(capsys=capsys)
+    (line,) = faults(lines)
+    assert code == 1 and str(file.relative_to(tmp_path)) in line and line.endswith("; delete it, it is computed again")
 
 
 def keep(file: Path) -> None:

@@ -69,3 +69,11 @@ def test_a_class_without_images_never_wins():
     run.model.sums.add(1e3 * torch.ones(1, run.model.backbone.num_features), torch.tensor([4]))
     scores = run.model(torch.randn(8, 3, 32, 32))
     assert scores.isfinite().all() and (scores.argmax(dim=1) == 4).all()
+
+
+def test_distances_are_in_double_precision_in_half_precision_too():
+    run, z, _ = trained()
+    z = torch.from_numpy(z).float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        scores = run.model(None, z)
+    assert torch.equal(scores, run.model(None, z)) and scores.dtype == torch.float32

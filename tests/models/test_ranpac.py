@@ -112,6 +112,20 @@ def test_every_batch_is_collected_once_augmented_and_without_dropout():
         assert torch.equal(model.fixed_features(batch.x), whole)
 
 
+def test_after_the_first_session_a_batch_is_augmented_once():
+    run = build("ranpac", OWN, online_iter=3, eval_period=-1)
+    given, train, add, made = [], run.trainer.transform.train, run.model.classifier.add, []
+    run.trainer.transform.train = lambda raw: made.append(train(raw)) or made[-1]
+    run.model.info.__dict__["augment"] = run.trainer.transform.train
+    run.model.classifier.add = lambda z, y: (given.append((z, len(made))), add(z, y))
+    run.trainer.train()
+    first = len(run.trainer.stream.batches(0, 0))
+    counts = [count for _, count in given]
+    assert counts == [*range(4, 4 * first + 1, 4), *range(4 * first + 1, 3 * first + len(counts) + 1)]
+    z, count = given[-1]
+    assert torch.equal(z, run.model.eval().fixed_features(made[count - 1]))
+
+
 def test_closed_form_takes_over_after_the_first_session():
     run = build("ranpac", OWN)
     model, batch = run.model, first_batch(run)

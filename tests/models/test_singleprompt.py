@@ -25,6 +25,13 @@ def test_cosine_logits_know_directions_only():
     torch.testing.assert_close(head(features), expected)
 
 
+def test_cosines_are_in_float32_in_half_precision_too():
+    head, features = CosineHead(4, 3), torch.randn(5, 4).bfloat16()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = head(features)
+    assert torch.equal(logits, head(features.float()))
+
+
 def test_runs_as_published():
     run = plans.make({"model": "singleprompt", "dataset": "seq-digits"}).with_seed(1).run
     assert run.batch_size == 32 and run.eval_mask == "none"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -11,6 +13,7 @@ from utils.args import RunArgs
 from utils.classes import raw_label
 from utils.contracts import Images
 
+HASHED = 256  # samples read at a time
 ON_DEVICE_LIMIT = 4 * 2**30  # bytes; larger sets stay in host memory (or memory-mapped) and travel batch by batch
 
 
@@ -42,6 +45,15 @@ class ImageSet:
         if self.device.type == "cuda":
             images = images.pin_memory()  # from any other memory the copy would wait for the work before it
         return images.to(self.device, non_blocking=True)
+
+    def sha256(self) -> str:
+        """Digest of all samples in order, as `raw` gives them."""
+        digest = hashlib.sha256(f"{len(self)}".encode())
+        for part in torch.arange(len(self)).split(HASHED):
+            samples = self.raw(part).cpu().contiguous().numpy()
+            digest.update(f"{samples.dtype} {samples.shape}".encode())
+            digest.update(samples.data)
+        return digest.hexdigest()
 
 
 class DomainSet(ImageSet):
@@ -103,6 +115,12 @@ class Transform:
         if self.size is None:
             return raw
         return self._resized(raw) if self.plain else self._normalise(self._resized(raw))
+
+    def settings(self) -> list:
+        """What decides `test`."""
+        if self.size is None or self.plain:
+            return [self.size]
+        return [self.size, list(self.dataset.mean), list(self.dataset.std)]
 
     def _resized(self, raw: Tensor) -> Tensor:
         """Float [B, 3, S, S] in [0, 1]; bilinear with antialias, as torchvision's Resize."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -43,13 +44,15 @@ def assemble(
     stream: Stream,
     image_size: int | None,
     restored: bool = False,
+    kept: Path | None = None,
 ) -> Trainer:
     """A trainer that has not begun. The method draws its weights from torch's generator as it stands; then that is
     seeded for training.
 
     network: the backbone. images: as `read_images` gives them. image_size: side in pixels of the network's input,
-    None for numbers. restored: the weights of a run will be put in. Raises UsageError if there is no image to evaluate
-    on, or for options that the method refuses.
+    None for numbers. restored: the weights of a run will be put in. kept: folder of the features of test images that
+    runs share, None: this one does not. Raises UsageError if there is no image to evaluate on, or for options that the
+    method refuses.
     """
     options, (training, test) = plan.run, images
     tasks = plan.tasks or TaskArgs()
@@ -58,7 +61,8 @@ def assemble(
     evaluator = None
     if test is not None:
         slots = final_slots(stream, training.labels) if tasks.eval_ahead else None
-        evaluator = Evaluator(test, transform, options.eval_batch_size, options.eval_mask, stream, slots)
+        how_measured = options.eval_batch_size, options.eval_mask, stream, slots
+        evaluator = Evaluator(test, transform, *how_measured, kept, options.precision)
         met = training.labels[torch.cat(stream.tasks)] if isinstance(stream, TaskList) else training.labels
         evaluator.check(met)
     info = (Restored if restored else StreamInfo)(

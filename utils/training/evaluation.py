@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from utils.classes import SeenClasses, mask_unseen
 from utils.contracts import Learner
+from utils.data.features import kept_features
 from utils.data.images import ImageSet, Transform
 from utils.errors import UsageError
+from utils.machine import describe
 from utils.streams.base import Stream
 from utils.training.metrics import class_accuracy
 
@@ -34,7 +38,9 @@ class Evaluator:
     batch_size matters to methods whose prediction depends on the batch (MePo's batch alignment); the released trainers
     use twice the training batch. mask: "seen" masks classes not met, "none" lets them compete.
     Images go through the test transform batch by batch; a method's `fixed_features` are computed once per test image
-    and kept on the device, since its frozen backbone and the test transform never change.
+    and kept on the device, since its frozen backbone and the test transform never change. Where they suffice, images
+    are not looked at any more. kept: the folder where runs share them (`utils.data.features`), None: this one does not.
+    precision: of the run.
     stream: whose tasks have classes of their own, or share them under domains, is also measured task by task; where it
     announces them the accuracy is the one with the task told. slots: of all classes [raw labels], as they will have
     been met at the end of the stream; with them tasks to come can be measured, too (`ahead`).
@@ -50,8 +56,11 @@ class Evaluator:
         mask: str = "seen",
         stream: Stream | None = None,
         slots: Tensor | None = None,
+        kept: Path | None = None,
+        precision: str = "32",
     ):
         self.images, self.transform, self.batch_size, self.mask = images, transform, batch_size, mask
+        self.kept, self.precision = kept, precision
         self._fixed: Tensor | None = None
         self._tasks: Tensor | None = None  # of the images
         self._slots = None if slots is None else slots[images.labels]  # of the images, at the end of the stream
@@ -142,7 +151,7 @@ class Evaluator:
         for task in self._tasks[indices].unique().tolist():
             for chunk in indices[self._tasks[indices] == task].split(self.batch_size):
                 with model.autocast():
-                    logits = model.given(self.transform.test(self.images.raw(chunk)), task).float()
+                    logits = model.given(self._inputs(chunk), task).float()
                 if self.mask == "seen" and seen is not None:
                     logits = mask_unseen(logits, seen)
                 found[:, chunk] = torch.stack(self._own_hits(logits, chunk, slots)).cpu()
@@ -173,16 +182,32 @@ class Evaluator:
         return undefined | (unmet.isnan() | (unmet == torch.inf)).any(dim=1)
 
     def _logits(self, model: Learner, chunk: Tensor) -> Tensor:
-        x = self.transform.test(self.images.raw(chunk))
         with model.autocast():
-            fixed = self._fixed_features(model, chunk)
-            return model(x) if fixed is None else model(x, fixed)
+            if not model.has_fixed_features:
+                return model(self._inputs(chunk))
+            if self._fixed is None:
+                self._fixed = self._fixed_features(model)
+            fixed = self._fixed[chunk.to(self._fixed.device)]
+            return model(None if model.fixed_suffice else self._inputs(chunk), fixed)
 
-    def _fixed_features(self, model: Learner, chunk: Tensor) -> Tensor | None:
-        """Rows of the cache, filled for all test images at the first call. None for methods without fixed features."""
-        if not model.has_fixed_features:
-            return None
-        if self._fixed is None:
-            parts = torch.arange(len(self.images)).split(self.batch_size)
-            self._fixed = torch.cat([model.fixed_features(self.transform.test(self.images.raw(p))) for p in parts])
-        return self._fixed[chunk.to(self._fixed.device)]
+    def _inputs(self, chunk: Tensor) -> Tensor:
+        with torch.autocast(self.images.device.type, enabled=False):  # as in training
+            return self.transform.test(self.images.raw(chunk))
+
+    def _fixed_features(self, model: Learner) -> Tensor:
+        """Of all test images."""
+
+        def of(part: Tensor) -> Tensor:
+            return model.fixed_features(self._inputs(part))
+
+        parts = [partial(of, part) for part in torch.arange(len(self.images)).split(self.batch_size)]
+        name = None if self.kept is None else model.shared_as(self.precision)
+        if self.kept is None or name is None:
+            return torch.cat([part() for part in parts])
+        machine = describe(self.images.device)
+        rounding = [
+            self.batch_size,
+            *(machine[part] for part in ("cpu", "threads", "gpu")),
+        ]  # they change the last bits
+        settings = [name, self.images.sha256(), self.transform.settings(), *rounding]
+        return kept_features(self.kept, model.backbone.state_dict(), settings, parts)

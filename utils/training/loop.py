@@ -41,8 +41,9 @@ class Trainer:
     """Runs one method over one stream and evaluates it on the way. `listeners` are told how it goes, in their order.
 
     eval_period: images between anytime evaluations (negative: none). evaluator None: the method is never evaluated.
-    online_iter: updates per arriving batch. every_pass: whether it is evaluated after every pass over a task, or after
-    the last alone. ahead: whether that measures the tasks to come as well, and once all before the first.
+    online_iter: updates per arriving batch, of a method that repeats them. every_pass: whether it is evaluated after
+    every pass over a task, or after the last alone. ahead: whether that measures the tasks to come as well, and once
+    all before the first.
 
     The state of a run between two batches is `state_dict`; a new Trainer of the same settings, with the same weights of
     a frozen backbone, that loads it goes on exactly where the other stood.
@@ -193,7 +194,7 @@ class Trainer:
         slots = self.seen.slots(labels).to(self.device, non_blocking=True)
         transform = self.transform.train if draw.augment else self.transform.test
         before = self.loss_sum.clone()
-        for _ in range(self.online_iter):
+        for _ in range(self.online_iter if self.model.repeats else 1):
             batch = Batch(transform(raw), slots, raw, len(self.seen), draw.indices)
             loss = self._update(batch)
             if loss is not None:
