@@ -79,10 +79,12 @@ def check_plain(value: Any, where: str, depth: int = 0) -> None:
         for name in value if isinstance(value, dict) else ():
             if not isinstance(name, str):
                 raise ValueError(f"{where or 'it'} has the name {name!r:.40}, which is no text")
-            check_plain(name, f"a name in {where or 'it'}")
+            if not _is_plain(name):
+                check_plain(name, f"a name in {where or 'it'}")
         named = value.items() if isinstance(value, dict) else enumerate(value)
         for name, entry in named:
-            check_plain(entry, f"{where}.{name}" if where else str(name), depth + 1)
+            if not _is_plain(entry):
+                check_plain(entry, f"{where}.{name}" if where else str(name), depth + 1)
     elif isinstance(value, str):
         if len(value) > LONGEST_TEXT:
             raise ValueError(f"{where:.80} has {len(value):,} characters, more than {LONGEST_TEXT:,}")
@@ -92,6 +94,14 @@ def check_plain(value: Any, where: str, depth: int = 0) -> None:
         raise ValueError(f"{where:.80} is a number of more than 64 bits")
     elif not (value is None or isinstance(value, int | float)):
         raise ValueError(f"{where:.80} is a {type(value).__name__}, no plain value")
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether `check_plain` has nothing to say of a value that is no list and no dictionary: as nearly always."""
+    kind = type(value)
+    if kind is str:
+        return len(value) <= LONGEST_TEXT and not FORBIDDEN.search(value)
+    return value is None or kind is bool or kind is float or kind is int and abs(value) < 2**64
 
 
 def check_name(value: Any, where: str) -> None:
