@@ -23,7 +23,7 @@ from utils.files.manifest import changed_files
 from utils.files.text import as_text, parse_json, parse_yaml, read_bytes
 from utils.runs import identity
 from utils.runs.description import MOST_CLASSES
-from utils.runs.fields import check_config, require
+from utils.runs.fields import MOST_NAMES, check_entry, require
 from utils.runs.summary import OWN_DIGEST, Summary, check_claims, check_summary, defined
 
 # Bytes of a file up to which it is read. Those of real runs have a few thousand, of long ones some millions.
@@ -242,8 +242,10 @@ def refusal(path: Path, what: str) -> UsageError:
 
 
 def _parse_config(text: str) -> dict[str, Any]:
-    config = parse_yaml(text)
-    check_config(config)
+    config = parse_yaml(text, check_entry)
+    require(config, ["run"])
+    if len(config) > MOST_NAMES:
+        raise ValueError("it has too many entries")
     return config
 
 
