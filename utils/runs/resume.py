@@ -40,19 +40,17 @@ def candidates(results: str, here: Config) -> list[tuple[Path, Config]]:
     """Runs below `results` with the options and seeds of the one that is to begin with the config `here`, whatever they
     read, and their configs; newest first."""
     parent, found = Path(results) / here["run"]["dataset"] / here["run"]["model"], []
-    options = identity.without_content(here)
-    try:
-        folders = sorted(
-            (entry.name for entry in os.scandir(parent) if entry.is_dir(follow_symlinks=False)), reverse=True
-        )
-    except OSError:  # there is none
-        folders = []
-    for name in folders:
+    options, seeds = identity.without_content(here), {name: here["run"].get(name) for name in SEEDS}
+    folders: list[str] = []
+    with contextlib.suppress(OSError):  # there is none
+        folders = [entry.name for entry in os.scandir(parent) if entry.is_dir(follow_symlinks=False)]
+    for name in sorted(folders, reverse=True):
         with contextlib.suppress(UsageError):  # somebody else's, or cut off
             config = read_config(parent / name)
-            # The seeds tell most of many runs apart.
-            seeds_differ = any(config["run"].get(seed) not in (None, here["run"][seed]) for seed in SEEDS)
-            if not seeds_differ and not identity.differences(config, options):
+            # Seeds, which tell most of many runs apart, are looked at first.
+            if any(None not in (seed, own := config["run"].get(key)) and own != seed for key, seed in seeds.items()):
+                continue
+            if not identity.differences(config, options):
                 found.append((parent / name, config))
     return found
 
