@@ -99,7 +99,7 @@ def find_runs(given: list[Path]) -> list[Path]:
             raise UsageError(f"{folder}: no such folder, or not readable; give a run folder or a folder of runs")
         top = Path(folder)
         real = os.path.realpath(top)  # no link is followed below it
-        found |= {os.path.join(real, path.relative_to(top)): path for path in run_folders(folder)}
+        found |= {os.path.normpath(os.path.join(real, path.relative_to(top))): path for path in run_folders(folder)}
     if not found:
         raise UsageError(f"no run below {', '.join(map(str, given))}: a run folder holds a config.yaml")
     return sorted(found.values())

@@ -17,8 +17,8 @@ METRIC_COLUMNS = ["kind", "samples_seen", "nominal", "task", "accuracy", "loss",
 
 
 class _Texts:
-    """What `make` says of each row of a list that only grows, asked once per row: else a thousand tasks would write half a
-    million rows anew after each."""
+    """What `make` says of each row of a list that only grows, asked once per row: a thousand tasks would else
+    write half a million rows anew after each."""
 
     def __init__(self, make: Callable[[dict], str]):
         self._make = make
