@@ -33,6 +33,7 @@ MEASURING = ("methods", "backbones", "precisions", "device", "batch_size", "repe
 BATCH_SIZE = 64
 # Methods, repeats and seconds where nothing else is given. The tables of README are those of a suite.
 USUAL = ([*PROMPT_METHODS, "mepo:dualprompt"], 5, 300.0)
+GROWTH = "growth"  # a suite of its own: command/growth.py
 SUITES = {"readme": ([*PROMPT_METHODS, *(f"mepo:{host}" for host in PROMPT_METHODS)], 5, 1800.0)}
 
 
@@ -41,6 +42,15 @@ def main(argv: list[str]) -> None:
     given = [name for name in ("json", *MEASURING) if getattr(options, name) is not None]
     if options.show and given:
         raise UsageError(f"--show and --{given[0]}: the results of --show are in a file already, nothing is measured")
+    if options.suite == GROWTH:
+        chosen = [
+            *(name for name in given if name not in ("json", "device")),
+            *(["against"] if options.against else []),
+        ]
+        if options.show or chosen:
+            raise UsageError(
+                f"--suite {GROWTH} and --{chosen[0] if chosen else 'show'}: it takes --json and --device alone"
+            )
     for name in ("batch_size", "repeats", "seconds"):
         value = getattr(options, name)
         if value is not None and not 1 <= value <= 10**6:
@@ -49,6 +59,13 @@ def main(argv: list[str]) -> None:
     from utils.report import speed
 
     check_file(options.json, "--json")
+    if options.suite == GROWTH:
+        from command.growth import measure_growth
+        from utils import device as devices
+
+        with signals.obeyed():
+            measure_growth(devices.pick(options.device), Path(options.json) if options.json else None)
+        return
     before = speed.read(Path(options.against)) if options.against else None
     with signals.obeyed():
         result = speed.read(Path(options.show)) if options.show else measure_all(options, before)
@@ -75,7 +92,8 @@ def _parser() -> Parser:
     add("--batch_size", type=int, metavar="INT", help=f"images of a training batch; tests have twice [{BATCH_SIZE}]")
     add("--repeats", type=int, metavar="INT", help=f"at most, of each case [{repeats}]")
     add("--seconds", type=float, metavar="FLOAT", help=f"shared by all cases, each has one repeat [{seconds:g}]")
-    add("--suite", choices=[*SUITES], help="readme: the tables of README, every method and MePo on each, half an hour")
+    suites = "readme: the tables of README, every method and MePo on each, half an hour; growth: how cost grows"
+    add("--suite", choices=[*SUITES, GROWTH], help=suites)
     add("--json", metavar="FILE", help="also write all repeats there")
     add("--show", metavar="FILE", help="measure nothing, take the results of that file")
     add("--against", metavar="FILE", help="results to compare with, phase by phase")

@@ -35,6 +35,7 @@ from utils.training.loop import Trainer
 REFERENCE = "reference"  # network of random weights, by which implementations are compared
 SIDE = 32  # pixels, of the reference and of networks that were made for no size
 TASKS, UPDATES = 5, 3  # as published; every task here has all classes
+CLASSES = 10
 HELD = 4  # batches of distinct images; after them the stream comes back to the first
 NOWHERE = Places(Path(), Path(), None)
 
@@ -42,12 +43,11 @@ NOWHERE = Places(Path(), Path(), None)
 class RandomImages(Dataset):
     """Pixels without meaning, as many images of each class, trained on under the augmentation of CIFAR-100."""
 
-    num_classes = 10
     mean = std = (0.5, 0.5, 0.5)
 
-    def __init__(self, side: int, batch_size: int):
+    def __init__(self, side: int, batch_size: int, num_classes: int):
         super().__init__()
-        self.side, self.batch_size = side, batch_size
+        self.side, self.batch_size, self.num_classes = side, batch_size, num_classes
 
     def load(self, places: Places, train: bool) -> tuple[np.ndarray, np.ndarray]:
         """So many batches to train on, and one of evaluation. Every batch has all classes that there are."""
@@ -146,11 +146,11 @@ def write_covariance(file: Path, width: int) -> None:
     np.save(file, rows.T @ rows / len(rows))
 
 
-def stream_of(batch_size: int, batches: int) -> TaskList:
+def stream_of(batch_size: int, batches: int, num_classes: int = CLASSES) -> TaskList:
     """Tasks of so many batches each, of images of all classes."""
     rows = torch.arange(batch_size * batches) % (HELD * batch_size)
-    classes = [list(range(task, RandomImages.num_classes, TASKS)) for task in range(TASKS)]
-    return TaskList([rows] * TASKS, classes, RandomImages.num_classes, batch_size)
+    classes = [list(range(task, num_classes, TASKS)) for task in range(TASKS)]
+    return TaskList([rows] * TASKS, classes, num_classes, batch_size)
 
 
 def refuse_what_cannot_run(plan: Plan) -> None:
@@ -171,16 +171,16 @@ def refuse_what_cannot_run(plan: Plan) -> None:
         plan.method(network_of(plan.run.backbone).requires_grad_(False), info, plan.method_args)
 
 
-def trainer_of(plan: Plan, batches: int) -> Trainer:
+def trainer_of(plan: Plan, batches: int, num_classes: int = CLASSES) -> Trainer:
     """A run that has not begun, whose first task has so many batches."""
     options, device = plan.run, torch.device(plan.run.device or "cpu")
     side = side_of(options.backbone)
-    dataset: Any = RandomImages(side, options.batch_size)
+    dataset: Any = RandomImages(side, options.batch_size, num_classes)
     training = image_set(dataset, options, dataset.load(NOWHERE, train=True), device, None)
     tests = image_set(dataset, options, dataset.load(NOWHERE, train=False), device, None)
     torch.manual_seed(options.init_seed or 0)
     network = network_of(options.backbone).requires_grad_(False)
-    stream = stream_of(options.batch_size, batches)
+    stream = stream_of(options.batch_size, batches, num_classes)
     return assemble(plan, dataset, network, (training, tests), stream, side)
 
 

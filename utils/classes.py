@@ -37,7 +37,8 @@ class SeenClasses:
         self.num_classes = num_classes
         self.labels: list[int] = list(range(known))  # of classes, by slot
         self.met: list[int] = list(range(known))  # raw labels, in order
-        self._slot = torch.full((num_domains * num_classes,), -1, dtype=torch.int64)
+        self._slot_of_class = {label: label for label in self.labels}
+        self._slot = torch.full((num_domains * num_classes,), -1, dtype=torch.int64)  # of every raw label
         self._slot[:known] = torch.arange(known)
 
     def __len__(self) -> int:
@@ -48,9 +49,10 @@ class SeenClasses:
         new = labels[self._slot[labels] < 0]
         for label in dict.fromkeys(new.tolist()):  # at most once per class, domain and run
             self.met.append(label)
-            if (own := class_of(label, self.num_classes)) not in self.labels:
+            if (own := class_of(label, self.num_classes)) not in self._slot_of_class:
+                self._slot_of_class[own] = len(self.labels)
                 self.labels.append(own)
-            self._slot[label] = self.labels.index(own)
+            self._slot[label] = self._slot_of_class[own]
 
     def slots(self, labels: Tensor) -> Tensor:
         """Raw labels [B] -> slots [B]; -1 for a class not met yet."""
@@ -60,7 +62,7 @@ class SeenClasses:
         return {"met": list(self.met)}
 
     def load_state_dict(self, state: dict) -> None:
-        self.labels, self.met = [], []
+        self.labels, self.met, self._slot_of_class = [], [], {}
         self._slot.fill_(-1)
         self.add(torch.tensor(state["met"], dtype=torch.int64))
 

@@ -19,4 +19,6 @@ def reason(error: object) -> str:
 
 def printable(text: str) -> str:
     """Text of one line that a terminal only shows: characters that do more, or cannot be written, as their escapes."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -32,9 +32,12 @@ from utils.runs.reading import (
     read_runs,
     read_tasks,
 )
+from utils.runs.summary import defined
 from utils.training.metrics import task_matrix
 
 LATEX_HEAD = "% Tables for a document with \\usepackage{booktabs}; one tabular per dataset and scenario."
+
+MOST_ROWS = 50  # of a picture; more take a minute to draw and are taller than any page
 
 Rows = dict[str, list[Run]]  # row name -> its runs, one per seed
 Sweep = tuple[list[sweep.Line], list[str]]  # lines, notes
@@ -62,10 +65,11 @@ def report(given: list[Path], out: Path, baseline: str | None = None, over: str 
     numbers: dict[str, str] = {}
     told: list[str] = []
     for scene, (rows, notes) in scenes.items():
-        sections.append(section(scene, rows, notes))
+        cells = tables.table(rows) if rows else []
+        sections.append(section(scene, cells, notes))
         if not rows:
             continue
-        tabulars.append(f"% {printable(', '.join(scene))}\n{latex_table(tables.table(rows))}")
+        tabulars.append(f"% {printable(', '.join(scene))}\n{latex_table(cells)}")
         lines += tables.per_seed(scene, rows)
         if baseline is not None:
             comparisons, about = differences.compare(rows, baseline)
@@ -121,9 +125,9 @@ def rows_and_notes(runs: list[Run]) -> tuple[Rows, list[str]]:
     return rows, [*notes, *stream_notes(rows), *unknown_notes(kept), *stage_notes(finished), *unfinished_notes(runs)]
 
 
-def section(scene: tuple[str, str], rows: Rows, notes: list[str]) -> str:
+def section(scene: tuple[str, str], cells: list[list[str]], notes: list[str]) -> str:
     """Heading, table and notes."""
-    parts = [markdown_table(tables.table(rows))] if rows else []
+    parts = [markdown_table(cells)] if cells else []
     return "\n\n".join([f"## {markdown_text(', '.join(scene))}", *parts, *map(markdown_text, notes)])
 
 
@@ -171,6 +175,9 @@ def file_names(scenes: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
 def drawings_of(rows: Rows, title: str, name: str) -> tuple[Pictures, list[str]]:
     """The pictures of one table, and one line for each file that cannot be read. name: how the file names end."""
     pictures: Pictures = {}
+    if len(rows) > MOST_ROWS:
+        title = f"{title}: the best {MOST_ROWS} of {len(rows):,} methods and settings"
+        rows = best_of(rows, MOST_ROWS)
     metrics, unread = read_each(rows, read_metrics, "its curve is missing in the picture")
     anytime = {row: [run for run in runs if has_anytime(run)] for row, runs in metrics.items()}
     curves = {row: runs for row, runs in anytime.items() if runs}
@@ -199,6 +206,17 @@ def drawings_of(rows: Rows, title: str, name: str) -> tuple[Pictures, list[str]]
         about = f"Accuracy on each task, the task being told, {title}"
         pictures[f"tasks-{name}.png"] = partial(draw_tasks, matrices=matrices, title=about)
     return pictures, unread + unread_classes + unread_tasks
+
+
+def best_of(rows: Rows, count: int) -> Rows:
+    """The rows of the largest mean A_auc, in the order in which they stood."""
+
+    def score(name: str) -> float:
+        values = [value for value in (run.ended.measures["A_auc"] for run in rows[name]) if defined(value)]
+        return sum(values) / len(values) if values else -1.0
+
+    best = {*sorted(rows, key=score, reverse=True)[:count]}
+    return {name: runs for name, runs in rows.items() if name in best}
 
 
 def mean_matrix(matrices: list[np.ndarray]) -> np.ndarray:

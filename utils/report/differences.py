@@ -107,8 +107,8 @@ def _with_hosts(rows: dict[str, list[Run]]) -> tuple[list[tuple[str, str]], list
 
 def _asked(run: Run, known: Run) -> dict[str, str]:
     """Options that stood on the command line of a run, with their values; those alone that the run `known` has, too."""
-    names = {short(key) for key in known.settings()} - {"model"}
-    given = {short(key).removeprefix("host."): value for key, value in run.settings().items() if typed(key, [run])}
+    names = {short(key) for key in known.settings} - {"model"}
+    given = {short(key).removeprefix("host."): value for key, value in run.settings.items() if typed(key, [run])}
     return {name: value for name, value in given.items() if name in names}
 
 
@@ -117,7 +117,7 @@ def _unlike(run: Run, host_run: Run) -> list[str]:
     own, alone = (
         {key.removeprefix("run."): value for key, value in settings.items() if key.startswith("run.")}
         | {key.removeprefix(part): value for key, value in settings.items() if key.startswith(part)}
-        for settings, part in ((run.settings(), "host."), (host_run.settings(), "method."))
+        for settings, part in ((run.settings, "host."), (host_run.settings, "method."))
     )
     return sorted(key for key in own.keys() | alone.keys() if own.get(key) != alone.get(key) and key != "model")
 

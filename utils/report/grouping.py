@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter, defaultdict
 
 from utils.errors import UsageError
@@ -16,7 +17,7 @@ def newest_per_seed(runs: list[Run]) -> tuple[list[Run], list[str]]:
     """Of runs that agree in settings and seeds only the newest, and one line for each that was repeated."""
     repetitions = defaultdict(list)
     for run in runs:
-        repetitions[run.label, frozenset(run.settings().items()), run.seeds].append(run)
+        repetitions[run.label, frozenset(run.settings.items()), run.seeds].append(run)
     kept, notes = [], []
     for same in repetitions.values():
         # Folders are named by their time, so the last name is the newest run.
@@ -37,8 +38,9 @@ def name_rows(runs: list[Run], over: str | None = None) -> dict[str, list[Run]]:
     for run in runs:
         # Runs of older versions have fewer options and do not say what they read; beside others, that is said once.
         unlike = " data=unknown" if run.label in knowing and identity.read(run.config) is None else ""
-        groups[run.label, unlike][frozenset(_without(run.settings(), over).items())].append(run)
+        groups[run.label, unlike][frozenset(_without(run.settings, over).items())].append(run)
     rows: dict[str, list[Run]] = {}
+    taken: Counter[str] = Counter()  # how many rows have a name, or begin with it and " ["
     for kind in sorted(groups, key=lambda kind: (_beside_host(kind[0]), kind[1])):
         label, settings, members = "".join(kind), [dict(group) for group in groups[kind]], list(groups[kind].values())
         differing = differing_keys(settings)
@@ -51,8 +53,9 @@ def name_rows(runs: list[Run], over: str | None = None) -> dict[str, list[Run]]:
             names = [_name(label, options, differing) for options in settings]
         for name, group in sorted(zip(names, members, strict=True), key=lambda pair: pair[0]):
             # A value may look like another option, and a label like a name with options.
-            same = sum(other == name or other.startswith(f"{name} [") for other in rows)
-            rows[f"{name} [{same + 1}]" if same else name] = sorted(group, key=lambda run: str(run.seeds))
+            own = f"{name} [{taken[name] + 1}]" if taken[name] else name
+            rows[own] = sorted(group, key=lambda run: str(run.seeds))
+            taken.update({own, *(own[: match.start()] for match in re.finditer(r" \[", own))})
     return rows
 
 

@@ -50,7 +50,7 @@ class Line:
 
 def number_of(run: Run, option: str) -> float | None:
     """Value of an option, which is named without its part; None if the run has none, or none that is a number."""
-    settings = run.settings()
+    settings = run.settings
     key = key_of(settings, option)
     try:
         value = float(settings[key]) if key is not None else math.nan
@@ -71,7 +71,7 @@ def lines_over(rows: Rows, option: str) -> tuple[list[Line], list[str]]:
                 seeds[value].add(run.seeds)
         if len(scores) > 1:
             panel = host_in(runs[0]) or runs[0].label
-            lines.append(Line(name, panel, wrapper_in(runs[0]), dict(sorted(scores.items())), runs[0].settings()))
+            lines.append(Line(name, panel, wrapper_in(runs[0]), dict(sorted(scores.items())), runs[0].settings))
             if any(found != seeds[min(seeds)] for found in seeds.values()):
                 unequal.append(name)
         else:
@@ -94,7 +94,7 @@ def panels(lines: list[Line]) -> dict[str, list[Line]]:
 
 def check_option(option: str, runs: list[Run]) -> None:
     """Raises UsageError unless the option is one of numbers that differ among these runs."""
-    texts = {settings[key] for settings in (run.settings() for run in runs) if (key := key_of(settings, option))}
+    texts = {settings[key] for settings in (run.settings for run in runs) if (key := key_of(settings, option))}
     if not texts or not option.isidentifier():  # beside options, settings name what was read
         raise UsageError(f"--over {option}: no option of this name decides what a run computes; {_hint(option, runs)}")
     numbers = {number_of(run, option) for run in runs} - {None}
@@ -107,7 +107,7 @@ def check_option(option: str, runs: list[Run]) -> None:
 
 def _hint(option: str, runs: list[Run]) -> str:
     """The nearest of the options that could be drawn, or all of them."""
-    names = sorted({key.partition(".")[2] for key in differing_keys([run.settings() for run in runs])} - {option})
+    names = sorted({key.partition(".")[2] for key in differing_keys([run.settings for run in runs])} - {option})
     names = [name for name in names if name.isidentifier() and len({number_of(run, name) for run in runs} - {None}) > 1]
     near = difflib.get_close_matches(option, names, n=1, cutoff=0.4)
     if near:

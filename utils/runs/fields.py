@@ -18,43 +18,48 @@ MOST_THREADS = 4096
 DEEPEST = 3  # dictionaries and lists in each other
 
 
-def check_config(config: Any) -> None:
-    """Raises ValueError unless this is what `config.yaml` can hold; names the field."""
-    require(config, ["run"])
-    check_plain(config, "")
-    for part in PARTS:
-        options = config.get(part)
-        require({} if options is None and part != "run" else options, [], part)
-        for name, value in (options or {}).items():
-            entries = value if isinstance(value, list) else [value]
-            if not name.isidentifier() or any(isinstance(entry, dict | list) for entry in entries):
-                raise ValueError(f"{part}.{name} is {value!r:.40}, no value of an option")
-    require(config["run"], ["model", "dataset", "scenario", "seed"])
-    for name in ("model", "dataset", "scenario"):
-        check_name(config["run"][name], f"run.{name}")
-    for name in SEEDS:
-        seed = config["run"].get(name)
-        if type(seed) is not int and not (seed is None and name != "seed"):
-            raise ValueError(f"run.{name} is {seed!r:.40}, not a whole number")
-    require(config.get("origin") or {}, [], "origin")
-    for name, value in (config.get("origin") or {}).items():
-        if not isinstance(value, str | None):
-            raise ValueError(f"origin.{name} is {value!r:.40}, not a text")
-    for name in ("stream_sha256", "backbone_sha256"):
-        check_digest(config.get(name), name)
-    threads = config.get("threads")
-    if threads is not None and (type(threads) is not int or not 1 <= threads <= MOST_THREADS):
-        raise ValueError(f"threads is {threads!r:.40}, not a number of them")
-    _check_code(config, "")
-    if (section := config.get("identity")) is not None:
-        require(section, ["incidental", "read"], "identity")
-        require(section["read"], [], "identity.read")
-        texts = section["incidental"], [value for value in section["read"].values() if value is not None]
+def check_entry(name: Any, value: Any) -> None:
+    """Raises ValueError unless this is an entry that `config.yaml` can hold; names the field."""
+    check_plain({name: value}, "")
+    if name in PARTS:
+        require({} if value is None and name != "run" else value, [], name)
+        for option, own in (value or {}).items():
+            entries = own if isinstance(own, list) else [own]
+            if not option.isidentifier() or any(isinstance(entry, dict | list) for entry in entries):
+                raise ValueError(f"{name}.{option} is {own!r:.40}, no value of an option")
+    if name == "run":
+        _check_run(value)
+    elif name == "origin":
+        require(value or {}, [], name)
+        for option, origin in (value or {}).items():
+            if not isinstance(origin, str | None):
+                raise ValueError(f"origin.{option} is {origin!r:.40}, not a text")
+    elif name in ("stream_sha256", "backbone_sha256", "code_sha256"):
+        check_digest(value, name)
+    elif name == "threads" and value is not None:
+        if type(value) is not int or not 1 <= value <= MOST_THREADS:
+            raise ValueError(f"threads is {value!r:.40}, not a number of them")
+    elif name in ("git_commit", "versions"):
+        _check_code({name: value}, "")
+    elif name == "identity" and value is not None:
+        require(value, ["incidental", "read"], "identity")
+        require(value["read"], [], "identity.read")
+        texts = value["incidental"], [digest for digest in value["read"].values() if digest is not None]
         if not isinstance(texts[0], list) or not all(isinstance(text, str) for group in texts for text in group):
             raise ValueError("identity is no names of options and digests")
-    if (resumed := config.get("resumed")) is not None:
-        require(resumed, ["versions", "git_commit", "code_sha256"], "resumed")
-        _check_code(resumed, "resumed.")
+    elif name == "resumed" and value is not None:
+        require(value, ["versions", "git_commit", "code_sha256"], "resumed")
+        _check_code(value, "resumed.")
+
+
+def _check_run(options: dict[str, Any]) -> None:
+    require(options, ["model", "dataset", "scenario", "seed"])
+    for name in ("model", "dataset", "scenario"):
+        check_name(options[name], f"run.{name}")
+    for name in SEEDS:
+        seed = options.get(name)
+        if type(seed) is not int and not (seed is None and name != "seed"):
+            raise ValueError(f"run.{name} is {seed!r:.40}, not a whole number")
 
 
 def _check_code(config: dict[str, Any], where: str) -> None:
@@ -83,10 +88,12 @@ def check_plain(value: Any, where: str, depth: int = 0) -> None:
         for name in value if isinstance(value, dict) else ():
             if not isinstance(name, str):
                 raise ValueError(f"{where or 'it'} has the name {name!r:.40}, which is no text")
-            check_plain(name, f"a name in {where or 'it'}")
+            if not _is_plain(name):
+                check_plain(name, f"a name in {where or 'it'}")
         named = value.items() if isinstance(value, dict) else enumerate(value)
         for name, entry in named:
-            check_plain(entry, f"{where}.{name}" if where else str(name), depth + 1)
+            if not _is_plain(entry):
+                check_plain(entry, f"{where}.{name}" if where else str(name), depth + 1)
     elif isinstance(value, str):
         if len(value) > LONGEST_TEXT:
             raise ValueError(f"{where:.80} has {len(value):,} characters, more than {LONGEST_TEXT:,}")
@@ -96,6 +103,14 @@ def check_plain(value: Any, where: str, depth: int = 0) -> None:
         raise ValueError(f"{where:.80} is a number of more than 64 bits")
     elif not (value is None or isinstance(value, int | float)):
         raise ValueError(f"{where:.80} is a {type(value).__name__}, no plain value")
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether `check_plain` has nothing to say of a value that is no list and no dictionary: as nearly always."""
+    kind = type(value)
+    if kind is str:
+        return len(value) <= LONGEST_TEXT and not FORBIDDEN.search(value)
+    return value is None or kind is bool or kind is float or kind is int and abs(value) < 2**64
 
 
 def check_name(value: Any, where: str) -> None:

@@ -39,6 +39,7 @@ class RunFolder:
 
     def __init__(self, path: Path):
         self.path, self.checkpoints = path, path / "checkpoints"
+        self._task_ends = -1  # of the history as `per_class.csv` has it
         lock = claim(path / LOCK)
         if lock is None:
             raise UsageError(f"{path}: another process is on this run; wait for it, or use other --results")
@@ -88,9 +89,11 @@ class RunFolder:
     def write_history(self, history: History) -> None:
         """`metrics.csv`, `per_class.csv` and, where tasks are measured, `per_task.csv` as they stand."""
         self._write_table("metrics.csv", history.metrics())
-        self._write_table("per_class.csv", history.per_class())
-        if len(tasks := history.per_task()):
-            self._write_table("per_task.csv", tasks)
+        # The other tables change at task ends alone.
+        if len(history.class_rows) != self._task_ends or not (self.path / "per_class.csv").exists():
+            for name, text in history.tables().items():
+                self._write_text(name, text)
+            self._task_ends = len(history.class_rows)
 
     def write_end(
         self,

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import hashlib
 import io
+import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from utils.args import SEEDS
 from utils.errors import UsageError, printable, reason
 from utils.files.manifest import changed_files
-from utils.files.text import parse_json, parse_yaml, read_text
+from utils.files.text import as_text, parse_json, parse_yaml, read_bytes
 from utils.runs import identity
 from utils.runs.description import MOST_CLASSES
-from utils.runs.fields import check_config, require
+from utils.runs.fields import MOST_NAMES, check_entry, require
 from utils.runs.summary import OWN_DIGEST, Summary, check_claims, check_summary, defined
 
 # Bytes of a file up to which it is read. Those of real runs have a few thousand, of long ones some millions.
@@ -31,6 +36,7 @@ MOST = {
 }
 TABLES = ("config.yaml", "metrics.csv", "per_class.csv", "per_task.csv")
 TASK_COLUMNS = ["after_task", "measure", "task", "value"]
+NO_TASKS = pd.DataFrame({name: [] for name in TASK_COLUMNS})
 MOST_CELLS = 10**7  # tasks times classes of a table of accuracies
 MOST_IMAGES = 1e15
 REPETITION = tuple(f"run.{name}" for name in SEEDS)
@@ -70,6 +76,7 @@ class Run:
         """Whether it reports any accuracy; a stage that only writes a file does not."""
         return any(map(defined, self.ended.measures.values()))
 
+    @cached_property
     def settings(self) -> dict[str, str]:
         """Option -> value as text, for all options that decide what was computed but the seeds, and what was read ->
         the first digits of its digest. Keys: run.x, method.x, host.x, data.x."""
@@ -90,7 +97,9 @@ def find_runs(given: list[Path]) -> list[Path]:
     for folder in given:
         if not os.path.isdir(folder):  # unlike Path.is_dir it never raises
             raise UsageError(f"{folder}: no such folder, or not readable; give a run folder or a folder of runs")
-        found |= {os.path.realpath(path): path for path in run_folders(folder)}
+        top = Path(folder)
+        real = os.path.realpath(top)  # no link is followed below it
+        found |= {os.path.normpath(os.path.join(real, path.relative_to(top))): path for path in run_folders(folder)}
     if not found:
         raise UsageError(f"no run below {', '.join(map(str, given))}: a run folder holds a config.yaml")
     return sorted(found.values())
@@ -134,15 +143,28 @@ def read_runs(folders: list[Path]) -> tuple[list[Run], list[str]]:
 def read_run(folder: Path) -> Run:
     """Raises UsageError if a file is damaged, holds what it cannot, or is not what the run left, or if the summary
     says other than the tables that it was made from."""
-    config = read_config(folder)
+    content = {"config.yaml": _content(folder / "config.yaml")}  # each file is read once
+    config = _parsed(folder / "config.yaml", content["config.yaml"], _parse_config)
     # A link that leads nowhere is no sign of a run that goes on.
-    summary = _read(folder / "summary.json", _parse_summary) if os.path.lexists(folder / "summary.json") else {}
+    if not os.path.lexists(folder / "summary.json"):
+        return Run(folder, config, None)
+    summary = _read(folder / "summary.json", _parse_summary)
     digests = summary.get("sha256") or {}
-    for name in changed_files(folder, {name: digests[name] for name in TABLES if name in digests}):
-        raise refusal(folder / name, "is not what the run left")
+    for name in TABLES if summary else ():
+        if name not in content and os.path.lexists(folder / name):
+            with contextlib.suppress(UsageError):  # of a table that is too long
+                content[name] = _content(folder / name)
+        if name in digests and not _is_as_left(folder / name, content.get(name), digests[name]):
+            raise refusal(folder / name, "is not what the run left")
     if summary:
-        _check_summary(folder, config, summary)
+        _check_summary(folder, config, summary, content)
     return Run(folder, config, Summary.of(summary) if summary else None)
+
+
+def _is_as_left(path: Path, content: bytes | None, digest: str) -> bool:
+    if content is None:
+        return not changed_files(path.parent, {path.name: digest})
+    return hashlib.sha256(content).hexdigest() == digest
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -152,17 +174,17 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 def read_metrics(folder: Path) -> pd.DataFrame:
     """Rows of `metrics.csv`, numbers as numbers and empty cells as NaN. A half-written last line is passed over."""
-    return _read(folder / "metrics.csv", _parse_metrics)
+    return pd.DataFrame(_read(folder / "metrics.csv", _parse_metrics))
 
 
 def read_class_accuracies(folder: Path) -> pd.DataFrame:
     """Columns task, slot, accuracy of `per_class.csv`: one row per task end and class met by then."""
-    return _read(folder / "per_class.csv", _parse_class_accuracies)
+    return pd.DataFrame(_read(folder / "per_class.csv", _parse_class_accuracies))
 
 
 def read_labels(folder: Path) -> tuple[list[int], dict[int, str]]:
     """Labels of the classes met by the end of a run, by slot, and their names by label, from `per_class.csv`."""
-    rows = _read(folder / "per_class.csv", _parse_labels)
+    rows = pd.DataFrame(_read(folder / "per_class.csv", _parse_labels))
     last = rows[rows["task"] == rows["task"].max()].drop_duplicates("slot", keep="last").sort_values("slot")
     labels = last["label"].tolist()
     if not labels or last["slot"].tolist() != list(range(len(labels))) or len({*labels}) < len(labels):
@@ -173,30 +195,44 @@ def read_labels(folder: Path) -> tuple[list[int], dict[int, str]]:
 def read_tasks(folder: Path) -> pd.DataFrame:
     """Rows of `per_task.csv`, none where there is no such file: after_task, measure, task, value."""
     if not os.path.lexists(folder / "per_task.csv"):
-        return pd.DataFrame({name: [] for name in TASK_COLUMNS})
+        return NO_TASKS
     return _read(folder / "per_task.csv", _parse_tasks)
 
 
-def _check_summary(folder: Path, config: dict[str, Any], summary: dict[str, Any]) -> None:
+def _check_summary(folder: Path, config: dict[str, Any], summary: dict[str, Any], content: dict[str, bytes]) -> None:
     if identity.read(config) is not None and OWN_DIGEST not in summary:  # whoever writes one writes the other
         raise refusal(folder / "summary.json", f"lacks {OWN_DIGEST}, so it is not what the run left")
     try:
-        tables = read_metrics(folder), read_class_accuracies(folder), read_tasks(folder)
+        metrics, classes = (
+            _parsed(folder / name, content[name] if name in content else _content(folder / name), parse)
+            for name, parse in (("metrics.csv", _parse_metrics), ("per_class.csv", _parse_class_accuracies))
+        )
+        tasks = read_tasks(folder)
     except UsageError:  # said where they are needed; a run with digests was refused already
         return
     try:
-        check_claims(summary, config, *tables)
+        check_claims(summary, config, metrics, classes, tasks)
     except ValueError as error:
         raise refusal(folder / "summary.json", f"is not what the run left: {reason(error)}") from None
 
 
 def _read(path: Path, parse: Callable[[str], Any]) -> Any:
     """What `parse` makes of a file's text; anything wrong with either becomes a UsageError of one line."""
+    return _parsed(path, _content(path), parse)
+
+
+def _content(path: Path) -> bytes:
     try:
-        # Newlines as they are: a line cut between \r and \n is not a whole line.
-        return parse(read_text(path, MOST[path.name]))
+        return read_bytes(path, MOST[path.name])
     except OSError as error:
         raise UsageError(printable(f"{path}: {error.strerror}; make it readable, or remove the run folder")) from None
+    except ValueError as error:
+        raise refusal(path, f"is damaged: {reason(error)}") from None
+
+
+def _parsed(path: Path, content: bytes, parse: Callable[[str], Any]) -> Any:
+    try:
+        return parse(as_text(content))
     except ValueError as error:
         raise refusal(path, f"is damaged: {reason(error)}") from None
 
@@ -206,8 +242,10 @@ def refusal(path: Path, what: str) -> UsageError:
 
 
 def _parse_config(text: str) -> dict[str, Any]:
-    config = parse_yaml(text)
-    check_config(config)
+    config = parse_yaml(text, check_entry)
+    require(config, ["run"])
+    if len(config) > MOST_NAMES:
+        raise ValueError("it has too many entries")
     return config
 
 
@@ -217,40 +255,47 @@ def _parse_summary(text: str) -> dict[str, Any]:
     return summary if summary.get("complete", True) else {}
 
 
-def _parse_metrics(text: str) -> pd.DataFrame:
+def _parse_metrics(text: str) -> dict[str, np.ndarray]:
     rows = _whole_rows(text, ["kind", "samples_seen", "nominal", "task", "accuracy", "classes_exposed", "seconds"])
-    numbers = rows.drop(columns="kind").apply(pd.to_numeric)
-    if not (numbers.isna() | (numbers >= 0) & (numbers < MOST_IMAGES)).all(axis=None):
+    kinds = np.array(rows.pop("kind"), dtype=object)
+    numbers = {name: _numbers(column) for name, column in rows.items()}
+    if not all((np.isnan(column) | (column >= 0) & (column < MOST_IMAGES)).all() for column in numbers.values()):
         raise ValueError("a number is below zero or beyond all bounds")
     if (numbers["accuracy"] > 1).any():
         raise ValueError("an accuracy is above 1")
-    needed = {"samples_seen": rows["kind"].notna(), "classes_exposed": rows["kind"].notna()}
-    needed |= {"nominal": rows["kind"] == "anytime", "task": rows["kind"] == "task_end"}
+    every = np.ones(len(kinds), dtype=bool)
+    needed = {"samples_seen": every, "classes_exposed": every}
+    needed |= {"nominal": kinds == "anytime", "task": kinds == "task_end"}
     for name, where in needed.items():
-        if numbers.loc[where, name].isna().any():
+        if np.isnan(numbers[name][where]).any():
             raise ValueError(f"a row has no {name}")
-    return numbers.assign(kind=rows["kind"])
+    return numbers | {"kind": kinds}
 
 
-def _parse_class_accuracies(text: str) -> pd.DataFrame:
-    rows = _whole_rows(text, ["task", "slot", "accuracy"]).apply(pd.to_numeric)
-    if rows.isna().any(axis=None) or (rows < 0).any(axis=None) or (rows["accuracy"] > 1).any():
+def _parse_class_accuracies(text: str) -> dict[str, np.ndarray]:
+    rows = {name: _numbers(column) for name, column in _whole_rows(text, ["task", "slot", "accuracy"]).items()}
+    if not all((column >= 0).all() for column in rows.values()) or (rows["accuracy"] > 1).any():
         raise ValueError("a task, slot or accuracy is missing, negative, or too large")
-    if len(rows) and (rows["task"].max() + 1.0) * (rows["slot"].max() + 1.0) > MOST_CELLS:
+    if len(rows["task"]) and (rows["task"].max() + 1.0) * (rows["slot"].max() + 1.0) > MOST_CELLS:
         raise ValueError("it names more tasks and classes than any stream has")
-    return rows.astype({"task": int, "slot": int})
+    return rows | {name: rows[name].astype(int) for name in ("task", "slot")}
 
 
-def _parse_labels(text: str) -> pd.DataFrame:
+def _parse_labels(text: str) -> dict[str, Any]:
     rows = _whole_rows(text, ["task", "slot", "label", "name"])
-    numbers = rows.drop(columns="name").apply(pd.to_numeric)
-    if numbers.isna().any(axis=None) or (numbers < 0).any(axis=None) or (numbers >= MOST_CLASSES).any(axis=None):
+    numbers = {name: _numbers(rows[name]) for name in ("task", "slot", "label")}
+    if not all(((column >= 0) & (column < MOST_CLASSES)).all() for column in numbers.values()):
         raise ValueError("a task, slot or label is missing, negative, or too large")
-    return numbers.astype(int).assign(name=rows["name"])
+    return {name: column.astype(int) for name, column in numbers.items()} | {"name": rows["name"]}
+
+
+def _numbers(column: Sequence[str]) -> np.ndarray:
+    """Cells as float64, NaN where empty. Raises ValueError for what is no number."""
+    return np.array([float(cell) if cell else math.nan for cell in column])
 
 
 def _parse_tasks(text: str) -> pd.DataFrame:
-    rows = _whole_rows(text, TASK_COLUMNS)
+    rows = pd.DataFrame(_whole_rows(text, TASK_COLUMNS))
     numbers = rows.drop(columns="measure").apply(pd.to_numeric)
     tasks = numbers[["after_task", "task"]]
     # Before the first task there is -1.
@@ -261,7 +306,7 @@ def _parse_tasks(text: str) -> pd.DataFrame:
     return numbers.astype({"after_task": int, "task": int}).assign(measure=rows["measure"])
 
 
-def _whole_rows(text: str, columns: list[str]) -> pd.DataFrame:
+def _whole_rows(text: str, columns: list[str]) -> dict[str, Sequence[str]]:
     """These columns, as text, of a CSV text without its last row if that is not whole."""
     whole = text[: text.rfind("\n") + 1]
     if not whole:
@@ -275,5 +320,5 @@ def _whole_rows(text: str, columns: list[str]) -> pd.DataFrame:
     if any(len(row) != len(heading) for row in rows):
         raise ValueError("its rows have different lengths")
     require(dict.fromkeys(heading), columns)
-    places = [heading.index(name) for name in columns]
-    return pd.DataFrame([[row[place] for place in places] for row in rows], columns=columns)
+    cells: list[Sequence[str]] = [*zip(*rows)] or [()] * len(heading)
+    return {name: cells[heading.index(name)] for name in columns}

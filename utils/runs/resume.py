@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import torch
 
-from utils.args import RunArgs
+from utils.args import SEEDS, RunArgs
 from utils.errors import UsageError, reason
 from utils.files.disk import claim
 from utils.runs import checkpoint, identity
@@ -39,13 +40,18 @@ def candidates(results: str, here: Config) -> list[tuple[Path, Config]]:
     """Runs below `results` with the options and seeds of the one that is to begin with the config `here`, whatever they
     read, and their configs; newest first."""
     parent, found = Path(results) / here["run"]["dataset"] / here["run"]["model"], []
-    for file in sorted(parent.glob("*/config.yaml"), reverse=True):
-        if file.parent.is_symlink():
-            continue
+    options, seeds = identity.without_content(here), {name: here["run"].get(name) for name in SEEDS}
+    folders: list[str] = []
+    with contextlib.suppress(OSError):  # there is none
+        folders = [entry.name for entry in os.scandir(parent) if entry.is_dir(follow_symlinks=False)]
+    for name in sorted(folders, reverse=True):
         with contextlib.suppress(UsageError):  # somebody else's, or cut off
-            config = read_config(file.parent)
-            if not identity.differences(config, identity.without_content(here)):
-                found.append((file.parent, config))
+            config = read_config(parent / name)
+            # Seeds, which tell most of many runs apart, are looked at first.
+            if any(None not in (seed, own := config["run"].get(key)) and own != seed for key, seed in seeds.items()):
+                continue
+            if not identity.differences(config, options):
+                found.append((parent / name, config))
     return found
 
 

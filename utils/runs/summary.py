@@ -8,6 +8,7 @@ import math
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any, TypeGuard
 
+import numpy as np
 import pandas as pd
 
 from utils.runs.fields import check_digest, check_name, check_plain, require
@@ -16,6 +17,7 @@ from utils.training.metrics import GCL, MEASURES, class_table, gcl_summary, meas
 METRICS = GCL  # fractions or None, of every run
 NUMBERS = ("samples", "seconds", "trainable_parameters")
 OWN_DIGEST = "fields_sha256"
+Columns = pd.DataFrame | dict[str, np.ndarray]  # of a table, by name
 LONGEST_LABEL = 200  # characters
 ROUNDING = 1e-6  # of an accuracy; seconds are written with three digits
 
@@ -130,15 +132,15 @@ def defined(value: float | None) -> TypeGuard[float]:
 
 
 def check_claims(
-    summary: dict[str, Any], config: dict[str, Any], metrics: pd.DataFrame, classes: pd.DataFrame, tasks: pd.DataFrame
+    summary: dict[str, Any], config: dict[str, Any], metrics: Columns, classes: Columns, tasks: pd.DataFrame
 ) -> None:
     """Raises ValueError, with both values, where a summary says other than the run's tables and settings do."""
     for name, value in recomputed(metrics, classes, tasks).items():
         said = summary.get(name)
         if defined(said) != defined(value) or defined(said) and abs(said - value) > ROUNDING:
             raise ValueError(f"{name} is {_told(said)}, by the run's tables it is {_told(value)}")
-    if len(metrics):
-        images, seconds = metrics["samples_seen"].max(), metrics["seconds"].max()
+    if len(metrics["kind"]):
+        images, seconds = np.max(metrics["samples_seen"]), np.nanmax(metrics["seconds"])
         if summary["samples"] != images:
             raise ValueError(f"samples is {summary['samples']}, by metrics.csv it is {images:.0f}")
         if summary["seconds"] < seconds - 0.01:
@@ -149,13 +151,14 @@ def check_claims(
             raise ValueError(f"{name} is {summary[name]!r:.70}, in config.yaml it is {settings[name]!r:.70}")
 
 
-def recomputed(metrics: pd.DataFrame, classes: pd.DataFrame, tasks: pd.DataFrame) -> dict[str, float]:
+def recomputed(metrics: Columns, classes: Columns, tasks: pd.DataFrame) -> dict[str, float]:
     """MEASURES from `metrics.csv`, `per_class.csv` and `per_task.csv`, as `History.summary` makes them in a run."""
-    anytime, ends = (metrics[metrics["kind"] == kind] for kind in ("anytime", "task_end"))
-    last_pass = dict(zip(ends["task"], ends["accuracy"]))
-    evaluated = bool(metrics["accuracy"].notna().any())  # then an empty cell is an accuracy that is undefined
+    kinds, accuracy = np.asarray(metrics["kind"]), np.asarray(metrics["accuracy"], dtype=float)
+    ends = kinds == "task_end"
+    last_pass = dict(zip(np.asarray(metrics["task"])[ends].tolist(), accuracy[ends].tolist()))
+    evaluated = not np.isnan(accuracy).all()  # then an empty cell is an accuracy that is undefined
     found = gcl_summary(
-        anytime["accuracy"].tolist() if evaluated else [],
+        accuracy[kinds == "anytime"].tolist() if evaluated else [],
         list(last_pass.values()) if evaluated else [],
         list(class_table(classes)[0]),
     )

@@ -193,6 +193,10 @@ class ClassDraw:
             drawn.append(own[torch.randperm(len(own), generator=generator)[:samples]])
         return torch.cat(drawn)
 
+    def count(self, classes: Iterable[int], samples: int) -> int:
+        """How many images such a draw has."""
+        return sum(min(self.start[label + 1] - self.start[label], samples) for label in classes)
+
 
 def generator_of(seed: int, *position: int) -> Generator:
     """A generator for each place of a stream, so that a place can be drawn again without what came before."""

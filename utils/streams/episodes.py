@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -73,7 +74,18 @@ class Episodes(Stream):
         return [Draw(chunk, augment) for chunk in shuffled.split(self.batch_size) if len(chunk)]
 
     def num_images(self) -> int:
-        return sum(len(draw.indices) for task in range(self.num_tasks) for draw in self.batches(task, 0))
+        return sum(map(sum, self._passes))
 
     def num_batches(self) -> int:
-        return sum(len(self.batches(task, 0)) for task in range(self.num_tasks))
+        return sum(-(-size // self.batch_size) for sizes in self._passes for size in sizes)
+
+    @cached_property
+    def _passes(self) -> list[list[int]]:
+        """Images of every pass of each repetition, without drawing any."""
+        found = []
+        for task in range(self.num_tasks):
+            classes = self.task_classes(task)
+            slices = [classes[start : start + self.slice_size] for start in range(0, len(classes), self.slice_size)]
+            sizes = [self.draw.count(part, self.samples) for part in slices]
+            found.append([*(size for size in sizes for _ in range(self.PASSES)), sum(sizes)])
+        return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,23 @@ from utils.training.evaluation import Accuracy
 from utils.training.metrics import MEASURES, gcl_summary, measures_of_tasks
 
 METRIC_COLUMNS = ["kind", "samples_seen", "nominal", "task", "accuracy", "loss", "classes_exposed", "seconds"]
+
+
+class _Texts:
+    """What `make` says of each row of a list that only grows, asked once per row: a thousand tasks would else
+    write half a million rows anew after each."""
+
+    def __init__(self, make: Callable[[dict], str]):
+        self._make = make
+        self._made: list[str] = []
+
+    def __call__(self, rows: list[dict]) -> list[str]:
+        self._made += map(self._make, rows[len(self._made) :])
+        return self._made
+
+
+def _csv(table: pd.DataFrame, header: bool = False) -> str:
+    return table.to_csv(index=False, header=header, lineterminator="\n")
 
 
 class History:
@@ -27,6 +45,7 @@ class History:
         self.untrained: list[float] | None = None
         self.rows: list[dict] = []
         self.class_rows: list[dict] = []  # one per evaluation at a task end: samples_seen, task, labels, accuracies
+        self._forget_texts()
 
     def add_anytime(self, samples_seen: int, nominal: int, accuracy: Accuracy | None, **common: Any) -> None:
         """One anytime evaluation; `nominal` is the time stamp that the published curve uses (images)."""
@@ -70,10 +89,16 @@ class History:
     def per_task(self) -> pd.DataFrame:
         """`per_task.csv`: the accuracy on each task at every task end, in long form (`Accuracy.per_task`); that of
         the untrained network is after task -1."""
-        rows = [(0, -1, "task", task, value) for task, value in enumerate(self.untrained or ())]
-        rows += [
+        return self._of_tasks([self._before(), *self.class_rows])
+
+    def _before(self) -> dict:
+        """A row of the untrained network."""
+        return {"samples_seen": 0, "task": -1, "per_task": {"task": self.untrained or ()}}
+
+    def _of_tasks(self, class_rows: list[dict]) -> pd.DataFrame:
+        rows = [
             (row["samples_seen"], row["task"], measure, task, value)
-            for row in self.class_rows
+            for row in class_rows
             for measure, values in row.get("per_task", {}).items()
             for task, value in enumerate(values)
         ]
@@ -86,13 +111,29 @@ class History:
 
     def per_class(self) -> pd.DataFrame:
         """`per_class.csv`: one row per task end and class met. A class without a name is called by its label."""
+        return self._of_classes(self.class_rows)
+
+    def _of_classes(self, class_rows: list[dict]) -> pd.DataFrame:
         columns = ["samples_seen", "task", "label", "name", "slot", "accuracy"]
         rows = [
             (row["samples_seen"], row["task"], label, self._name(label), slot, row["accuracy"][slot])
-            for row in self.class_rows
+            for row in class_rows
             for slot, label in enumerate(row["labels"])
         ]
         return pd.DataFrame(rows, columns=columns)
+
+    def tables(self) -> dict[str, str]:
+        """Text of `per_class.csv` and, where tasks are measured, of `per_task.csv`."""
+        classes = _csv(self._of_classes([]), header=True) + "".join(self._class_lines(self.class_rows))
+        lines = [_csv(self._of_tasks([self._before()])), *self._task_lines(self.class_rows)]
+        if not any(lines):
+            return {"per_class.csv": classes}
+        return {"per_class.csv": classes, "per_task.csv": _csv(self._of_tasks([]), header=True) + "".join(lines)}
+
+    def _forget_texts(self) -> None:
+        self._json = _Texts(json.dumps)
+        self._class_lines = _Texts(lambda row: _csv(self._of_classes([row])))
+        self._task_lines = _Texts(lambda row: _csv(self._of_tasks([row])))
 
     def _name(self, label: int) -> str:
         if self.names is None:
@@ -102,10 +143,12 @@ class History:
 
     def state_dict(self) -> dict:
         """One text, which is made far faster than thousands of rows are packed one by one."""
-        return {"text": json.dumps([self.rows, self.class_rows, self.untrained])}
+        classes = f"[{', '.join(self._json(self.class_rows))}]"
+        return {"text": f"[{json.dumps(self.rows)}, {classes}, {json.dumps(self.untrained)}]"}
 
     def load_state_dict(self, state: dict) -> None:
         """Older versions kept the rows as they are."""
         rows: list = json.loads(state["text"]) if "text" in state else [state["rows"], state["class_rows"]]
         (self.rows, self.class_rows), self.untrained = map(list, rows[:2]), rows[2] if len(rows) > 2 else None
+        self._forget_texts()
         self.summary(), self.metrics(), self.per_class()  # raises something for rows that are none

@@ -128,18 +128,18 @@ def class_incremental_summary(accuracy: np.ndarray, untrained: np.ndarray | None
     }
 
 
-def class_table(accuracies: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+def class_table(accuracies: pd.DataFrame | dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """(accuracy per slot after each task [T, C], 0 for classes not met yet; task in which a class was first met [C]).
 
     accuracies: columns task, slot, accuracy; of several evaluations after one task the last counts.
     A slot that no row names belongs to no task (-1).
     """
-    num_tasks, num_slots = (int(accuracies[name].max()) + 1 if len(accuracies) else 0 for name in ("task", "slot"))
-    table, first_task = np.zeros((num_tasks, num_slots)), np.full(num_slots, -1)
-    tasks, slots = accuracies["task"].to_numpy(), accuracies["slot"].to_numpy()
-    table[tasks, slots] = accuracies["accuracy"]  # of a cell that is named twice numpy keeps the last value
-    first = accuracies.groupby("slot")["task"].min()
-    first_task[first.index] = first
+    tasks, slots, values = (np.asarray(accuracies[name]) for name in ("task", "slot", "accuracy"))
+    num_tasks, num_slots = (int(places.max()) + 1 if len(places) else 0 for places in (tasks, slots))
+    table, first_task = np.zeros((num_tasks, num_slots)), np.full(num_slots, num_tasks)
+    table[tasks, slots] = values  # of a cell that is named twice numpy keeps the last value
+    np.minimum.at(first_task, slots, tasks)
+    first_task[first_task == num_tasks] = -1
     return table, first_task
 
 
@@ -159,7 +159,7 @@ def task_matrix(values: pd.DataFrame, measure: str) -> np.ndarray:
 def measures_of_tasks(values: pd.DataFrame) -> dict[str, float]:
     """Those of MEASURES that `per_task.csv` holds, by name."""
     found: dict[str, float] = {}
-    for measure in ("class", "task"):
+    for measure in ("class", "task") if len(values) else ():
         matrix = task_matrix(values, measure)
         if len(matrix):
             before = values[(values["measure"] == measure) & (values["after_task"] < 0)].set_index("task")["value"]
