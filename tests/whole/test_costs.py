@@ -35,9 +35,9 @@ SLACK = 1.25  # of calls, which differ a little between versions of Python and t
 # one the queries too, which are kept from then on. MePo adds no pass to its host's. Replay (er, er_ace, derpp) learns
 # from 8 new images and 32 stored ones, derpp from 32 more for its logits. Where the network is frozen and has no
 # prompts (er, er_ace, derpp, ncm; ranpac after its first session) the first evaluation keeps features, and later ones
-# need no pass. ranpac has one pass to train its adapters and one for its sums, and most of its calls switch the network to
-# evaluation and back for these. bcl and ftml make several inner and outer steps per batch, joint-X two updates of X on
-# stored images.
+# need no pass. ranpac has one pass to train its adapters and one for its sums, and most of its calls switch the network
+# to evaluation and back for these. bcl and ftml make several inner and outer steps per batch, joint-X two updates of X
+# on stored images.
 COSTS: dict[str, tuple[float, float, float, float, float, int]] = {
     "agem": (1, 2.56, 1, 1, 0.88, 1700),
     "bcl": (2.5, 6.40, 1, 1, 0.88, 13400),
