@@ -112,13 +112,16 @@ def learner(
     def learn() -> None:
         trainer.learn(trainer.images, BATCH)  # ends with a look at the loss, which waits for the device
 
+    evaluator = trainer.evaluator
+    assert evaluator is not None
+
     def evaluate() -> None:
-        trainer.evaluator(trainer.model, trainer.seen)
+        evaluator(trainer.model, trainer.seen)
 
     learn()
     found = {"ms/training image": took(learn, len(trainer.images))}
     evaluate()
-    found |= {"ms/test image": took(evaluate, len(trainer.evaluator.images))}
+    found |= {"ms/test image": took(evaluate, len(evaluator.images))}
     return found | {"checkpoint": took(lambda: checkpoint.save(work / "checkpoints", trainer.state_dict()))}
 
 

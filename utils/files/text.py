@@ -81,8 +81,9 @@ def parse_yaml(text: str, check: Callable[[Any, Any], None] | None = None) -> An
     else:
         return found
     whole = _whole_yaml(text)
-    for name, value in whole.items() if check is not None and isinstance(whole, dict) else ():
-        check(name, value)
+    if check is not None and isinstance(whole, dict):
+        for name, value in whole.items():
+            check(name, value)
     return whole
 
 
@@ -112,7 +113,7 @@ def _whole_yaml(text: str) -> Any:
 
 
 @functools.cache
-def _loaders() -> tuple[type | None, type]:
+def _loaders() -> tuple[Any, Any]:
     """The loader of libyaml, None without that library, and the one that knows aliases and refuses them."""
     import yaml
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from dataclasses import MISSING, asdict, dataclass, field, fields
-from typing import Any, TypeGuard
+from typing import Any, TypeAlias, TypeGuard
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,7 @@ from utils.training.metrics import GCL, MEASURES, class_table, gcl_summary, meas
 METRICS = GCL  # fractions or None, of every run
 NUMBERS = ("samples", "seconds", "trainable_parameters")
 OWN_DIGEST = "fields_sha256"
-Columns = pd.DataFrame | dict[str, np.ndarray]  # of a table, by name
+Columns: TypeAlias = "pd.DataFrame | dict[str, np.ndarray]"  # of a table, by name
 LONGEST_LABEL = 200  # characters
 ROUNDING = 1e-6  # of an accuracy; seconds are written with three digits
 
