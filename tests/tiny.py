@@ -152,7 +152,7 @@ def random_covariance(width: int, seed: int = 0) -> np.ndarray:
 
 
 def run_folder(results: Path) -> Path:
-    (folder,) = results.glob("*/*/*")
+    (folder,) = results.glob("*/*/*-seed*")
     return folder
 
 
