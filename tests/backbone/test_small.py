@@ -277,14 +277,14 @@ SHORT = ["--n_tasks", "2", "--online_iter", "1", "--batch_size", "128", "--eval_
 
 
 def test_runs_leave_networks_that_load(tmp_path, capsys):
-    words = ["--model", "er", "--backbone", "resnet18-20", *DIGITS, *SHORT]
+    words = ["--model", "er", "--backbone", "resnet18-4", *DIGITS, *SHORT]
     assert main.main([*words, "--results", str(tmp_path / "a"), "--export", "pth"]) == 0
     folder = run_folder(tmp_path / "a")
-    network = backbones.build("resnet18-20", (1, 32, 32))
+    network = backbones.build("resnet18-4", (1, 32, 32))
     backbones.load_weights(network, folder / "backbone.pth")
     assert network.bn1.num_batches_tracked > 0
     capsys.readouterr()
-    short = ["--model", "finetune", "--backbone", "resnet18-20", *DIGITS, "--backbone_path"]
+    short = ["--model", "finetune", "--backbone", "resnet18-4", *DIGITS, "--backbone_path"]
     again = [*short, str(folder / "backbone.pth"), "--dry_run"]
     assert main.main(again) == 0
     assert str(folder / "backbone.pth") in capsys.readouterr().out
