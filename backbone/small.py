@@ -40,9 +40,13 @@ class Mlp(nn.Module):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
 
+    def flat(self, x: Tensor) -> Tensor:
+        """What the first layer takes of samples, [B, N]."""
+        return (x if self.channels is None else x[:, : self.channels]).flatten(1)
+
     def forward(self, x: Tensor) -> Tensor:
         """[B, D]."""
-        x = (x if self.channels is None else x[:, : self.channels]).flatten(1)
+        x = self.flat(x)
         for layer in self.layers:
             x = F.relu(layer(x))
         return x

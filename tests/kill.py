@@ -46,6 +46,7 @@ OWN = {
     "gem": ["--n_memories", "20"],
     "agem": ["--n_memories", "20", "--replay_batch_size", "16"],
     "ftml": ["--n_memories", "20"],
+    "posterior_replay": ["--backbone", "mlp-16", "--train_sample_size", "2", "--val_sample_size", "3"],
     "mepo": ["--host", "misa", "--load_pt", "none", "--meta_path", "none", "--align_stats", "running"],
 }
 

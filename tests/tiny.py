@@ -82,6 +82,7 @@ NEEDED = {
     "gem": {"n_memories": 12},
     "agem": {"n_memories": 12, "replay_batch_size": 8},
     "ftml": {"n_memories": 12},
+    "posterior_replay": {"backbone": "mlp-16", "train_sample_size": 2, "val_sample_size": 3},
 }
 HOSTS = {
     "mepo": ("misa", "dualprompt", "l2p", "coda", "mvp", "flyprompt", "singleprompt"),

@@ -39,6 +39,7 @@ INFORMATION = {
     "note_source": "for people",
     "source": "repository, commit and files that the numbers come from",
     "reference": "the same",
+    "reference_commit": "the same",
     "arrays": "what the arrays are",
     "logits": "at which place they were taken, see `schedule`",
     "step_logits": "the same, see `check_dualprompt`",
