@@ -82,6 +82,8 @@ class Dataset:
     grey: whether its three channels are one seen three times; a small network is built for one.
     num_inputs: numbers per sample of a dataset that holds no images; they are network input as they are, and sizes,
         `mean` and `std` are not asked for.
+    num_targets: numbers to predict of each sample; labels then name the function that a sample belongs to. None: the
+        label is what is to be predicted.
     mean, std: per-channel statistics in [0, 1] with which images are normalised.
     counts: images of the training and the test part; known after `inspect`. A dataset that leaves them out can be run,
         but not planned (`--dry_run`), and wrong options of a method are answered only when it is loaded.
@@ -99,6 +101,7 @@ class Dataset:
     native_size: ClassVar[int | None] = None
     grey: ClassVar[bool] = False
     num_inputs: ClassVar[int | None] = None
+    num_targets: ClassVar[int | None] = None
     mean: ClassVar[tuple[float, float, float]]
     std: ClassVar[tuple[float, float, float]]
     counts: tuple[int, int] | None = None
@@ -134,16 +137,18 @@ class Dataset:
         the data are not there; nothing is fetched, made or decoded. Default: of the arrays that `load` gives."""
         if not self.is_there(places, train):
             return None
-        images, labels = self.load(places, train)
+        images, labels, *targets = self.load(places, train)
         digest = hashlib.sha256(repr((images.dtype.str, images.shape)).encode())
         for start in range(0, len(images), 4096):
             digest.update(np.ascontiguousarray(images[start : start + 4096]).data)
         digest.update(np.asarray(labels, dtype="<i8").tobytes())
+        for numbers in targets:
+            digest.update(np.asarray(numbers, dtype="<f4").tobytes())
         return digest.hexdigest()
 
-    def load(self, places: Places, train: bool) -> tuple[np.ndarray, np.ndarray]:
+    def load(self, places: Places, train: bool) -> tuple[np.ndarray, ...]:
         """The training or the test part: images uint8 [N, 3, H, W] (may be memory-mapped) or numbers float32
-        [N, num_inputs], labels int64 [N].
+        [N, num_inputs], labels int64 [N], and of a dataset with `num_targets` these, float32 [N, num_targets].
 
         Images of another size than the network's are resized batch by batch, before `augment`.
         """
@@ -160,6 +165,11 @@ class Dataset:
         device sees the same draws.
         """
         return images
+
+    def draw(self, path: Path, model: Any, tasks: list[list[int]]) -> bool:
+        """Draws what a trained method predicts, in evaluation mode, to a PNG file, and says whether it did. tasks: raw
+        labels of each task, in the order of their columns. Default: nothing."""
+        return False
 
 
 @dataclass(kw_only=True)

@@ -17,7 +17,7 @@ from backbone.products import Stage
 from backbone.vit import embed, encode
 from utils.args import RunArgs
 from utils.classes import TaskColumns, mask_for_training
-from utils.contracts import Batch, Session, StreamInfo
+from utils.contracts import Batch, Session, StreamInfo, Votes
 from utils.errors import UsageError
 from utils.registry import METHODS
 from utils.rings import TaskRings
@@ -45,6 +45,10 @@ class ContinualModel(nn.Module):
         for a network. They may name options of the run (batch_size ...), of the dataset and of the host too. For the
         precedence see `utils.plan`.
     one_per_task: options that count what the method has one of per task; where nothing sets them they are `--n_tasks`.
+    variants: options of its own whose values, in this order with a space between, name further entries of `published`:
+        "X Y" and "X Y on dataset".
+    predicts: what it learns to predict, "classes", "numbers" (`StreamInfo.num_targets`) or both.
+    tells_tasks_apart: whether it has a model per task and infers the task of a sample from them (`votes`).
     scenarios: streams it can be trained on, the first is the default: si-blurry, class-il, task-il, domain-il,
         shuffled, episodes or adaptation.
     needs_task_boundaries: whether it is told when a session begins and ends, and which classes that session owns.
@@ -61,6 +65,9 @@ class ContinualModel(nn.Module):
     Args: ClassVar[type[ModelArgs]] = ModelArgs
     published: ClassVar[dict[str, dict[str, Any]]] = {}
     one_per_task: ClassVar[tuple[str, ...]] = ()
+    variants: ClassVar[tuple[str, ...]] = ()
+    predicts: ClassVar[tuple[str, ...]] = ("classes",)
+    tells_tasks_apart: ClassVar[bool] = False
     scenarios: ClassVar[tuple[str, ...]] = ("si-blurry", "class-il", "task-il", "domain-il")
     evaluated: ClassVar[bool] = True
     needs_task_boundaries: bool = False
@@ -139,6 +146,10 @@ class ContinualModel(nn.Module):
         """Inputs [B, 3, H, W] of samples of one task, which the protocol tells, to unmasked logits [B, C]. Whoever asks
         masks them to the task's columns. Default: as `forward`."""
         return self(x)
+
+    def votes(self, x: Tensor) -> Votes:
+        """What the model of each task that has begun says of inputs [B, ...], of a method that `tells_tasks_apart`."""
+        raise NotImplementedError
 
     @property
     def is_told(self) -> bool:

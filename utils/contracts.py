@@ -18,8 +18,8 @@ from torch.optim.lr_scheduler import LRScheduler
 class Batch:
     """One update's worth of images, or of samples of F numbers.
 
-    x: [B, 3, H, W] float, augmented and normalised, or [B, F]. y: [B] int64, slots in order of appearance.
-    raw: [B, 3, H, W] uint8, as the dataset holds them, or [B, F], the same as x. seen: number of classes met so
+    x: [B, 3, H, W] float, augmented and normalised, or [B, F]. y: what is to be predicted: [B] int64, slots in order of
+    appearance, or [B, K] float32, the targets of data that have them. raw: [B, 3, H, W] uint8, as the dataset holds them, or [B, F], the same as x. seen: number of classes met so
     far, this batch included. indices: [B] int64 on the CPU, names of the images for `StreamInfo.images`; None in a
     batch that did not arrive.
     """
@@ -32,19 +32,32 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class Votes:
+    """What the model of each of J tasks that have begun says of B samples, of a method that tells tasks apart.
+
+    outputs: [J, B, C], logits in the columns of the stream, the same low number in those that a model has not; or
+    numbers [J, B, K]. scores: [J, B] by criterion, larger fits better; the first one counts.
+    """
+
+    outputs: Tensor
+    scores: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
 class Session:
     """What only a method with `needs_task_boundaries` is told.
 
     index: 0 ... T-1. classes: raw labels it owns. outputs: the columns of its classes; all of them where tasks share
-    them, None where classes come back in several tasks. num_samples: of one pass. again(batch_size): its training
-    samples once more in stored order, under the test transform, for a method that declares `rereads`; without that the
-    loop raises RuntimeError.
+    them, None where classes come back in several tasks. num_samples: that it has. num_updates: that it gives, every
+    pass counted. again(batch_size): its training samples once more in stored order, under the test transform, for a
+    method that declares `rereads`; without that the loop raises RuntimeError.
     """
 
     index: int
     classes: list[int]
     outputs: range | None
     num_samples: int
+    num_updates: int
     again: Callable[[int], Iterator[Batch]] = field(compare=False)
 
 
@@ -54,7 +67,7 @@ class StreamInfo:
 
     num_classes: size of the classifier. num_tasks: sessions of the stream, for methods with `needs_task_boundaries`.
     num_images: length of the stream, one pass. num_updates: optimiser steps of the whole run. image_size: pixels,
-    None for numbers. seed: for draws of the method's own. augment: raw samples as in `Batch.raw` to training inputs as
+    None for numbers. num_targets: K numbers that are to be predicted of each sample, None: its class. seed: for draws of the method's own. augment: raw samples as in `Batch.raw` to training inputs as
     in `Batch.x`, for images that a method kept. plain: the same without augmentation, as at test time. images: raw
     samples that have arrived, by their indices [B]; a stream cannot be read again, so an upper bound alone may ask for
     them.
@@ -69,6 +82,7 @@ class StreamInfo:
     augment: Callable[[Tensor], Tensor]
     plain: Callable[[Tensor], Tensor]
     images: Callable[[Tensor], Tensor] | None = None
+    num_targets: int | None = None
 
 
 class Restored(StreamInfo):
@@ -108,6 +122,7 @@ class Images(Protocol):
     native_size: ClassVar[int | None]
     grey: ClassVar[bool]
     num_inputs: ClassVar[int | None]
+    num_targets: ClassVar[int | None]
     tasks: ClassVar[list[list[int]] | None]
     mean: ClassVar[tuple[float, float, float]]
     std: ClassVar[tuple[float, float, float]]
@@ -120,9 +135,10 @@ class Images(Protocol):
     def inspect(self, places: Places) -> None: ...
     def survey(self, places: Places, test: bool = True) -> Found: ...
     def digest(self, places: Places, train: bool) -> str | None: ...
-    def load(self, places: Places, train: bool) -> tuple[np.ndarray, np.ndarray]: ...
+    def load(self, places: Places, train: bool) -> tuple[np.ndarray, ...]: ...
     def shift(self, images: Tensor, domains: Tensor) -> Tensor: ...
     def augment(self, images: Tensor, generator: Generator) -> Tensor: ...
+    def draw(self, path: Path, model: Any, tasks: list[list[int]]) -> bool: ...
 
 
 class Learner(Protocol):
@@ -131,6 +147,9 @@ class Learner(Protocol):
     Args: ClassVar[type]
     published: ClassVar[dict[str, dict[str, Any]]]
     one_per_task: ClassVar[tuple[str, ...]]
+    variants: ClassVar[tuple[str, ...]]
+    predicts: ClassVar[tuple[str, ...]]
+    tells_tasks_apart: ClassVar[bool]
     scenarios: ClassVar[tuple[str, ...]]
     evaluated: ClassVar[bool]
     backbone: nn.Module
@@ -170,6 +189,7 @@ class Learner(Protocol):
     def fixed_features(self, x: Tensor) -> Tensor: ...
     def shared_as(self, precision: str) -> str | None: ...
     def given(self, x: Tensor, task: int) -> Tensor: ...
+    def votes(self, x: Tensor) -> Votes: ...
     def measures(self) -> dict[str, float]: ...
     def observe(self, batch: Batch) -> Tensor | None: ...
     def end_batch(self, batch: Batch) -> None: ...
