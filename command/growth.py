@@ -29,7 +29,7 @@ from utils.runs import checkpoint, identity, resume
 from utils.runs.summary import Summary
 from utils.streams.episodes import Episodes
 from utils.streams.si_blurry import SiBlurry
-from utils.training.evaluation import Accuracy
+from utils.training.evaluation import Scores
 from utils.training.history import History
 
 FORMAT = 1
@@ -136,7 +136,7 @@ def tasks(value: int, device: torch.device, work: Path) -> dict[str, float]:
         if task == value - 1:
             history.tables(), history.state_dict()
         common = {"loss": 0.5, "classes_exposed": met, "seconds": float(task)}
-        history.add_task_end(task, task, Accuracy(0.5, torch.full((met,), 0.5)), list(range(met)), **common)
+        history.add_task_end(task, task, Scores(0.5, torch.full((met,), 0.5)), list(range(met)), **common)
     return found | {"record of a task's end": took(lambda: (history.tables(), history.metrics(), history.state_dict()))}
 
 
@@ -171,7 +171,7 @@ def write_runs(count: int, plan: plans.Plan, results: Path) -> None:
     """Folders of so many runs that have ended, `SEEDS` of each setting."""
     history = History()
     for k in range(20):
-        accuracy = Accuracy(0.5, torch.full((10,), 0.5))
+        accuracy = Scores(0.5, torch.full((10,), 0.5))
         common = {"loss": 0.5, "classes_exposed": 10, "seconds": float(k)}
         history.add_anytime(k, k, accuracy, **common)
         if k % 5 == 4:

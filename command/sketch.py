@@ -73,6 +73,7 @@ def expected_stream(plan: Plan, dataset: Images, counts: tuple[int, int], size: 
         seed=0,
         augment=_nothing,
         plain=_nothing,
+        num_targets=dataset.num_targets,
     )
 
 

@@ -4,7 +4,8 @@ Source: Henning, Cervera et al., NeurIPS 2021, arXiv:2103.01133, section 3, and 
 (chrhenning/posterior_replay_cl e60ed78). For task t of N samples
     loss = kl_scale KL(q_t || N(0, prior_variance)) + N mean cross-entropy + beta R,
 R the mean over earlier tasks of how far their outputs are from what they were when the task began. No sample is kept.
-The task of a test sample is told (`given`), or the one whose model is surest of it (`forward`).
+The task of a test sample is told, or the one whose model is surest of it (`votes`). Of numbers the second term is
+N / (2 ll_dist_std^2) mean squared error, and the surest model is that whose draws agree best.
 `--protection separate` gives each task weights of its own, `none` one set to all of them, without R.
 1. The release divides fkl, rkl and w2 by the number of earlier tasks twice; `--divide_twice` does, too.
 2. KL and Wasserstein distance are written such that gradients of R are exactly 0 at a task's first step, as mse's are;
@@ -32,7 +33,7 @@ from backbone.hyper import Chunks, Hypernetwork, MainNetwork, OwnWeights, gauss_
 from backbone.products import Stage
 from models.base import ContinualModel, ModelArgs
 from utils.args import RunArgs, option
-from utils.contracts import Batch, Session, StreamInfo
+from utils.contracts import Batch, Session, StreamInfo, Votes
 from utils.errors import UsageError
 
 RELEASE = "release: its parser"
@@ -71,6 +72,7 @@ class PosteriorReplayArgs(ModelArgs):
         0, "steps in which that goes to 1 within a task; negative: from 1", f"{RELEASE}: none", low=-10_000, high=10_000
     )
     prior_variance: float = option(1.0, "variance of the prior (bbb)", RELEASE, low=1e-12)
+    ll_dist_std: float = option(0.05, "standard deviation of the noise of numbers", "release: its runs", low=1e-6)
     use_logvar_enc: bool = option(False, "the network codes a variance by its logarithm (bbb)", RELEASE)
     train_sample_size: int = option(10, "draws of the weights per update (bbb)", RELEASE, low=1, high=10_000)
     val_sample_size: int = option(10, "draws of the weights in evaluation (bbb)", RELEASE, low=1, high=10_000)
@@ -97,6 +99,8 @@ class PosteriorReplay(ContinualModel):
     Args = PosteriorReplayArgs
     published = {"*": {"backbone": "mlp-100-100", "batch_size": 128, "online_iter": 1, "inputs": "plain"}}
     scenarios = ("task-il", "class-il")
+    predicts = ("classes", "numbers")
+    tells_tasks_apart = True
     needs_task_boundaries = True
     predicts_from_state = True  # which tasks are learnt, and their columns
 
@@ -105,11 +109,11 @@ class PosteriorReplay(ContinualModel):
             refuse_vit(type(backbone).__name__)
         super().__init__(backbone, info, args)
         check(args, isinstance(backbone, small.Mlp))
-        width = -(-info.num_classes // info.num_tasks) if args.heads == "shared" else info.num_classes
-        self.main = MainNetwork(backbone, width)
+        self.main = MainNetwork(backbone, head_width(args, info))
         self.is_gaussian = args.posterior == "bbb"
         self.source = self.make_source()
-        self.task, self.updates, self.num_samples = -1, 0, 0  # the task at hand, its updates so far, its samples
+        self.task, self.updates = -1, 0  # the task at hand, its updates so far
+        self.num_samples, self.num_updates = 0, 0  # that it has, that it will give
         self.columns: list[range] = []  # of the classes of each task that has begun
         self.targets: list[Tensor] = []  # outputs [n] for earlier tasks, as the task at hand began
         self.ended: list[Tensor] = []  # outputs [n] for each task, as it ended
@@ -176,10 +180,14 @@ class PosteriorReplay(ContinualModel):
         return loss
 
     def mean_nll(self, outputs: Tensor, y: Tensor) -> Tensor:
-        """Cross-entropy of slots y [B] over the task's own of all outputs [S, B, K], mean over samples and draws."""
-        columns, first = self.outputs_of(self.task), self.classes_of(self.task).start
-        logits = outputs[..., columns.start : columns.stop].flatten(0, 1)
-        return F.cross_entropy(logits, (y - first).repeat(len(outputs)))
+        """Cross-entropy of slots y [B], or squared errors of numbers y [B, K], over the task's own of all outputs
+        [S, B, ...], mean over samples and draws."""
+        columns = self.outputs_of(self.task)
+        own = outputs[..., columns.start : columns.stop]
+        if self.info.num_targets is not None:
+            return (own - y).square().mean() / (2 * self.args.ll_dist_std**2)
+        first = self.classes_of(self.task).start
+        return F.cross_entropy(own.flatten(0, 1), (y - first).repeat(len(outputs)))
 
     def training_outputs(self, flat: Tensor, x: Tensor) -> Tensor:
         """[S, B, K] of the whole head."""
@@ -206,8 +214,7 @@ class PosteriorReplay(ContinualModel):
         if not steps:
             return first
         scales = np.linspace(first, 1, steps)[:: 1 if self.args.kl_schedule > 0 else -1]
-        length = max(1.0, self.info.num_updates * self.num_samples / self.info.num_images)
-        return float(scales[min(steps - 1, int(steps * self.updates / length))])
+        return float(scales[min(steps - 1, steps * self.updates // max(1, self.num_updates))])
 
     def divergence(self, q: Gaussian) -> Tensor:
         """KL(q || prior), over all weights, rows of other heads included."""
@@ -256,6 +263,7 @@ class PosteriorReplay(ContinualModel):
                 if isinstance(module, nn.BatchNorm2d):
                     module.reset_running_stats()
         self.task, self.updates, self.num_samples = session.index, 0, session.num_samples
+        self.num_updates = session.num_updates
         self.columns.append(session.outputs)
         if self.args.heads == "shared" and len(session.outputs) > self.main.num_outputs:
             raise UsageError(
@@ -280,8 +288,10 @@ class PosteriorReplay(ContinualModel):
     # Predictions
 
     def outputs_of(self, task: int) -> range:
-        """The columns of the head that the model of a task that has begun uses."""
+        """The outputs of the network that the model of a task that has begun uses."""
         own = self.columns[task]
+        if (size := self.info.num_targets) is not None:
+            return range(size) if self.args.heads == "shared" else range(task * size, (task + 1) * size)
         if self.args.heads == "shared":
             return range(len(own))
         return range(own.stop) if self.args.heads == "growing" else own
@@ -290,12 +300,12 @@ class PosteriorReplay(ContinualModel):
         """The columns of the classes that these outputs stand for."""
         return self.columns[task] if self.args.heads == "shared" else self.outputs_of(task)
 
-    def probabilities(self, x: Tensor, task: int) -> Tensor:
-        """Of the outputs of a task's model, [S, B, K], one for each draw of its weights."""
+    def drawn(self, x: Tensor, task: int) -> Tensor:
+        """Outputs of a task's model, [S, B, K], for each draw of its weights."""
         with self.autocast():
-            logits = self.main(self.test_weights(task), x, self.buffers_of(task))
-        columns = self.outputs_of(task)
-        return logits.float()[..., columns.start : columns.stop].softmax(-1)
+            outputs = self.main(self.test_weights(task), x, self.buffers_of(task))
+        own = self.outputs_of(task)
+        return outputs.float()[..., own.start : own.stop]
 
     def test_weights(self, task: int) -> Tensor:
         """Of a task's model, [S, P]; always the same draws."""
@@ -318,19 +328,31 @@ class PosteriorReplay(ContinualModel):
             return None
         return dict(zip((name for name, _ in self.backbone.named_buffers()), self.running[task]))
 
-    def forward(self, x: Tensor, fixed: Tensor | None = None) -> Tensor:
-        """Log-probabilities [B, C] of the model with the least entropy; LOWEST for classes that it has not."""
-        logits = torch.full((len(x), self.info.num_classes), LOWEST, device=x.device)
-        best = torch.full((len(x),), -torch.inf, device=x.device)
+    def votes(self, x: Tensor) -> Votes:
+        """Scores: the entropy, confidence and agreement of `bayes.scores`; of numbers how far the draws are apart."""
+        outputs, scores = [], []
         for task in range(len(self.columns)):
-            p = self.probabilities(x, task)
-            score = bayes.scores(p)["ent"]
-            better, best = score > best, torch.maximum(score, best)
-            logits = torch.where(better[:, None], self.as_logits(p, task), logits)
-        return logits
+            drawn = self.drawn(x, task)
+            outputs.append(self.prediction(drawn, task))
+            if self.info.num_targets is None:
+                scores.append(bayes.scores(drawn.softmax(-1)))
+            else:
+                scores.append({"std": -drawn.std(0, correction=0).mean(1)})
+        return Votes(torch.stack(outputs), {name: torch.stack([own[name] for own in scores]) for name in scores[0]})
+
+    def prediction(self, drawn: Tensor, task: int) -> Tensor:
+        """Of a task's model, whose draws gave outputs [S, B, K]: numbers [B, K], or log-probabilities [B, C]."""
+        return drawn.mean(0) if self.info.num_targets is not None else self.as_logits(drawn.softmax(-1), task)
+
+    def forward(self, x: Tensor, fixed: Tensor | None = None) -> Tensor:
+        """What the model that fits best by the first score predicts of inputs [B, ...]: log-probabilities [B, C],
+        LOWEST for classes that it has not, or numbers [B, K]."""
+        votes = self.votes(x)
+        winner = next(iter(votes.scores.values())).argmax(0)
+        return votes.outputs[winner, torch.arange(len(x), device=winner.device)]
 
     def given(self, x: Tensor, task: int) -> Tensor:
-        return self.as_logits(self.probabilities(x, task), task) if task < len(self.columns) else self(x)
+        return self.prediction(self.drawn(x, task), task) if task < len(self.columns) else self(x)
 
     def as_logits(self, p: Tensor, task: int) -> Tensor:
         """Logarithms [B, C] of the mean of probabilities [S, B, K] of a task's model, in the columns of its classes."""
@@ -354,7 +376,7 @@ class PosteriorReplay(ContinualModel):
 
     def extra_state(self) -> dict[str, Any]:
         return {
-            "position": [self.task, self.updates, self.num_samples],
+            "position": [self.task, self.updates, self.num_samples, self.num_updates],
             "columns": [[own.start, own.stop] for own in self.columns],
             "targets": list(self.targets),
             "ended": list(self.ended),
@@ -362,10 +384,19 @@ class PosteriorReplay(ContinualModel):
         }
 
     def load_extra_state(self, state: dict[str, Any]) -> None:
-        self.task, self.updates, self.num_samples = map(int, state["position"])
+        self.task, self.updates, self.num_samples, self.num_updates = map(int, state["position"])
         self.columns = [range(*map(int, own)) for own in state["columns"]]
         self.targets, self.ended = ([flat.to(self.device) for flat in state[name]] for name in ("targets", "ended"))
         self.running = [[buffer.to(self.device) for buffer in buffers] for buffers in state["running"]]
+
+
+def head_width(args: PosteriorReplayArgs, info: StreamInfo) -> int:
+    """Outputs of the network. Raises UsageError for heads that numbers do not have."""
+    if info.num_targets is None:
+        return -(-info.num_classes // info.num_tasks) if args.heads == "shared" else info.num_classes
+    if args.heads == "growing":
+        raise UsageError("--heads growing: adds the classes of each task, and numbers have none; split or shared")
+    return info.num_targets * (1 if args.heads == "shared" else info.num_tasks)
 
 
 def refuse_vit(name: str) -> None:

@@ -176,6 +176,7 @@ def make(given: dict[str, Any]) -> Plan:
     if run.scenario in WHOLE_TASKS:
         options["tasks"] = resolve(TaskArgs, tables, given)
         count = len(options["tasks"].args.coming(run.n_tasks))
+        _batches_or_passes(options, given)
     elif others := [option for option in given if option in option_names(TaskArgs)]:
         raise UsageError(
             f"--{others[0]} {given[others[0]]}: only streams of whole tasks take it (--scenario "
@@ -191,6 +192,21 @@ def make(given: dict[str, Any]) -> Plan:
     plan = Plan(method, run, *own, origins, data_class)
     _check(plan)
     return plan
+
+
+def _batches_or_passes(options: dict[str, Resolved], given: dict[str, Any]) -> None:
+    """`--n_iter` replaces `--n_epochs`, whichever of the two is on the command line."""
+    tasks, run = options["tasks"].args, options["run"].args
+    if "n_iter" in given and "n_epochs" in given:
+        raise UsageError(f"--n_iter {tasks.n_iter}: counts batches instead of the passes of --n_epochs {run.n_epochs}")
+    if tasks.n_iter is None:
+        return
+    if "n_epochs" in given:
+        tasks.n_iter = None
+        options["tasks"].origin.pop("n_iter", None)
+    else:
+        run.n_epochs = 1
+        options["run"].origin.pop("n_epochs", None)
 
 
 def restored(config: dict[str, Any]) -> Plan:
@@ -245,6 +261,8 @@ def _check(plan: Plan) -> None:
         raise UsageError(f"--scenario {run.scenario}: {run.model} runs on {' or '.join(method.scenarios)}")
     if tasks is not None and tasks.class_order != "random" and run.scenario == "domain-il":
         raise UsageError(f"--class_order {tasks.class_order}: the tasks of --scenario domain-il share their classes")
+    if plan.dataset and plan.dataset.num_targets is not None:
+        _check_targets(plan)
     domains = plan.dataset.max_domains if plan.dataset else 0
     if run.dataset and (run.scenario == "domain-il") != (domains > 0):
         kind = "comes in domains, --scenario domain-il" if domains else "has no domains"
@@ -261,6 +279,15 @@ def _check(plan: Plan) -> None:
         raise UsageError(f"--resume {run.resume}: is one run; --seeds {' '.join(map(str, run.seeds))} asks for several")
     if run.eval_period == 0:
         raise UsageError("--eval_period 0: give a number of images, or a negative number for none")
+
+
+def _check_targets(plan: Plan) -> None:
+    """Of data with numbers to predict: settings that need classes."""
+    method, run = plan.method, plan.run
+    if "numbers" not in method.predicts:
+        raise UsageError(f"--model {run.model}: predicts classes, and {run.dataset} has numbers to predict")
+    if plan.tasks is not None and plan.tasks.eval_ahead:
+        raise UsageError(f"--eval_ahead: compares accuracies, and {run.dataset} has numbers to predict")
 
 
 def _check_own_tasks(plan: Plan, count: int) -> None:

@@ -24,7 +24,7 @@ from utils.contracts import StreamInfo
 from utils.rings import TaskRings
 from utils.streams.base import Split
 from utils.streams.task_il import TaskIncremental
-from utils.training.evaluation import Accuracy
+from utils.training.evaluation import Scores
 from utils.training.metrics import task_summary
 
 from .goldens import DEVICE, Case
@@ -282,7 +282,7 @@ class Replay:
         case.close(f"{where}soft_targets", own, self.tolerances["soft_targets"])
 
     @torch.no_grad()
-    def evaluate(self, model: TaskMethod, seen) -> Accuracy:
+    def evaluate(self, model: TaskMethod, seen) -> Scores:
         """Accuracy on every task, those to come included; logits are recorded after the last."""
         model.eval()
         rows: dict[str, list[float]] = {"full": [], "released": []}
@@ -302,7 +302,7 @@ class Replay:
         for name, row in rows.items():
             self.accuracies[name].append(row)
         model.train()
-        return Accuracy(rows["full"][-1], torch.zeros(self.num_classes))
+        return Scores(rows["full"][-1], torch.zeros(self.num_classes))
 
     def check_accuracies(self) -> None:
         case, tolerance = self.case, self.tolerances["accuracy"]

@@ -98,6 +98,7 @@ class Replay:
             seed=0,
             augment=Unchanged().train,
             plain=Unchanged().test,
+            num_targets=None if self.case.settings["classes_per_task"] else self.y[0].shape[1],
         )
         network = small.build("mlp-" + config["mlp_arch"].replace(",", "-"), tuple(self.x[0].shape[1:]))
         model = self.Method(network, info, self.Method.Args(**given))
@@ -222,13 +223,13 @@ class Classes(Replay):
         given, inferred, found = [], {name: [] for name in SCORES}, {name: [] for name in SCORES}
         for i in range(self.num_tasks):
             x, y = case[f"eval/x/{i}"].to(DEVICE), case[f"eval/y/{i}"].to(DEVICE)
-            p = [model.probabilities(x, j) for j in range(self.num_tasks)]
-            scores = [bayes.scores(each) for each in p]
-            labels = torch.stack([each.mean(0).argmax(1) for each in p], dim=1)
+            votes = model.votes(x)
+            size = self.case.settings["classes_per_task"]
+            labels = torch.stack([each.argmax(1) - j * size for j, each in enumerate(votes.outputs)], dim=1)
             case.equal(f"eval/pred_labels/{i}", labels)
             given.append((labels[:, i] == y).double().mean())
             for name, theirs in SCORES.items():
-                score = torch.stack([each[name] for each in scores], dim=1)
+                score = votes.scores[name].T
                 self.close(f"eval/{theirs}/{i}", SIGN[name] * score)
                 ids = score.argmax(1)
                 case.equal(f"eval/task_ids_{theirs}/{i}", ids)
@@ -255,24 +256,16 @@ class Classes(Replay):
         assert torch.equal(self.model(x).argmax(1).cpu(), ids * size + labels.gather(1, ids[:, None])[:, 0])
 
 
-class Regression(PosteriorReplay):
-    """On numbers: one head, whose outputs are means of normal distributions with deviation `ll_dist_std`."""
-
-    ll_dist_std = 0.0
-
-    def mean_nll(self, outputs: Tensor, y: Tensor) -> Tensor:
-        return (outputs - y).square().mean() / (2 * self.ll_dist_std**2)
-
-
 class Numbers(Replay):
-    Method = Regression
+    """The label of a sample is its function, which is the task."""
 
     def num_outputs(self) -> int:
         assert self.case.settings["classes_per_task"] is None
         self.case.expect("config.multi_head", False)
-        return self.y[0].shape[1]
+        return self.num_tasks
 
     def divide(self, given: dict) -> None:
+        given["heads"] = "shared"
         assert self.config["used_task_set"] == 3 and given["regularizer"] == "mse"
 
     def of_gradient(self, expected: Tensor) -> dict[str, float]:
@@ -281,10 +274,9 @@ class Numbers(Replay):
 
     def train(self) -> None:
         model = self.model
-        model.ll_dist_std = self.config["ll_dist_std"]
         borders = [self.task_of.index(t) for t in range(self.num_tasks)] + [self.steps]
         for task, (first, end) in enumerate(pairwise(borders)):
-            model.begin_task(session := Session(task, [], range(self.num_outputs()), self.size, lambda size: iter(())))
+            model.begin_task(session := Session(task, [task], range(task, task + 1), self.size, lambda size: iter(())))
             for k in range(first, end):
                 x, y = self.x[k].to(DEVICE), self.y[k].to(DEVICE)
                 model.observe(Batch(x, y, x, 0))
@@ -294,10 +286,9 @@ class Numbers(Replay):
         model, errors = self.model, []
         for i in range(self.num_tasks):
             x, y = (self.case[f"eval/{name}/{i}"].to(DEVICE) for name in "xy")
-            outputs = torch.stack([model.main(model.test_weights(j), x)[..., 0] for j in range(self.num_tasks)], dim=2)
-            mean, spread = outputs.mean(0), outputs.std(0, correction=0)
-            self.close(f"eval/pred_mean/{i}", mean)
-            self.close(f"eval/pred_std/{i}", spread)
-            self.case.equal(f"eval/task_ids/{i}", spread.argmin(1))
-            errors.append((outputs[..., i] - y[:, 0]).square().mean())
+            votes = model.votes(x)
+            self.close(f"eval/pred_mean/{i}", votes.outputs[..., 0].T)
+            self.close(f"eval/pred_std/{i}", -votes.scores["std"].T)
+            self.case.equal(f"eval/task_ids/{i}", votes.scores["std"].argmax(0))
+            errors.append((model.drawn(x, i) - y).square().mean())  # of each draw, where the loop has that of the mean
         self.close("eval/mse_task_given", torch.stack(errors))

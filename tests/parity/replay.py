@@ -15,7 +15,7 @@ from utils.classes import SeenClasses
 from utils.contracts import Batch, StreamInfo
 from utils.data.images import ImageSet
 from utils.streams.base import Draw, Stream
-from utils.training.evaluation import Accuracy, Evaluator
+from utils.training.evaluation import Scores, Evaluator
 from utils.training.loop import Trainer
 
 from .goldens import DEVICE, Case, Settings
@@ -87,7 +87,7 @@ class Recorder:
     def end_evaluation(self, **values) -> None:
         self.evaluations.append(self._values | values)
 
-    def evaluate(self, evaluator: Evaluator, model: ContinualModel, seen: SeenClasses) -> Accuracy:
+    def evaluate(self, evaluator: Evaluator, model: ContinualModel, seen: SeenClasses) -> Scores:
         self.begin_evaluation()
         accuracy = evaluator(model, seen)
         self.end_evaluation(accuracy=accuracy, seen=len(seen))

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from models.base import ContinualModel
 from utils.classes import SeenClasses
-from utils.training.evaluation import Accuracy
+from utils.training.evaluation import Scores
 from utils.training.loop import Trainer
 
 from .goldens import DEVICE, Case
@@ -50,13 +50,13 @@ def replay(case: Case, model: ContinualModel, recorder: Recorder) -> Trainer:
     eval_x = case["eval/x"]
 
     @torch.no_grad()
-    def evaluate(model: ContinualModel, seen: SeenClasses) -> Accuracy:
+    def evaluate(model: ContinualModel, seen: SeenClasses) -> Scores:
         model.eval()
         recorder.begin_evaluation()
         output = model(eval_x.to(DEVICE))
         recorder.end_evaluation(output=output, seen=len(seen))
         model.train()
-        return Accuracy(float("nan"), torch.zeros(seen.num_classes))
+        return Scores(float("nan"), torch.zeros(seen.num_classes))
 
     stream = Recorded(tasks, network(case)["num_classes"])
     return train(model, stream, torch.cat(x), y, case.settings["config"]["online_iter"], evaluate)

@@ -87,7 +87,9 @@ def test_borders_are_told_to_a_method_that_asks():
     for hook in ("begin_task", "end_task"):
         told = [session for name, session in run.model.calls if name == hook]
         sizes = [len(stream.tasks[task]) for task in range(3)]
-        assert told == [Session(task, stream.task_classes(task), None, sizes[task], None) for task in range(3)]
+        updates = [len(stream.batches(task, 0)) * run.trainer.online_iter for task in range(3)]
+        expected = [(task, stream.task_classes(task), None, sizes[task], None, updates[task]) for task in range(3)]
+        assert told == [Session(*each) for each in expected]
 
 
 def test_batch_and_stream_info_carry_nothing_else():

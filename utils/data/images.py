@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from torch import Generator, Tensor
 from utils.args import RunArgs
 from utils.classes import raw_label
 from utils.contracts import Images
+from utils.errors import UsageError
 
 HASHED = 256  # samples read at a time
 ON_DEVICE_LIMIT = 4 * 2**30  # bytes; larger sets stay in host memory (or memory-mapped) and travel batch by batch
@@ -19,16 +21,24 @@ ON_DEVICE_LIMIT = 4 * 2**30  # bytes; larger sets stay in host memory (or memory
 
 class ImageSet:
     """Images uint8 [N, 3, H, W], or numbers float32 [N, F], and raw labels int64 [N] of one dataset part, served by
-    index on `device`.
+    index on `device`; and, of data that have them, the numbers that are to be predicted, `targets` float32 [N, K].
 
     rows: the images that belong to the set, in order; None: all. Memory-mapped images are not read before they are
     asked for, unless they fit on a device of their own.
     """
 
-    def __init__(self, images: np.ndarray, labels: np.ndarray, device: torch.device, rows: np.ndarray | None = None):
+    def __init__(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        device: torch.device,
+        rows: np.ndarray | None = None,
+        targets: np.ndarray | None = None,
+    ):
         self.rows = torch.arange(len(labels)) if rows is None else torch.from_numpy(rows)
         self.labels = torch.from_numpy(np.asarray(labels, dtype=np.int64))[self.rows]
         self.device = device
+        self.targets = None if targets is None else torch.from_numpy(np.array(targets))[self.rows].to(device)
         self._images: np.ndarray | Tensor = images
         if device.type != "cpu" and images.nbytes <= ON_DEVICE_LIMIT:
             self._images = torch.from_numpy(np.array(images)).to(device)
@@ -80,14 +90,38 @@ class DomainSet(ImageSet):
 def image_set(
     dataset: Images,
     options: RunArgs,
-    part: tuple[np.ndarray, np.ndarray],
+    part: tuple[np.ndarray, ...],
     device: torch.device,
     rows: np.ndarray | None,
 ) -> ImageSet:
-    """The set of a run. part: images and labels as the dataset loads them. rows: those that belong to it, None: all."""
+    """The set of a run. part: what the dataset loads. rows: those that belong to it, None: all. Raises UsageError for
+    targets that are not what the dataset declares."""
+    images, labels, *targets = part
+    check_targets(str(options.dataset), dataset, len(labels), targets)
     if dataset.max_domains and dataset.tasks is None:
-        return DomainSet(*part, device, rows, dataset, options.n_tasks)
-    return ImageSet(*part, device, rows)
+        return DomainSet(images, labels, device, rows, dataset, options.n_tasks)
+    return ImageSet(images, labels, device, rows, *targets)
+
+
+def check_targets(name: str, dataset: Images, count: int, targets: Sequence[np.ndarray]) -> None:
+    """Raises UsageError unless the dataset gives the targets, of `count` samples, that it declares."""
+    size = dataset.num_targets
+    if size is None:
+        if targets:
+            raise UsageError(f"--dataset {name}: gives targets without saying how many of a sample; set num_targets")
+        return
+    if dataset.max_domains and dataset.tasks is None:
+        raise UsageError(f"--dataset {name}: has max_domains and num_targets; data in domains have classes to predict")
+    if not targets:
+        raise UsageError(f"--dataset {name}: says num_targets = {size}, and loads no third array, the targets")
+    numbers = np.asarray(targets[0])
+    if numbers.shape != (count, size) or numbers.dtype != np.float32:
+        raise UsageError(
+            f"--dataset {name}: its targets are {numbers.dtype} {list(numbers.shape)}, by num_targets and the labels "
+            f"they must be float32 {[count, size]}"
+        )
+    if not (finite := np.isfinite(numbers).all(axis=1)).all():
+        raise UsageError(f"--dataset {name}: targets of sample {int(np.argmin(finite))} are not finite numbers")
 
 
 class Transform:

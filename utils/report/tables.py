@@ -63,8 +63,8 @@ def cells(name: str, runs: list[Run], measures: list[str]) -> list[str]:
         _borders(summaries[0]),
         f"{summaries[0].trainable_parameters:,}",
         f"{samples / seconds:,.0f}" if seconds else NONE,
-        mean_and_spread([summary.seconds for summary in summaries], 1),
-        mean_and_spread([summary.peak_memory_mb for summary in summaries], 0),
+        mean_and_spread([summary.seconds for summary in summaries], ",.1f"),
+        mean_and_spread([summary.peak_memory_mb for summary in summaries], ",.0f"),
     ]
 
 
@@ -76,19 +76,19 @@ def _borders(summary: Summary) -> str:
 
 
 def _values(measure: str, values: Sequence[float | None]) -> str:
-    return percent(values) if MEASURES[measure].unit == "%" else mean_and_spread(values, 2)
+    return percent(values) if MEASURES[measure].unit == "%" else mean_and_spread(values, ".3g")
 
 
 def percent(fractions: Sequence[float | None]) -> str:
     """`mean_and_spread` in percent."""
-    return mean_and_spread([100 * value if defined(value) else None for value in fractions], 2)
+    return mean_and_spread([100 * value if defined(value) else None for value in fractions], ",.2f")
 
 
-def mean_and_spread(values: Sequence[float | None], digits: int) -> str:
-    """Mean ± sample standard deviation. If some values are undefined, the number of the others is told."""
+def mean_and_spread(values: Sequence[float | None], form: str) -> str:
+    """Mean ± sample standard deviation, in a number format. If some values are undefined, the number of the others is told."""
     known = [value for value in values if defined(value)]
     if not known:
         return NONE
-    spread = f" ± {statistics.stdev(known):,.{digits}f}" if len(known) > 1 else ""
+    spread = f" ± {statistics.stdev(known):{form}}" if len(known) > 1 else ""
     share = f" (of {len(known)})" if len(known) < len(values) else ""
-    return f"{statistics.fmean(known):,.{digits}f}{spread}{share}"
+    return f"{statistics.fmean(known):{form}}{spread}{share}"

@@ -28,7 +28,7 @@ from utils.runs.description import Description
 from utils.runs.summary import Summary
 from utils.streams.base import TaskList
 from utils.streams.si_blurry import SiBlurry
-from utils.training.history import History
+from utils.training.history import ERROR, History
 
 LOCK = ".lock"  # of a run that a process is on
 STATE = (checkpoint.TENSORS, checkpoint.TREE)  # of the learner, beside its weights
@@ -117,7 +117,7 @@ class RunFolder:
         write_tensors(self.path / "model.safetensors", model.state_dict())
         if export == "pth":
             export_pth(model.backbone.state_dict(), self.path / "backbone.pth")
-        if not history.metrics()["accuracy"].isna().all():
+        if history.metrics().filter(["accuracy", ERROR]).notna().any(axis=None):
             title = f"{summary.label}, {summary.dataset}, seed {summary.seed}"
             draw_curve(self.path / "curve.png", history.metrics(), title)
         if description is not None:

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from utils.training.history import ERROR
+
 Row = dict
 
 
@@ -40,9 +42,8 @@ def _soft(name: str, write: Callable[[Row], None]) -> Callable[[Row], None]:
 
 
 def _numbers(row: Row) -> dict[str, float]:
-    return {
-        f"{row['kind']}/{key}": row[key] for key in ("accuracy", "loss", "classes_exposed") if row.get(key) is not None
-    }
+    known = ("accuracy", ERROR, "loss", "classes_exposed")
+    return {f"{row['kind']}/{key}": row[key] for key in known if row.get(key) is not None}
 
 
 def _tensorboard(folder: Path, config: dict) -> Callable[[Row], None]:

@@ -108,14 +108,17 @@ def draw_stream(
 
 @picture
 def draw_curve(path: Path, metrics: pd.DataFrame, title: str) -> None:
-    """One run: accuracy in percent over images seen (left axis) and the number of classes met (right axis).
+    """One run: accuracy in percent, or the error of predicted numbers, over images seen (left axis) and the number of
+    classes met (right axis).
 
     metrics: rows of `metrics.csv`.
     """
     figure, axes = new_figure(6.0, 3.6)
     classes_axes = axes.twinx()
     classes_axes.step(metrics["samples_seen"], metrics["classes_exposed"], where="post", color="0.75", linewidth=1.2)
-    classes_axes.set_ylabel("classes seen so far", color=GREY)
+    is_error = "mse" in metrics
+    kind = "functions" if is_error else "classes"
+    classes_axes.set_ylabel(f"{kind} seen so far", color=GREY)
     classes_axes.tick_params(axis="y", colors=GREY)
     classes_axes.set_ylim(0, 1.04 * max([1, *metrics["classes_exposed"]]))
     classes_axes.spines[["top", "left", "bottom"]].set_visible(False)
@@ -126,14 +129,19 @@ def draw_curve(path: Path, metrics: pd.DataFrame, title: str) -> None:
     axes.patch.set_visible(False)
 
     anytime, task_end = (metrics[metrics["kind"] == kind] for kind in ("anytime", "task_end"))
-    axes.plot(anytime["samples_seen"], 100 * anytime["accuracy"].astype(float), color=BLUE, label="anytime")
+    column, scale = ("mse", 1) if is_error else ("accuracy", 100)
+    axes.plot(anytime["samples_seen"], scale * anytime[column].astype(float), color=BLUE, label="anytime")
     marks = {"linestyle": "none", "marker": "o", "markeredgecolor": "white", "markersize": 7}
-    accuracy = 100 * task_end["accuracy"].astype(float)
-    axes.plot(task_end["samples_seen"], accuracy, color=VERMILLION, label="end of a task", **marks)
-    axes.plot([], [], color="0.75", label="classes seen (right)")
-    axes.set_ylim(0, 102)
+    values = scale * task_end[column].astype(float)
+    axes.plot(task_end["samples_seen"], values, color=VERMILLION, label="end of a task", **marks)
+    axes.plot([], [], color="0.75", label=f"{kind} seen (right)")
     axes.set_title(literal(title))
     label_accuracy(axes)
+    if is_error:
+        axes.set_yscale("log", nonpositive="clip")
+        axes.set_ylabel("mean squared error")
+    else:
+        axes.set_ylim(0, 102)
     axes.set_xlim(0, 1.04 * max([1, *metrics["samples_seen"]]))
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     save(figure, path)

@@ -52,7 +52,7 @@ class Progress(Listener):
         )
 
     def _state(self, trainer: Trainer) -> str:
-        last = trainer.history.rows[-1]["accuracy"] if trainer.history.rows else None
-        accuracy = "" if last is None else f", accuracy {100 * last:.1f} %"
+        measured = trainer.history.last_measured()
+        accuracy = f", {measured}" if measured else ""
         skipped = f", {trainer.skipped} updates skipped" if trainer.skipped else ""
         return f"task {trainer.task + 1}/{trainer.stream.num_tasks}{accuracy}{skipped}"

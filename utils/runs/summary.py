@@ -49,6 +49,15 @@ class Summary:
     task_forgetting: float | None = None
     task_bwt: float | None = None
     task_fwt: float | None = None
+    inferred_final: float | None = None
+    inferred_final_conf: float | None = None
+    inferred_final_agree: float | None = None
+    found_final: float | None = None
+    found_final_conf: float | None = None
+    found_final_agree: float | None = None
+    mse_given_final: float | None = None
+    mse_given_during: float | None = None
+    mse_inferred_final: float | None = None
     own: dict[str, float] = field(default_factory=dict)
     samples: int
     skipped_updates: int | None = None

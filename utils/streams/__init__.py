@@ -40,4 +40,5 @@ def own_options(plan: Plan, dataset: Images, class_order: list[int] | None = Non
     or as the tasks of the dataset say it."""
     if plan.tasks is None:
         return plan.method.stream_options(plan.method_args)
-    return Split(plan.tasks.classes, plan.tasks.coming(plan.run.n_tasks), class_order, dataset.tasks)
+    tasks = plan.tasks
+    return Split(tasks.classes, tasks.coming(plan.run.n_tasks), class_order, dataset.tasks, tasks.n_iter)

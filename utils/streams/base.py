@@ -32,13 +32,15 @@ class Split:
     """What a stream of whole tasks is told of them.
 
     classes: how many come at all, None: all. tasks: those that come, None: all. order: all labels, as they are shared
-    out to the tasks; None: at random. parts: labels of each task, where the dataset comes in tasks.
+    out to the tasks; None: at random. parts: labels of each task, where the dataset comes in tasks. num_batches: of
+    each task, from one shuffle after the other; None: passes.
     """
 
     classes: int | None = None
     tasks: range | None = None
     order: list[int] | None = None
     parts: list[list[int]] | None = None
+    num_batches: int | None = None
 
 
 class Stream:
@@ -158,7 +160,11 @@ def by_task(task_of: Tensor, num_tasks: int) -> list[Tensor]:
 
 
 class Reshuffled(TaskList):
-    """Tasks whose images come in another random order in every pass."""
+    """Tasks whose images come in another random order in every pass.
+
+    num_batches_each: instead of passes, that many full batches of each task, from an endless stream of shuffles: one
+    may hold the end of a shuffle and the beginning of the next. They count as one pass.
+    """
 
     def __init__(
         self,
@@ -168,14 +174,32 @@ class Reshuffled(TaskList):
         seed: int,
         batch_size: int,
         num_epochs: int,
+        num_batches_each: int | None = None,
     ):
         super().__init__(tasks, classes, num_classes, batch_size)
         self.seed, self.num_epochs = seed, num_epochs
+        self.num_batches_each = num_batches_each
 
     def batches(self, task: int, epoch: int) -> list[Draw]:
-        indices = self.tasks[task]
-        order = torch.randperm(len(indices), generator=generator_of(self.seed, task, epoch))
-        return [Draw(chunk) for chunk in indices[order].split(self.batch_size) if len(chunk)]
+        indices, generator = self.tasks[task], generator_of(self.seed, task, epoch)
+        if self.num_batches_each is None:
+            order = torch.randperm(len(indices), generator=generator)
+            return [Draw(chunk) for chunk in indices[order].split(self.batch_size) if len(chunk)]
+        if not len(indices):
+            return []
+        needed = self.num_batches_each * self.batch_size
+        shuffles = [torch.randperm(len(indices), generator=generator) for _ in range(-(-needed // len(indices)))]
+        return [Draw(chunk) for chunk in indices[torch.cat(shuffles)[:needed]].split(self.batch_size)]
+
+    def num_images(self) -> int:
+        if self.num_batches_each is None:
+            return super().num_images()
+        return self.num_batches() * self.batch_size
+
+    def num_batches(self) -> int:
+        if self.num_batches_each is None:
+            return super().num_batches()
+        return self.num_batches_each * sum(len(task) > 0 for task in self.tasks)
 
 
 class ClassDraw:

@@ -53,7 +53,7 @@ class ClassIncremental(Reshuffled):
         for task, part in enumerate(parts):
             task_of[part] = task
         tasks = by_task(task_of[targets], len(parts))
-        super().__init__(tasks, parts, num_classes, seed, batch_size, num_epochs)
+        super().__init__(tasks, parts, num_classes, seed, batch_size, num_epochs, split.num_batches)
         self.num_outputs = sum(map(len, parts))
         # A class without an image is never met, and gets no column unless it is announced.
         has_images = torch.bincount(targets, minlength=num_classes) > 0

@@ -41,7 +41,7 @@ class DomainIncremental(Reshuffled):
         comes[classes] = True
         task_of = torch.where(comes[class_of(targets, num_classes)], domain_of(targets, num_classes) - come.start, -1)
         tasks = by_task(task_of, len(come))
-        super().__init__(tasks, [classes] * len(come), num_classes, seed, batch_size, num_epochs)
+        super().__init__(tasks, [classes] * len(come), num_classes, seed, batch_size, num_epochs, split.num_batches)
         self.num_outputs = len(classes)
         self._task_of = [
             domain - come.start if domain in come and comes[label] else -1

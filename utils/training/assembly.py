@@ -75,6 +75,7 @@ def assemble(
         augment=transform.train,
         plain=transform.test,
         images=_gone if restored else training.raw,
+        num_targets=None if training.targets is None else training.targets.shape[1],
     )
     model = plan.method(network, info, plan.method_args).to(training.device)
     model.optimizer = model.configure_optimizer()
@@ -128,7 +129,7 @@ def fitting_period(stream: Stream, num_images: int, period: int) -> int:
     length = stream.num_images() * stream.num_epochs
     if period < 0 or length >= ENOUGH * period or _evaluations(stream, period) >= ENOUGH:
         return period
-    tried = [max(1, num_images * stream.num_epochs // ENOUGH)]
+    tried = [max(1, max(num_images * stream.num_epochs, length) // ENOUGH)]
     counts = [_evaluations(stream, tried[0])]
     while counts[-1] < ENOUGH and tried[-1] > 1:
         tried.append(tried[-1] * 3 // 4)

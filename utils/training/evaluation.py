@@ -1,7 +1,8 @@
-"""Accuracy over the classes met so far, at any time of a run."""
+"""Accuracy over the classes met so far, or the error of predicted numbers, at any time of a run."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from utils.classes import SeenClasses, mask_unseen
-from utils.contracts import Learner
+from utils.contracts import Learner, Votes
 from utils.data.features import kept_features
 from utils.data.images import ImageSet, Transform
 from utils.errors import UsageError
@@ -20,16 +21,21 @@ from utils.training.metrics import class_accuracy
 
 
 @dataclass(frozen=True)
-class Accuracy:
+class Scores:
     """average: share of correct images, NaN if no class has been met. per_class: [C] by slot, 0 where not met.
 
     per_task: by how it was measured, among all classes met ("class") or with the task told ("task"), the accuracy on
-    the images of each task [T], NaN where none was met; empty where classes come in several tasks.
+    the images of each task [T], NaN where none was met; empty where classes come in several tasks. Of a method that
+    tells tasks apart also with the task inferred ("inferred", the same as "class", "inferred_X" by its criterion X) and
+    the share of images whose task was ("found", "found_X").
+    is_error: average is the mean squared error of predicted numbers, there is no class, and per_task has "mse_given"
+    and "mse_inferred".
     """
 
     average: float
     per_class: Tensor
     per_task: dict[str, list[float]] = field(default_factory=dict)
+    is_error: bool = False
 
 
 class Evaluator:
@@ -44,6 +50,8 @@ class Evaluator:
     stream: whose tasks have classes of their own, or share them under domains, is also measured task by task; where it
     announces them the accuracy is the one with the task told. slots: of all classes [raw labels], as they will have
     been met at the end of the stream; with them tasks to come can be measured, too (`ahead`).
+    Data with numbers to predict are measured by the mean squared error. A method that tells tasks apart is asked for the
+    votes of all its models once, from which follow the predictions with the task told and with the task inferred.
     Raises FloatingPointError for logits that are not finite, whose largest would mean nothing, of the classes that
     compete; of one that was not met, -inf is a method's own mask.
     """
@@ -103,37 +111,125 @@ class Evaluator:
         return self._by_task(hits.cpu(), indices)
 
     @torch.no_grad()
-    def __call__(self, model: Learner, seen: SeenClasses) -> Accuracy:
+    def __call__(self, model: Learner, seen: SeenClasses) -> Scores:
         slots = seen.slots(self.images.labels)
         indices = torch.where(slots >= 0)[0]
-        num_classes = seen.num_classes
+        is_error = self.images.targets is not None
         if len(indices) == 0:
-            return Accuracy(float("nan"), torch.zeros(num_classes))
+            return Scores(float("nan"), torch.zeros(0 if is_error else seen.num_classes), is_error=is_error)
         was_training = model.training
         model.eval()
+        if is_error:
+            scores = self._errors(model, indices)
+        else:
+            measure = self._hits_by_votes if model.tells_tasks_apart else self._hits
+            hits, per_task = measure(model, indices, slots, len(seen))
+            counts = torch.bincount(slots[indices], minlength=seen.num_classes)
+            hits_per_class = torch.bincount(slots[indices], weights=hits.float(), minlength=seen.num_classes)
+            scores = Scores(hits.double().mean().item(), class_accuracy(hits_per_class, counts), per_task)
+        model.train(was_training)
+        return scores
+
+    def _hits(
+        self, model: Learner, indices: Tensor, slots: Tensor, seen: int
+    ) -> tuple[Tensor, dict[str, list[float]]]:
+        """Which of the images `indices` count as right, and `Scores.per_task`. seen: how many classes have been met."""
         correct, told, undefined = [], [], []
         for chunk in indices.split(self.batch_size):
             logits = self._logits(model, chunk).float()
-            undefined.append(self._undefined(logits, len(seen)))
+            undefined.append(self._undefined(logits, seen))
             if self.mask == "seen":
-                logits = mask_unseen(logits, len(seen))
+                logits = mask_unseen(logits, seen)
             correct.append(logits.argmax(dim=1) == slots[chunk].to(logits.device))
             if self._tasks is not None and not model.is_told:
                 told.append(self._own_hits(logits, chunk, slots)[0])
         if self._tasks is not None and model.is_told:
-            hits, unknown = self._told(model, indices, slots, len(seen))
+            hits, unknown = self._told(model, indices, slots, seen)
             told.append(hits)
             undefined.append(unknown)
-        model.train(was_training)
         self._refuse(model, torch.cat(undefined))
-        hits, per_task = torch.cat(correct).cpu(), {}
-        if self._tasks is not None:
-            told_hits = torch.cat(told).cpu()
-            per_task = {"class": self._by_task(hits, indices), "task": self._by_task(told_hits, indices)}
-            hits = told_hits if self._announced else hits
-        counts = torch.bincount(slots[indices], minlength=num_classes)
-        hits_per_class = torch.bincount(slots[indices], weights=hits.float(), minlength=num_classes)
-        return Accuracy(hits.double().mean().item(), class_accuracy(hits_per_class, counts), per_task)
+        hits = torch.cat(correct).cpu()
+        if self._tasks is None:
+            return hits, {}
+        told_hits = torch.cat(told).cpu()
+        per_task = {"class": self._by_task(hits, indices), "task": self._by_task(told_hits, indices)}
+        return told_hits if self._announced else hits, per_task
+
+    def _hits_by_votes(
+        self, model: Learner, indices: Tensor, slots: Tensor, seen: int
+    ) -> tuple[Tensor, dict[str, list[float]]]:
+        """As `_hits`, of a method that tells tasks apart."""
+        found: dict[str, list[Tensor]] = defaultdict(list)
+        undefined = []
+        for chunk in indices.split(self.batch_size):
+            votes = self._votes(model, chunk)
+            known = votes.outputs[..., :seen] if self.mask == "seen" else votes.outputs
+            undefined.append(~known.isfinite().all(dim=2).all(dim=0) | _without_score(votes))
+            for name, logits in self._elected(votes, chunk, found).items():
+                if self.mask == "seen":
+                    logits = mask_unseen(logits, seen)
+                own = self._own_hits(logits, chunk, slots)[0]
+                found[name].append(
+                    own if name == "given" else logits.argmax(dim=1) == slots[chunk].to(logits.device)
+                )
+        self._refuse(model, torch.cat(undefined))
+        hits = {name: torch.cat(parts).cpu() for name, parts in found.items()}
+        per_task = {"task": hits.pop("given"), "class": hits["inferred"], **hits}
+        told = per_task["task" if self._announced else "class"]
+        return told, {name: self._by_task(each, indices) for name, each in per_task.items()}
+
+    def _errors(self, model: Learner, indices: Tensor) -> Scores:
+        """Of predicted numbers."""
+        assert self.images.targets is not None
+        found: dict[str, list[Tensor]] = defaultdict(list)
+        undefined = []
+        for chunk in indices.split(self.batch_size):
+            if model.tells_tasks_apart:
+                votes = self._votes(model, chunk)
+                undefined.append(_without_score(votes))
+                predicted = self._elected(votes, chunk, found)
+            else:
+                with model.autocast():
+                    predicted = self._told_and_untold(model, chunk)
+            targets = self.images.targets[chunk.to(self.images.targets.device)]
+            for name, numbers in predicted.items():
+                found[f"mse_{name}"].append((numbers.double() - targets).square().mean(dim=1))
+        values = {name: torch.cat(parts).cpu() for name, parts in found.items()}
+        errors = [each for name, each in values.items() if name.startswith("mse_")]
+        self._refuse(model, ~torch.stack(errors).isfinite().all(dim=0), "predictions")
+        if undefined:
+            self._refuse(model, torch.cat(undefined), "scores")
+        average = values["mse_given" if self._tasks is not None and self._announced else "mse_inferred"].mean().item()
+        per_task = {} if self._tasks is None else {name: self._by_task(each, indices) for name, each in values.items()}
+        return Scores(average, torch.zeros(0), per_task, is_error=True)
+
+    def _told_and_untold(self, model: Learner, chunk: Tensor) -> dict[str, Tensor]:
+        """Numbers [B, K] that a method predicts with the task told ("given") and without ("inferred")."""
+        x = self._inputs(chunk)
+        untold = told = model(x)
+        if self._tasks is not None and model.is_told:
+            told, own = torch.empty_like(untold), self._tasks[chunk].to(x.device)
+            for task in own.unique().tolist():
+                told[own == task] = model.given(x[own == task], task)
+        return {"given": told, "inferred": untold}
+
+    def _votes(self, model: Learner, chunk: Tensor) -> Votes:
+        with model.autocast():
+            return model.votes(self._inputs(chunk))
+
+    def _elected(self, votes: Votes, chunk: Tensor, found: dict[str, list[Tensor]]) -> dict[str, Tensor]:
+        """Outputs [B, ...] that count for each sample, with its task told ("given") and inferred by each criterion, of
+        which the first has no name. Notes in `found` whether that is its task."""
+        assert self._tasks is not None
+        own = self._tasks[chunk].to(votes.outputs.device)
+        sample = torch.arange(len(chunk), device=votes.outputs.device)
+        elected = {"given": votes.outputs[own, sample].float()}
+        for place, (criterion, score) in enumerate(votes.scores.items()):
+            suffix = f"_{criterion}" if place else ""
+            winner = score.argmax(dim=0)
+            found[f"found{suffix}"].append(winner == own)
+            elected[f"inferred{suffix}"] = votes.outputs[winner, sample].float()
+        return elected
 
     def _own_hits(self, logits: Tensor, chunk: Tensor, slots: Tensor) -> tuple[Tensor, Tensor]:
         """Which images have their class predicted among the columns of their own tasks, and for which there is no
@@ -157,12 +253,12 @@ class Evaluator:
                 found[:, chunk] = torch.stack(self._own_hits(logits, chunk, slots)).cpu()
         return found[0, indices], found[1, indices]
 
-    def _refuse(self, model: Learner, undefined: Tensor) -> None:
+    def _refuse(self, model: Learner, undefined: Tensor, what: str = "logits") -> None:
         """Raises FloatingPointError if there are images without a prediction."""
         if lost := int(undefined.sum()):
             why = model.why_not_finite()
             raise FloatingPointError(
-                f"the logits of {lost} of {len(undefined)} test images are not finite numbers"
+                f"the {what} of {lost} of {len(undefined)} test images are not finite numbers"
                 + (f": {why}" if why else "")
             )
 
@@ -211,3 +307,8 @@ class Evaluator:
         ]  # they change the last bits
         settings = [name, self.images.sha256(), self.transform.settings(), *rounding]
         return kept_features(self.kept, model.backbone.state_dict(), settings, parts)
+
+
+def _without_score(votes: Votes) -> Tensor:
+    """For which samples the models cannot be compared, [B]."""
+    return torch.stack([score.isnan().any(dim=0) for score in votes.scores.values()]).any(dim=0)

@@ -10,10 +10,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from utils.training.evaluation import Accuracy
+from utils.training.evaluation import Scores
 from utils.training.metrics import MEASURES, gcl_summary, measures_of_tasks
 
 METRIC_COLUMNS = ["kind", "samples_seen", "nominal", "task", "accuracy", "loss", "classes_exposed", "seconds"]
+ERROR = "mse"  # one more column, behind the accuracy, where numbers are predicted
 
 
 class _Texts:
@@ -47,35 +48,44 @@ class History:
         self.class_rows: list[dict] = []  # one per evaluation at a task end: samples_seen, task, labels, accuracies
         self._forget_texts()
 
-    def add_anytime(self, samples_seen: int, nominal: int, accuracy: Accuracy | None, **common: Any) -> None:
+    def add_anytime(self, samples_seen: int, nominal: int, scores: Scores | None, **common: Any) -> None:
         """One anytime evaluation; `nominal` is the time stamp that the published curve uses (images)."""
-        self._add("anytime", samples_seen, accuracy, nominal=nominal, **common)
+        self._add("anytime", samples_seen, scores, nominal=nominal, **common)
 
     def add_task_end(
-        self, samples_seen: int, task: int, accuracy: Accuracy | None, labels: list[int], **common: Any
+        self, samples_seen: int, task: int, scores: Scores | None, labels: list[int], **common: Any
     ) -> None:
         """The evaluation after one pass over a task; of several passes the last counts. labels: raw, in slot order."""
-        self._add("task_end", samples_seen, accuracy, task=task, **common)
-        if accuracy is not None:
-            row = {"samples_seen": samples_seen, "task": task, "labels": list(labels)}
-            self.class_rows.append(row | {"accuracy": accuracy.per_class.tolist(), "per_task": accuracy.per_task})
+        self._add("task_end", samples_seen, scores, task=task, **common)
+        if scores is not None:
+            row = {"samples_seen": samples_seen, "task": task, "labels": [] if scores.is_error else list(labels)}
+            self.class_rows.append(row | {"accuracy": scores.per_class.tolist(), "per_task": scores.per_task})
 
     def ended_at(self) -> int | None:
         """Images seen at the last evaluation, if it was one at a task end."""
         last: dict[str, Any] = self.rows[-1] if self.rows else {"kind": None}
         return last["samples_seen"] if last["kind"] == "task_end" else None
 
-    def last_accuracy(self) -> Accuracy | None:
+    def last_scores(self) -> Scores | None:
         """What the last evaluation at a task end gave."""
-        average = self.rows[-1]["accuracy"]
+        is_error = ERROR in self.rows[-1]
+        average = self.rows[-1][ERROR if is_error else "accuracy"]
         if average is None:
             return None
         last = self.class_rows[-1]
-        return Accuracy(average, torch.tensor(last["accuracy"]), last.get("per_task", {}))
+        return Scores(average, torch.tensor(last["accuracy"]), last.get("per_task", {}), is_error)
 
-    def _add(self, kind: str, samples_seen: int, accuracy: Accuracy | None, **values: Any) -> None:
-        average = None if accuracy is None else accuracy.average
-        self.rows.append({"kind": kind, "samples_seen": samples_seen, "accuracy": average} | values)
+    def last_measured(self) -> str:
+        """The newest average in words; empty if there is none."""
+        row: dict[str, Any] = self.rows[-1] if self.rows else {}
+        if row.get(ERROR) is not None:
+            return f"mean squared error {row[ERROR]:.4g}"
+        return "" if row.get("accuracy") is None else f"accuracy {100 * row['accuracy']:.1f} %"
+
+    def _add(self, kind: str, samples_seen: int, scores: Scores | None, **values: Any) -> None:
+        average = None if scores is None else scores.average
+        measured = {"accuracy": average} if scores is None or not scores.is_error else {"accuracy": None, ERROR: average}
+        self.rows.append({"kind": kind, "samples_seen": samples_seen} | measured | values)
 
     def summary(self) -> dict[str, float]:
         """MEASURES as fractions; NaN where undefined or never evaluated."""
@@ -87,7 +97,7 @@ class History:
         return dict.fromkeys(MEASURES, float("nan")) | found | measures_of_tasks(self.per_task())
 
     def per_task(self) -> pd.DataFrame:
-        """`per_task.csv`: the accuracy on each task at every task end, in long form (`Accuracy.per_task`); that of
+        """`per_task.csv`: the accuracy on each task at every task end, in long form (`Scores.per_task`); that of
         the untrained network is after task -1."""
         return self._of_tasks([self._before(), *self.class_rows])
 
@@ -106,7 +116,10 @@ class History:
 
     def metrics(self) -> pd.DataFrame:
         """`metrics.csv`."""
-        frame = pd.DataFrame(self.rows, columns=METRIC_COLUMNS)
+        columns = list(METRIC_COLUMNS)
+        if any(ERROR in row for row in self.rows):
+            columns.insert(columns.index("accuracy") + 1, ERROR)
+        frame = pd.DataFrame(self.rows, columns=columns)
         return frame.astype({"nominal": "Int64", "task": "Int64"})
 
     def per_class(self) -> pd.DataFrame:

@@ -18,7 +18,7 @@ from utils.contracts import Batch, Learner, Session
 from utils.data.images import ImageSet, Transform
 from utils.finite import FiniteRows
 from utils.streams.base import Draw, Stream
-from utils.training.evaluation import Accuracy, Evaluator
+from utils.training.evaluation import Evaluator, Scores
 from utils.training.history import History
 
 CHECK_EVERY = 50  # batches between two looks at the loss; each look waits for the device
@@ -145,7 +145,10 @@ class Trainer:
             task, stream = self.task, self.stream
             again = partial(self._again, task)
             size = len(stream.rows(task))
-            getattr(self.model, hook)(Session(task, stream.task_classes(task), stream.columns(task), size, again))
+            updates = stream.num_epochs * len(stream.batches(task, 0)) // stream.batches_per_update
+            updates *= self.online_iter if self.model.repeats else 1
+            session = Session(task, stream.task_classes(task), stream.columns(task), size, again, updates)
+            getattr(self.model, hook)(session)
 
     def _again(self, task: int, batch_size: int) -> Iterator[Batch]:
         """The samples of a task in stored order, under the test transform, for a method that declares to read them."""
@@ -155,8 +158,13 @@ class Trainer:
 
     def _plain_batch(self, indices: Tensor) -> Batch:
         raw = self.images.raw(indices)
-        slots = self.seen.slots(self.images.labels[indices]).to(self.device, non_blocking=True)
-        return Batch(self.transform.test(raw), slots, raw, len(self.seen), indices)
+        return Batch(self.transform.test(raw), self._wanted(indices), raw, len(self.seen), indices)
+
+    def _wanted(self, indices: Tensor) -> Tensor:
+        """What is to be predicted of images [B], `Batch.y`."""
+        if self.images.targets is not None:
+            return self.images.targets[indices.to(self.device, non_blocking=True)]
+        return self.seen.slots(self.images.labels[indices]).to(self.device, non_blocking=True)
 
     def _pass(self) -> None:
         """The rest of one pass over one task, and the evaluation at its end."""
@@ -177,7 +185,7 @@ class Trainer:
             return
         # A task without images leaves everything as it was, unless the method is told of its borders.
         same = not self.model.needs_task_boundaries and self.history.ended_at() == self.images_met
-        accuracy = self.history.last_accuracy() if same else self._with_tasks_ahead(self._evaluate())
+        accuracy = self.history.last_scores() if same else self._with_tasks_ahead(self._evaluate())
         self.history.add_task_end(self.images_met, self.task, accuracy, self.seen.labels, **self._common())
         if not same:
             self._evaluated()
@@ -191,11 +199,11 @@ class Trainer:
         labels = self.images.labels[draw.indices]
         raw = self.images.raw(draw.indices)
         self.seen.add(labels)
-        slots = self.seen.slots(labels).to(self.device, non_blocking=True)
+        wanted = self._wanted(draw.indices)
         transform = self.transform.train if draw.augment else self.transform.test
         before = self.loss_sum.clone()
         for _ in range(self.online_iter if self.model.repeats else 1):
-            batch = Batch(transform(raw), slots, raw, len(self.seen), draw.indices)
+            batch = Batch(transform(raw), wanted, raw, len(self.seen), draw.indices)
             loss = self._update(batch)
             if loss is not None:
                 self.loss_sum += loss
@@ -230,11 +238,11 @@ class Trainer:
         """Images that were not finite where a method keeps something of them, since the run or its part began."""
         return sum((gate.lost for gate in self._gates), torch.zeros((), dtype=torch.int64, device=self.device))
 
-    def _evaluate(self) -> Accuracy | None:
+    def _evaluate(self) -> Scores | None:
         self.check_loss()  # what follows from it has nothing to say
         return None if self.evaluator is None else self.evaluator(self.model, self.seen)
 
-    def _with_tasks_ahead(self, accuracy: Accuracy | None) -> Accuracy | None:
+    def _with_tasks_ahead(self, accuracy: Scores | None) -> Scores | None:
         """An accuracy at the end of the task at hand, with those on tasks to come."""
         if accuracy is None or self.evaluator is None or not self.ahead:
             return accuracy

@@ -40,6 +40,28 @@ MEASURES = {
     "task_forgetting": Measure("%", "less", "forgetting of tasks, the task being told"),
     "task_bwt": Measure("%", "more", "backward transfer, the task being told"),
     "task_fwt": Measure("%", "more", "forward transfer, the task being told"),
+    "inferred_final": Measure("%", "more", "mean over tasks at the end, the task being inferred"),
+    "inferred_final_conf": Measure("%", "more", "the same, inferred from the confidence"),
+    "inferred_final_agree": Measure("%", "more", "the same, inferred from the agreement of draws"),
+    "found_final": Measure("%", "more", "mean over tasks at the end of tasks inferred right"),
+    "found_final_conf": Measure("%", "more", "the same, from the confidence"),
+    "found_final_agree": Measure("%", "more", "the same, from the agreement of draws"),
+    "mse_given_final": Measure("", "less", "mean squared error over tasks at the end, the task being told"),
+    "mse_given_during": Measure("", "less", "the same, right after each was learnt"),
+    "mse_inferred_final": Measure("", "less", "the same at the end, the task being inferred"),
+}
+# What `per_task.csv` measures, and the names of its numbers (`task_summary`) among MEASURES.
+PER_TASK = {
+    "class": {"final": "class_final", "forgetting": "class_forgetting"},
+    "task": {name: f"task_{name}" for name in ("final", "learned", "forgetting", "bwt", "fwt")},
+    "inferred": {"final": "inferred_final"},
+    "inferred_conf": {"final": "inferred_final_conf"},
+    "inferred_agree": {"final": "inferred_final_agree"},
+    "found": {"final": "found_final"},
+    "found_conf": {"final": "found_final_conf"},
+    "found_agree": {"final": "found_final_agree"},
+    "mse_given": {"final": "mse_given_final", "learned": "mse_given_during"},
+    "mse_inferred": {"final": "mse_inferred_final"},
 }
 GCL = ("A_auc", "A_avg", "A_last", "F_last", "BWT")  # those of every run
 CLASS_COUNT_OFFSET = 1e-5  # as in the released trainers: keeps 0 / 0 at 0, costs a perfect class about 1e-6
@@ -159,10 +181,11 @@ def task_matrix(values: pd.DataFrame, measure: str) -> np.ndarray:
 def measures_of_tasks(values: pd.DataFrame) -> dict[str, float]:
     """Those of MEASURES that `per_task.csv` holds, by name."""
     found: dict[str, float] = {}
-    for measure in ("class", "task") if len(values) else ():
+    for measure, names in PER_TASK.items() if len(values) else ():
         matrix = task_matrix(values, measure)
         if len(matrix):
             before = values[(values["measure"] == measure) & (values["after_task"] < 0)].set_index("task")["value"]
             untrained = before.reindex(range(len(matrix))).to_numpy(float) if len(before) else None
-            found |= {f"{measure}_{name}": value for name, value in task_summary(matrix, untrained).items()}
-    return {name: value for name, value in found.items() if name in MEASURES}
+            numbers = task_summary(matrix, untrained)
+            found |= {name: numbers[kind] for kind, name in names.items()}
+    return found

@@ -26,7 +26,7 @@ from utils.report import comparison, differences, forgetting, markup, tables
 from utils.runs import plots, reading, resume
 from utils.runs import summary as summary_file
 from utils.training import metrics
-from utils.training.evaluation import Accuracy
+from utils.training.evaluation import Scores
 from utils.training.history import History
 
 METRICS_HEADER = "kind,samples_seen,nominal,task,accuracy,loss,classes_exposed,seconds"
@@ -571,7 +571,7 @@ def test_mean_of_class_forgetting_is_f_last_of_the_run(tmp_path):
     history, random, table = History(), np.random.default_rng(0), []
     for task, met in enumerate((3, 3, 7, 9)):
         table.append(np.where(np.arange(9) < met, random.random(9).round(1), 0))
-        accuracy = Accuracy(average=0.5, per_class=table[-1])
+        accuracy = Scores(average=0.5, per_class=table[-1])
         history.add_task_end(100 * task, task, accuracy, list(range(met)), loss=1.0, classes_exposed=met, seconds=1.0)
     history.per_class().to_csv(tmp_path / "per_class.csv", index=False)
     accuracies = reading.read_class_accuracies(tmp_path)
@@ -1000,7 +1000,7 @@ def test_summary_is_recomputed_as_the_run_makes_it(evaluated, tmp_path):
         for _ in range(2):
             images += 100
             classes = np.where(np.arange(9) < met, random.random(9).astype(np.float32), 0)
-            accuracy = Accuracy(classes[:met].mean() if met else float("nan"), classes) if evaluated else None
+            accuracy = Scores(classes[:met].mean() if met else float("nan"), classes) if evaluated else None
             common = {"loss": None, "classes_exposed": met, "seconds": images / 7}
             if task:
                 history.add_anytime(images, images, accuracy, **common)

@@ -12,7 +12,7 @@ import torch
 
 from utils.classes import SeenClasses
 from utils.data.images import ImageSet, Transform
-from utils.training.evaluation import Accuracy, Evaluator
+from utils.training.evaluation import Scores, Evaluator
 from utils.training.history import History
 from utils.training.metrics import (
     GCL,
@@ -219,8 +219,8 @@ def test_no_class_met_gives_no_value():
 def test_of_several_passes_over_a_task_the_last_counts():
     history = History()
     for met, value in ((10, 0.2), (20, 0.6)):
-        history.add_task_end(met, 0, Accuracy(value, torch.tensor([value, 0.0])), [5], loss=1.0, classes_exposed=1)
-    history.add_task_end(30, 1, Accuracy(0.5, torch.tensor([0.4, 0.7])), [5, 3], loss=1.0, classes_exposed=2)
+        history.add_task_end(met, 0, Scores(value, torch.tensor([value, 0.0])), [5], loss=1.0, classes_exposed=1)
+    history.add_task_end(30, 1, Scores(0.5, torch.tensor([0.4, 0.7])), [5, 3], loss=1.0, classes_exposed=2)
     assert {name: history.summary()[name] for name in GCL} == pytest.approx(
         {"A_auc": NAN, "A_avg": 0.55, "A_last": 0.5, "F_last": 0.2, "BWT": -0.2}, nan_ok=True
     )
@@ -234,7 +234,7 @@ def test_class_names_stand_beside_labels_whatever_they_are(tmp_path):
     history = History()
     for known in (None, names):
         history.names = known
-        history.add_task_end(9, 0, Accuracy(0.5, torch.full((8,), 0.5)), [*range(8)][::-1], loss=0.0, classes_exposed=8)
+        history.add_task_end(9, 0, Scores(0.5, torch.full((8,), 0.5)), [*range(8)][::-1], loss=0.0, classes_exposed=8)
         history.per_class().to_csv(tmp_path / "per_class.csv", index=False)
         with open(tmp_path / "per_class.csv", newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
