@@ -306,6 +306,7 @@ def train(job: Job, cores: Cores, stage: bool) -> Path:
             resume.go_on(trainer, state, folder)
         with request.listening():
             trainer.train()
+        draw_predictions(job.dataset, trainer, folder.path / "predictions.png")
         keep_product(plan, folder)  # before the run counts as complete
         summary = summary_of(plan, trainer, saving.seconds, trainable, settings["stream_sha256"])
         described = described_of(job, trainer) if plan.method.evaluated else None  # of a stage nobody asks anything
@@ -323,6 +324,17 @@ def train(job: Job, cores: Cores, stage: bool) -> Path:
         progress.close()
         folder.close()
     return folder.path
+
+
+def draw_predictions(dataset: Images, trainer: Trainer, path: Path) -> None:
+    """The picture that a dataset has of what was learnt, if it has one."""
+    from utils.runs.plots import picture
+
+    columns, labels = [trainer.stream.columns(t) for t in range(trainer.stream.num_tasks)], trainer.seen.labels
+    tasks = [labels if own is None else labels[own.start : own.stop] for own in columns]
+    trainer.model.eval()
+    with torch.no_grad():
+        picture(dataset.draw)(path, trainer.model, tasks)
 
 
 def described_of(job: Job, trainer: Trainer) -> Description:

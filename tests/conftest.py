@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the networks are so small that threads only get in each other's way
@@ -18,7 +19,7 @@ import main
 from datasets.base import Places
 from tests.miniatures import CASES, SIZE, archives_of
 from tests.tiny import DIGITS, NEEDED, WIDTH, build, enlarge, random_covariance, run_folder, tiny_vit, weights_of
-from utils.registry import DATASETS
+from utils.registry import DATASETS, METHODS
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -60,6 +61,16 @@ def start(case, products):
         return build(name, needed | (own or {}), **run)
 
     return make
+
+
+@pytest.fixture
+def in_process(monkeypatch):
+    """Plugins of a call inside this process are gone after the test."""
+    for registry in (METHODS, DATASETS):
+        monkeypatch.setattr(registry, "plugins", [])
+    yield
+    for name in [name for name in sys.modules if name.startswith("plugin_")]:
+        del sys.modules[name]
 
 
 # Datasets in small

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from backbone import bayes, small
+from backbone import small
 from backbone.hyper import Hypernetwork
 from models.posterior_replay import PosteriorReplay
 from utils.args import option_names

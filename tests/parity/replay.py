@@ -15,7 +15,7 @@ from utils.classes import SeenClasses
 from utils.contracts import Batch, StreamInfo
 from utils.data.images import ImageSet
 from utils.streams.base import Draw, Stream
-from utils.training.evaluation import Scores, Evaluator
+from utils.training.evaluation import Evaluator, Scores
 from utils.training.loop import Trainer
 
 from .goldens import DEVICE, Case, Settings

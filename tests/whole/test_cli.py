@@ -88,16 +88,6 @@ def plugins(tmp_path):
 
 
 @pytest.fixture
-def in_process(monkeypatch):
-    """Plugins of a call inside this process are gone after the test."""
-    for registry in (METHODS, DATASETS):
-        monkeypatch.setattr(registry, "plugins", [])
-    yield
-    for name in [name for name in sys.modules if name.startswith("plugin_")]:
-        del sys.modules[name]
-
-
-@pytest.fixture
 def places(tmp_path, glyph_weights):
     """Options that keep a run inside the test's folder."""
     folders = {"data_dir": "data", "cache_dir": "cache", "results": "runs", "checkpoint_dir": "products"}

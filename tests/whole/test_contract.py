@@ -96,7 +96,8 @@ def test_batch_and_stream_info_carry_nothing_else():
     """A new field may be fine, but not unseen: what is in it must be checked against general continual learning."""
     assert [field.name for field in dataclasses.fields(Batch)] == ["x", "y", "raw", "seen", "indices"]
     assert [field.name for field in dataclasses.fields(StreamInfo)] == [
-        "num_classes", "num_tasks", "num_images", "num_updates", "image_size", "seed", "augment", "plain", "images"
+        "num_classes", "num_tasks", "num_images", "num_updates", "image_size", "seed", "augment", "plain", "images",
+        "num_targets",
     ]  # fmt: skip
     run = probed(Probe)
     for _, batch in run.model.calls[:-1]:

@@ -85,7 +85,7 @@ def percent(fractions: Sequence[float | None]) -> str:
 
 
 def mean_and_spread(values: Sequence[float | None], form: str) -> str:
-    """Mean ± sample standard deviation, in a number format. If some values are undefined, the number of the others is told."""
+    """Mean ± sample standard deviation, in a number format. If some values are undefined, tells how many are not."""
     known = [value for value in values if defined(value)]
     if not known:
         return NONE

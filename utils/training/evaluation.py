@@ -50,7 +50,7 @@ class Evaluator:
     stream: whose tasks have classes of their own, or share them under domains, is also measured task by task; where it
     announces them the accuracy is the one with the task told. slots: of all classes [raw labels], as they will have
     been met at the end of the stream; with them tasks to come can be measured, too (`ahead`).
-    Data with numbers to predict are measured by the mean squared error. A method that tells tasks apart is asked for the
+    Of data with numbers to predict the mean squared error is taken. A method that tells tasks apart is asked for the
     votes of all its models once, from which follow the predictions with the task told and with the task inferred.
     Raises FloatingPointError for logits that are not finite, whose largest would mean nothing, of the classes that
     compete; of one that was not met, -inf is a method's own mask.
@@ -130,9 +130,7 @@ class Evaluator:
         model.train(was_training)
         return scores
 
-    def _hits(
-        self, model: Learner, indices: Tensor, slots: Tensor, seen: int
-    ) -> tuple[Tensor, dict[str, list[float]]]:
+    def _hits(self, model: Learner, indices: Tensor, slots: Tensor, seen: int) -> tuple[Tensor, dict[str, list[float]]]:
         """Which of the images `indices` count as right, and `Scores.per_task`. seen: how many classes have been met."""
         correct, told, undefined = [], [], []
         for chunk in indices.split(self.batch_size):
@@ -169,9 +167,7 @@ class Evaluator:
                 if self.mask == "seen":
                     logits = mask_unseen(logits, seen)
                 own = self._own_hits(logits, chunk, slots)[0]
-                found[name].append(
-                    own if name == "given" else logits.argmax(dim=1) == slots[chunk].to(logits.device)
-                )
+                found[name].append(own if name == "given" else logits.argmax(dim=1) == slots[chunk].to(logits.device))
         self._refuse(model, torch.cat(undefined))
         hits = {name: torch.cat(parts).cpu() for name, parts in found.items()}
         per_task = {"task": hits.pop("given"), "class": hits["inferred"], **hits}

@@ -84,7 +84,9 @@ class History:
 
     def _add(self, kind: str, samples_seen: int, scores: Scores | None, **values: Any) -> None:
         average = None if scores is None else scores.average
-        measured = {"accuracy": average} if scores is None or not scores.is_error else {"accuracy": None, ERROR: average}
+        measured = (
+            {"accuracy": average} if scores is None or not scores.is_error else {"accuracy": None, ERROR: average}
+        )
         self.rows.append({"kind": kind, "samples_seen": samples_seen} | measured | values)
 
     def summary(self) -> dict[str, float]:

@@ -12,7 +12,7 @@ import torch
 
 from utils.classes import SeenClasses
 from utils.data.images import ImageSet, Transform
-from utils.training.evaluation import Scores, Evaluator
+from utils.training.evaluation import Evaluator, Scores
 from utils.training.history import History
 from utils.training.metrics import (
     GCL,
