@@ -166,10 +166,9 @@ class Dataset:
         """
         return images
 
-    def draw(self, path: Path, model: Any, tasks: list[list[int]]) -> bool:
-        """Draws what a trained method predicts, in evaluation mode, to a PNG file, and says whether it did. tasks: raw
-        labels of each task, in the order of their columns. Default: nothing."""
-        return False
+    def draw(self, path: Path, model: Any, tasks: list[list[int]]) -> None:
+        """Draws what a trained method predicts to a PNG file. The method is in evaluation mode; an error here costs the
+        picture alone. tasks: raw labels of each task, in the order of their columns. Default: nothing."""
 
 
 @dataclass(kw_only=True)
