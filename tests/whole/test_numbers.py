@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -11,33 +12,16 @@ import torch
 
 import main
 from models.er import Er
-from tests.tiny import build, run_folder
+from tests.tiny import ROOT, build, run_folder
 from utils.classes import SeenClasses
 from utils.contracts import Votes
 from utils.data.images import ImageSet
 from utils.streams.base import Reshuffled
 from utils.training.evaluation import Evaluator
 
-WAVES = '''
-"""Three sine waves of two inputs, a task each."""
-import numpy as np
-from datasets.base import Dataset
-
-class Waves(Dataset):
-    num_classes, num_inputs, num_targets = 3, 2, 1
-    counts = (60, 30)
-    tasks = [[0], [1], [2]]
-    settings = {"scenario": "task-il", "n_tasks": 3, "backbone": "mlp-16"}
-
-    def load(self, places, train):
-        rng, count = np.random.default_rng(train), 20 if train else 10
-        labels = np.arange(3).repeat(count)
-        x = rng.uniform(-1, 1, (len(labels), 2)).astype(np.float32)
-        targets = np.sin(3 * x[:, :1] + labels[:, None]) + x[:, 1:]
-        return x, labels, targets.astype(np.float32)
-'''
+WAVES = re.search(r"```python\n([^`]*class Waves.*?)```", (ROOT / "docs/datasets.md").read_text(), re.DOTALL)[1]
 QUICK = ["--n_iter", "30", "--batch_size", "16", "--hmlp_arch", "8", "--train_sample_size", "2", "--lr", "0.01"]
-QUICK += ["--eval_period", "500", "--heads", "shared", "--device", "cpu"]
+QUICK += ["--eval_period", "500", "--heads", "shared"]
 
 
 @pytest.fixture
@@ -45,27 +29,18 @@ def waves(tmp_path, in_process):
     (tmp_path / "plugins" / "datasets").mkdir(parents=True)
     file = tmp_path / "plugins" / "datasets" / "waves.py"
     file.write_text(WAVES)
-    places = ["--results", str(tmp_path / "runs"), "--cache_dir", str(tmp_path / "cache")]
+    usual = ["--plugins", str(tmp_path / "plugins"), "--dataset", "waves", "--device", "cpu"]
+    usual += ["--results", str(tmp_path / "runs"), "--cache_dir", str(tmp_path / "cache")]
 
     def call(model: str, *words: str, text: str | None = None) -> int:
         file.write_text(text or WAVES)
-        return main.main(
-            ["--plugins", str(tmp_path / "plugins"), "--dataset", "waves", "--model", model, *places, *words]
-        )
+        return main.main([*usual, "--model", model, *words])
 
     return call
 
 
 def test_a_run_on_numbers_and_its_table(waves, tmp_path, capsys):
-    assert (
-        waves(
-            "posterior_replay",
-            "--posterior",
-            "dirac",
-            *QUICK,
-        )
-        == 0
-    )
+    assert waves("posterior_replay", "--posterior", "dirac", *QUICK) == 0
     folder = run_folder(tmp_path / "runs")
     metrics, tasks = pd.read_csv(folder / "metrics.csv"), pd.read_csv(folder / "per_task.csv")
     assert metrics["accuracy"].isna().all() and (metrics["mse"] > 0).all()
@@ -87,17 +62,17 @@ def test_a_run_on_numbers_and_its_table(waves, tmp_path, capsys):
 @pytest.mark.parametrize(
     "old, new, said",
     [
-        ("num_inputs, num_targets = 3, 2, 1", "num_inputs = 3, 2", "gives targets without saying how many"),
-        ("return x, labels, targets", "targets[4] = np.nan; return x, labels, targets", "sample 4 are not finite"),
-        ("targets.astype(np.float32)", "targets", "float64 [60, 1]"),
-        (", targets.astype(np.float32)", "", "loads no third array"),
-        ("3, 2, 1\n", "3, 2, 2\n", "must be float32 [60, 2]"),
+        ("num_inputs, num_targets = 3, 1, 1", "num_inputs = 3, 1", "gives targets without saying how many"),
+        ("np.sin(3 * x + labels[:, None])", "np.where(np.arange(60)[:, None] == 4, np.nan, x)", "sample 4 are not fin"),
+        ("None]).astype(np.float32)", "None])", "float64 [60, 1]"),
+        (", np.sin(3 * x + labels[:, None]).astype(np.float32)", "", "loads no third array"),
+        ("3, 1, 1\n", "3, 1, 2\n", "must be float32 [60, 2]"),
     ],
 )
 def test_targets_that_are_none(waves, capsys, old, new, said):
     model = "finetune" if "saying" in said else "posterior_replay"
     assert old in WAVES
-    assert waves(model, *QUICK[:4], "--device", "cpu", text=WAVES.replace(old, new)) == 2
+    assert waves(model, *QUICK[:4], text=WAVES.replace(old, new)) == 2
     told = capsys.readouterr().err.strip().splitlines()
     assert said in told[-1] and told[-1].startswith("error: ") and "Traceback" not in "".join(told)
 
