@@ -4,11 +4,13 @@
 #   bash command/compare.sh CALLER DATASET OUT [WORDS] <ROWS
 #
 # CALLER  the command that made it, for OUT/made_by.txt
-# OUT     the folder for table and figures; with WORDS, only rows that contain these, to runs/compare/
+# OUT     the folder for table and figures; with WORDS, only rows that contain these, to RUNS/DATASET/
 # JOBS    rows at a time (default 2), one thread each, so that a row run again gives the same numbers
 # ARGS    further options of main.py, e.g. ARGS="--seeds 6 7 8"
+# RUNS    --results (default: runs/compare)
+# BASELINE  the row that others are compared with (default: host); empty: none
 #
-# Called again it goes on with what is missing in runs/compare/.
+# Called again it goes on with what is missing in RUNS/.
 set -euo pipefail
 
 repo="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -17,18 +19,20 @@ cd "$repo"
 export OMP_NUM_THREADS=1
 caller="$1" dataset="$2" out="$3"
 shift 3
-failed=0
+runs="${RUNS:-runs/compare}" failed=0
+report=("$VENV/bin/python" main.py report "$runs/$dataset")
+[ -z "${BASELINE-host}" ] || report+=(--baseline "${BASELINE-host}")
 
 rows="$(grep -F -e "${1:---model}")" || { echo "compare: no row has the words '$1'" >&2; exit 2; }
-xargs -P "${JOBS:-2}" -L 1 "$VENV/bin/python" main.py --dataset "$dataset" --results runs/compare --resume auto \
+xargs -P "${JOBS:-2}" -L 1 "$VENV/bin/python" main.py --dataset "$dataset" --results "$runs" --resume auto \
     ${ARGS:-} <<<"$rows" || failed=1
 
 if [ $# -gt 0 ]; then # some rows only: the committed table stays as it is
-    "$VENV/bin/python" main.py report "runs/compare/$dataset" --baseline host --out runs/compare
+    "${report[@]}"
     exit "$failed"
 fi
 [ "$failed" = 0 ] || { echo "compare: not every row has ended, see above; $out stays as it is" >&2; exit 1; }
-"$VENV/bin/python" main.py report "runs/compare/$dataset" --baseline host --out "$out"
+"${report[@]}" --out "$out"
 {
     echo "made by:  $caller"
     echo "commit:   $(git rev-parse HEAD)"

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+import torch
 from torch import Generator, Tensor
 
 from utils.args import option
-from utils.contracts import Places
+from utils.contracts import Places, Votes
 from utils.data.augment import crop_and_flip
 from utils.data.autoaugment import autoaugment
 from utils.data.decode import MAX_PIXELS, Fit, bad_message, content_sha256, decoded, unreadable
@@ -169,6 +170,19 @@ class Dataset:
     def draw(self, path: Path, model: Any, tasks: list[list[int]]) -> None:
         """Draws what a trained method predicts to a PNG file. The method is in evaluation mode; an error here costs the
         picture alone. tasks: raw labels of each task, in the order of their columns. Default: nothing."""
+
+
+@torch.no_grad()
+def ask(model: Any, inputs: np.ndarray) -> Votes:
+    """What a method says of numbers float32 [N, F] in evaluation mode, on the CPU: its votes, or, of one that does not
+    tell tasks apart, its outputs [1, N, ...] without a score."""
+    device, was_training = next(model.parameters()).device, model.training
+    model.eval()
+    parts = [part.to(device) for part in torch.from_numpy(inputs).split(4096)]
+    votes = [model.votes(part) if model.tells_tasks_apart else Votes(model(part)[None], {}) for part in parts]
+    model.train(was_training)
+    scores = {name: torch.cat([part.scores[name] for part in votes], dim=1).cpu() for name in votes[0].scores}
+    return Votes(torch.cat([part.outputs for part in votes], dim=1).float().cpu(), scores)
 
 
 @dataclass(kw_only=True)

@@ -6,17 +6,28 @@ nearest pixel, black fill. `--n_tasks` is the number of domains, `--domain_seed`
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from datasets.base import PublicArgs
 from datasets.perm_mnist import PermMnist
+from utils.args import option
 from utils.data.augment import affine_matrices
 
 
+@dataclass(kw_only=True)
+class RotMnistArgs(PublicArgs):
+    domain_seed: int = option(0, "draws the angles of the domains", "GEM", low=0)
+
+
 class RotMnist(PermMnist):
+    Args = RotMnistArgs
+    padding = 0
+
     @cached_property
     def angles(self) -> Tensor:
         """Degrees [D]."""

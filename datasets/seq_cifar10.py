@@ -6,17 +6,27 @@ read by a reader that builds arrays and nothing else.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from datasets.base import Places, PublicDataset
+from datasets.base import Places, PublicArgs, PublicDataset
+from utils.args import option
 from utils.data.download import Download
 from utils.errors import UsageError
 from utils.files.pickles import read_arrays
 
 
+@dataclass(kw_only=True)
+class SeqCifar10Args(PublicArgs):
+    autoaugment: bool = option(
+        True, "AutoAugment after crop and flip", "MISA, MePo and FlyGCL; posterior meta-replay: none", later=True
+    )
+
+
 class SeqCifar10(PublicDataset):
+    Args = SeqCifar10Args
     num_classes = 10
     native_size = 32
     mean = (0.4914, 0.4822, 0.4465)
@@ -37,6 +47,11 @@ class SeqCifar10(PublicDataset):
     counts = (50_000, 10_000)
     policy = "cifar10"
     names = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+    def __init__(self, args: SeqCifar10Args | None = None):
+        super().__init__(args)
+        if not self.args.autoaugment:
+            self.policy = None
 
     def read(self, folder: Path, places: Places, train: bool) -> tuple[np.ndarray, np.ndarray]:
         names = [f"data_batch_{k}" for k in range(1, 6)] if train else ["test_batch"]

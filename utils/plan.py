@@ -150,15 +150,16 @@ def make(given: dict[str, Any]) -> Plan:
     data = Path(given.get("data_dir", RunArgs.data_dir))
     method, data_class = METHODS.load(name), DATASETS.load(dataset).at(data) if dataset else None
     fitting = data_class.settings if data_class else {}
-    backbone = resolve(RunArgs, precedence(name, dataset, fitting), given).args.backbone
+    variant = " ".join(str(given.get(option, getattr(method.Args(), option))) for option in method.variants)
+    backbone = resolve(RunArgs, precedence(name, dataset, fitting, variant=variant), given).args.backbone
     if data_class and SMALL_NETWORKS.match(backbone):
         fitting = fitting | data_class.small_settings
-    tables = precedence(name, dataset, fitting, backbone)
+    tables = precedence(name, dataset, fitting, backbone, variant=variant)
     options = {"method": resolve(method.Args, tables, given)}
     for option in method_options(method.Args):
         host_name = METHODS.resolve(getattr(options["method"].args, option))
         host = _load_host(method, option, host_name)
-        tables = precedence(name, dataset, fitting, backbone, host_name)
+        tables = precedence(name, dataset, fitting, backbone, host_name, variant)
         options = {"method": resolve(method.Args, tables, given), "host": resolve(host.Args, tables, given)}
         setattr(options["method"].args, option, host_name)
         options["method"].args.host_args = options["host"].args
@@ -169,6 +170,8 @@ def make(given: dict[str, Any]) -> Plan:
     for origin, table in tables:
         for option in table.keys() - known:
             raise UsageError(f"{origin}: published sets {option}, which is no option of the method or the run")
+        for option in table.keys() & {*method.variants}:
+            raise UsageError(f"{origin}: published sets {option}, whose value says which of its entries hold")
     run = options["run"].args
     run.data_args = options["data"].args if data_class else None
     run.scenario = run.scenario or method.scenarios[0]
@@ -230,26 +233,29 @@ def restored(config: dict[str, Any]) -> Plan:
 
 
 def precedence(
-    name: str, dataset: str, fitting: dict[str, Any], backbone: str = "", host: str = ""
+    name: str, dataset: str, fitting: dict[str, Any], backbone: str = "", host: str = "", variant: str = ""
 ) -> list[tuple[str, dict[str, Any]]]:
     """Where options get their values from, in rising precedence: above their defaults, below the command line.
 
     Each table with how its origin is called. fitting: settings of the dataset. host: the method that `name` wraps, if
-    it wraps one.
+    it wraps one. variant: values of the method's `variants`, joined by a space.
     """
     layers = [
         ("host", host, "*"),
         ("host", f"{host} on {backbone}", f"backbone {backbone}"),
         ("host", f"{host} on {dataset}", dataset),
         ("method", name, "*"),
+        ("variant", f"{name} {variant}", variant),
         ("wrapper", f"{name} with {host}", f"host {host}"),
         ("method", f"{name} on {backbone}", f"backbone {backbone}"),
         ("wrapper", f"{name} with {host} on {backbone}", f"host {host} on backbone {backbone}"),
         ("method", f"{name} on {dataset}", dataset),
+        ("variant", f"{name} {variant} on {dataset}", f"{variant} on {dataset}"),
         ("wrapper", f"{name} with {host} on {dataset}", f"host {host} on {dataset}"),
     ]
     own = METHODS.load(name).published
-    published = {"method": own, "wrapper": own if host else {}, "host": METHODS.load(host).published if host else {}}
+    published = {"method": own, "wrapper": own if host else {}, "variant": own if variant else {}}
+    published["host"] = METHODS.load(host).published if host else {}
     found = [(origin, published[whose].get(key, {})) for whose, origin, key in layers]
     return [(dataset, fitting), *found]
 

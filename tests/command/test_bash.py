@@ -121,7 +121,7 @@ def test_headers_name_file_and_use():
 @pytest.mark.parametrize("name", ["emoji", "icons"])
 def test_rows_on_pictures_are_plans_of_ten_seeds(name, recorded):
     *lines, report = recorded(f"compare_{name}.sh", "--host", JOBS="1")
-    assert report == f"REPORT runs/compare/seq-{name} --baseline host --out runs/compare"
+    assert report == f"REPORT runs/compare/seq-{name} --baseline host"
     rows = [plans.parse(shlex.split(line)) for line in lines]
     hosts = {plan.method_args.host for plan in rows if plan.run.model == "mepo"}
     assert hosts == {"l2p", "dualprompt", "coda", "mvp", "misa", "flyprompt", "singleprompt"}
@@ -186,3 +186,88 @@ def test_the_table_of_bcl_is_run_with_the_rates_that_were_chosen(recorded):
         own = {*line.split("10 --model")[1].split()}
         assert any(own == {*other.split("--model")[1].split()} for other in tried), line
     assert "--baseline er_ring" in report
+
+
+# Posterior meta-replay and what it is compared with
+
+POSTERIOR = [
+    *(("posterior_replay", kind, how) for how in ("replay", "separate", "none") for kind in ("bbb", "dirac")),
+    ("vcl", "bbb", "none"),
+    ("ewc_posterior", "dirac", "none"),
+]
+POSTERIOR_FILES = {  # dataset and network
+    "posterior_split_mnist.sh": ("seq-mnist", "mlp-100-100"),
+    "posterior_perm_mnist.sh": ("perm-mnist", "mlp-1000-1000"),
+    "posterior_cifar10.sh": ("seq-cifar10", "resnet32-16"),
+}
+
+
+def planned(lines: list[str]) -> tuple[list, list[tuple[str, str, str]]]:
+    """Plans of rows, and what each of them trains."""
+    rows = [plans.parse(shlex.split(line)) for line in lines if not line.startswith("REPORT")]
+    return rows, [(plan.run.model, plan.method_args.posterior, plan.method_args.protection) for plan in rows]
+
+
+@pytest.mark.parametrize("file", POSTERIOR_FILES)
+def test_rows_of_posteriors_are_plans_with_what_is_published(file, recorded):
+    lines = recorded(file, SEEDS="3 4")
+    dataset, network = POSTERIOR_FILES[file]
+    rows, kinds = planned(lines)
+    assert kinds == POSTERIOR and lines[-1] == f"REPORT runs/posterior/{dataset}"
+    for plan, (model, posterior, protection) in zip(rows, kinds, strict=True):
+        given = {"posterior": posterior, "protection": protection} if model == "posterior_replay" else {}
+        published = plans.make({"model": model, "dataset": dataset} | given)
+        assert plan.method_args == published.method_args and plan.run.backbone == network
+        assert (plan.run.batch_size, plan.run.n_epochs) == (published.run.batch_size, published.run.n_epochs)
+        assert plan.tasks.n_iter == published.tasks.n_iter and plan.seeds() == (3, 4)
+        assert (plan.run.eval_period, plan.tasks.eval_passes) == (-1, "last")
+        if file == "posterior_perm_mnist.sh":
+            assert (plan.run.n_tasks, plan.data.permutations, plan.data.padding) == (10, "henning", None)
+        else:
+            assert (plan.run.n_tasks, plan.tasks.class_order, plan.run.scenario) == (5, "natural", "task-il")
+            assert plan.tasks.inputs == ("published" if "cifar" in file else "plain")
+            assert not getattr(plan.data, "autoaugment", False)
+
+
+def test_the_small_network_on_permuted_mnist(recorded):
+    rows, kinds = planned(recorded("posterior_perm_mnist.sh", NETWORK="mlp-100-100"))
+    assert kinds == POSTERIOR[:4]
+    for plan in rows:
+        assert (plan.run.backbone, plan.data.padding, plan.method_args.clip_grad_norm) == ("mlp-100-100", 0, 1)
+    assert [plan.method_args.chmlp_chunk_size for plan in rows[:2]] == [2900, 750]
+    (error,) = recorded("posterior_perm_mnist.sh", NETWORK="mlp-5", code=2)
+    assert "published are mlp-100-100 and" in error
+
+
+def test_rows_on_digits_have_what_is_published_for_split_mnist(recorded):
+    *lines, report = recorded("posterior_digits.sh", "--", JOBS="1")
+    rows, kinds = planned(lines)
+    assert kinds == POSTERIOR and report == "REPORT runs/posterior/seq-digits"
+    for plan, (model, posterior, protection) in zip(rows, kinds, strict=True):
+        given = {"posterior": posterior, "protection": protection} if model == "posterior_replay" else {}
+        published = plans.make({"model": model, "dataset": "seq-mnist"} | given)
+        assert plan.method_args == published.method_args and plan.tasks.n_iter == published.tasks.n_iter
+        assert (plan.tasks.class_order, plan.tasks.inputs) == ("natural", "plain") and plan.run.eval_period == -1
+        assert (plan.run.backbone, plan.run.batch_size) == (published.run.backbone, published.run.batch_size)
+        assert plan.seeds() == (1, 2, 3, 4, 5)
+
+
+def test_rows_on_toys_are_the_published_runs(recorded):
+    lines = recorded("posterior_toys.sh", "--seeds", JOBS="1")
+    assert [line for line in lines if line.startswith("REPORT")] == [
+        "REPORT runs/posterior/modes-2d",
+        "REPORT runs/posterior/regression-1d",
+    ]
+    for dataset in ("modes-2d", "regression-1d"):
+        rows, kinds = planned([line for line in lines if f"--dataset {dataset}" in line])
+        other = ("posterior_replay", "bbb", "replay") if dataset == "regression-1d" else POSTERIOR[-1]
+        assert kinds == [*POSTERIOR[:6], POSTERIOR[7], POSTERIOR[6], other]
+        assert [len(plan.seeds()) for plan in rows] == [10] * 7 + [5, 10]
+        assert {plan.run.backbone for plan in rows} == {"mlp-10-10"}
+        for plan, (model, posterior, protection) in zip(rows[:-1], kinds, strict=False):
+            given = {"posterior": posterior, "protection": protection} if model == "posterior_replay" else {}
+            assert plan.method_args == plans.make({"model": model, "dataset": dataset} | given).method_args
+    alone = recorded("posterior_toys.sh", "--gamma", code=2, JOBS="1")
+    assert alone == ["posterior_toys: no row has the words '--gamma'"]
+    some = recorded("posterior_toys.sh", "--heads split", JOBS="1")
+    assert len(some) == 2 and "--dataset modes-2d" in some[0]

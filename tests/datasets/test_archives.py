@@ -47,6 +47,7 @@ from tests.tiny import CPU, tiny_vit, weights_of
 from utils import plan as plans
 from utils.contracts import StreamInfo
 from utils.data import decode as decoding
+from utils.data.augment import crop_and_flip
 from utils.data.images import Transform, image_set
 from utils.data.splits import authors_split
 from utils.errors import UsageError
@@ -280,6 +281,15 @@ def test_cifar_reads_as_torchvision_does(made, tmp_path, monkeypatch, places):
         warnings.simplefilter("ignore")
         theirs = CIFAR10(places.data / "CIFAR", train=True)
     assert np.array_equal(images, theirs.data.transpose(0, 3, 1, 2)) and labels.tolist() == theirs.targets
+
+
+def test_cifar_without_autoaugment_is_cropped_and_flipped():
+    images = torch.rand(6, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    plain, usual = (dataset_of("seq-cifar10", autoaugment=whether) for whether in (False, True))
+    draws = [torch.Generator().manual_seed(1) for _ in range(3)]
+    expected = crop_and_flip(images, 4, draws[0])
+    assert torch.equal(plain.augment(images, draws[1]), expected)
+    assert not torch.equal(usual.augment(images, draws[2]), expected)
 
 
 def test_mnist_reads_as_torchvision_does(made, monkeypatch, places):

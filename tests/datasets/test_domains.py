@@ -91,6 +91,27 @@ def test_a_permutation_moves_every_pixel_once(digits):
     assert torch.equal(shifted, expected)
 
 
+def test_permutations_as_in_posterior_meta_replay(digits):
+    """RandomState(42), images with an edge, the first domain as it is; the calls of the release's data handlers."""
+    dataset, images, _ = load(PermMnist, digits, permutations="henning")
+    assert dataset.native_size == 32 and PermMnist().native_size == RotMnist().native_size == 28
+    raw = torch.from_numpy(np.array(images[:3]))
+    edged = torch.zeros(3, 3, 32, 32, dtype=torch.uint8)
+    edged[:, :, 2:30, 2:30] = raw
+    draw = np.random.RandomState(42)
+    first, second = draw.permutation(1024), draw.permutation(1024)
+    shifted = dataset.shift(raw, torch.tensor([0, 2, 1]))
+    assert torch.equal(shifted[0], edged[0])
+    assert torch.equal(shifted[1].flatten(1), edged[1].flatten(1)[:, second])
+    assert torch.equal(shifted[2].flatten(1), edged[2].flatten(1)[:, first])
+    bare, _, _ = load(PermMnist, digits, permutations="henning", padding=0)
+    assert torch.equal(bare.shift(raw, torch.tensor([0, 0, 0])), raw)
+    expected = raw.flatten(2)[:, :, np.random.RandomState(42).permutation(784)].view_as(raw)
+    assert torch.equal(bare.shift(raw, torch.tensor([1, 1, 1])), expected)
+    seeded, _, _ = load(PermMnist, digits, permutations="henning", domain_seed=3)
+    assert not torch.equal(seeded.shift(raw, torch.tensor([1, 1, 1])), dataset.shift(raw, torch.tensor([1, 1, 1])))
+
+
 def test_a_rotation_turns_as_torchvision_does(digits):
     dataset, _, _ = load(RotMnist, digits)
     angles = dataset.angles

@@ -341,7 +341,88 @@ PUBLISHED |= {
         "rot-mnist": GEM_MLP | {"lr": 0.01, "n_memories": 1000, "memory_strength": 1000.0},
         "seq-cifar100": GEM_RESNET | {"lr": 1.0, "n_memories": 10, "memory_strength": 1.0},
     },
-    "posterior_replay": {"*": {"backbone": "mlp-100-100", "batch_size": 128, "online_iter": 1, "inputs": "plain"}},
+}
+
+# README of the release: what differs from its parser. Lines of SP are those of fine-tuning, too.
+SMALL, CLIP = {"backbone": "mlp-10-10", "batch_size": 32}, {"clip_grad_norm": 1.0}
+CHUNKS, LINEAR = {"hnet_type": "chunked_hmlp"}, {"hnet_type": "chunked_hmlp", "hmlp_arch": ""}
+LOCAL, TWICE = {"local_reparam_trick": True}, {"divide_twice": True}
+EMB_16, EMB_32 = ({"cond_emb_size": size, "chunk_emb_size": size} for size in (16, 32))
+DIRAC = {
+    "modes-2d": {"beta": 0.01, "n_iter": 5001, "lr": 1e-4, "hmlp_arch": "10,10", "cond_emb_size": 2},
+    "regression-1d": CLIP | {"beta": 0.1, "n_iter": 10001, "lr": 1e-3, "hmlp_arch": "50,50", "cond_emb_size": 8},
+    "seq-mnist": CHUNKS
+    | EMB_32
+    | {"beta": 10, "batch_size": 32, "n_iter": 5000, "lr": 5e-4, "chmlp_chunk_size": 8000, "std_normal_emb": 0.1}
+    | {"hmlp_arch": "10,10,10,10"},
+    "perm-mnist": CHUNKS
+    | EMB_16
+    | CLIP
+    | {"beta": 100, "batch_size": 32, "n_iter": 5000, "lr": 5e-4, "chmlp_chunk_size": 40000, "std_normal_emb": 0.1}
+    | {"hmlp_arch": "50,50"},
+    "seq-cifar10": LINEAR
+    | EMB_16
+    | {"beta": 50, "n_epochs": 40, "lr": 5e-4, "chmlp_chunk_size": 7000, "std_normal_temb": 0.01},
+}
+BBB = {
+    "modes-2d": CLIP
+    | LOCAL
+    | TWICE
+    | {"beta": 0.1, "regularizer": "w2", "n_iter": 5001, "lr": 5e-4, "train_sample_size": 10, "hmlp_arch": "50,50"}
+    | {"hnet_net_act": "sigmoid", "cond_emb_size": 32, "hyper_gauss_init": True},
+    "regression-1d": LOCAL  # whose code divides once
+    | {"beta": 10, "regularizer": "fkl", "n_iter": 5001, "lr": 5e-4, "train_sample_size": 10}
+    | {"hmlp_arch": "10,10", "cond_emb_size": 8},
+    "seq-mnist": LINEAR
+    | TWICE
+    | EMB_32
+    | {"beta": 100, "regularizer": "w2", "batch_size": 128, "n_iter": 5000, "lr": 1e-4, "train_sample_size": 10}
+    | {"kl_scale": 1e-4, "chmlp_chunk_size": 2500, "use_cond_chunk_embs": True}
+    | {"std_normal_temb": 0.1, "std_normal_emb": 0.1},
+    "perm-mnist": LINEAR
+    | TWICE
+    | {"beta": 1, "regularizer": "fkl", "batch_size": 128, "n_iter": 5000, "lr": 1e-5, "train_sample_size": 10}
+    | {"kl_scale": 1e-4, "chmlp_chunk_size": 32000, "cond_emb_size": 64, "chunk_emb_size": 32}
+    | {"use_cond_chunk_embs": True, "std_normal_temb": 0.1},
+    "seq-cifar10": CHUNKS
+    | EMB_16
+    | {"beta": 25, "n_epochs": 60, "lr": 1e-3, "train_sample_size": 10, "kl_scale": 1e-4, "chmlp_chunk_size": 9000}
+    | {"hmlp_arch": "100,100", "std_normal_emb": 0.01, "hyper_gauss_init": True},
+}
+SP_DIRAC = {
+    "modes-2d": CLIP | {"n_iter": 10001, "lr": 1e-3},
+    "regression-1d": CLIP | {"n_iter": 10001, "lr": 1e-3},  # ours
+    "seq-mnist": {"batch_size": 128, "n_iter": 5000, "lr": 5e-4},
+    "perm-mnist": CLIP | {"batch_size": 128, "n_iter": 5000, "lr": 1e-3},
+    "seq-cifar10": {"n_epochs": 40, "lr": 5e-4},
+}
+SP_BBB = {
+    "modes-2d": CLIP | LOCAL | {"n_iter": 10001, "lr": 1e-3, "train_sample_size": 1},
+    "regression-1d": LOCAL | {"n_iter": 5001, "lr": 5e-4, "train_sample_size": 10, "keep_orig_init": True},  # ours
+    "seq-mnist": {"batch_size": 128, "n_iter": 2000, "lr": 1e-3, "train_sample_size": 50, "kl_scale": 0.01},
+    "perm-mnist": CLIP | {"batch_size": 128, "n_iter": 5000, "lr": 1e-4, "train_sample_size": 10, "kl_scale": 5e-5},
+    "seq-cifar10": {"n_epochs": 80, "lr": 0.01, "train_sample_size": 10, "kl_scale": 0.01, "keep_orig_init": True},
+}
+PUBLISHED["posterior_replay"] = {
+    "*": {"backbone": "mlp-100-100", "batch_size": 128, "online_iter": 1, "inputs": "plain"}
+    | {"eval_period": -1, "eval_passes": "last"},
+    "modes-2d": SMALL,
+    "regression-1d": SMALL | {"heads": "shared"},
+    "seq-mnist": {"n_tasks": 5, "class_order": "natural"},
+    "perm-mnist": {"backbone": "mlp-1000-1000", "n_tasks": 10, "permutations": "henning"},
+    "seq-cifar10": {"backbone": "resnet32-16", "batch_size": 32, "n_tasks": 5, "class_order": "natural"}
+    | {"inputs": "published", "autoaugment": False},
+} | {
+    f"{variant} on {dataset}": values
+    for variant, lines in {
+        "dirac replay": DIRAC,
+        "bbb replay": BBB,
+        "dirac separate": SP_DIRAC,
+        "bbb separate": SP_BBB,
+        "dirac none": SP_DIRAC,
+        "bbb none": SP_BBB,
+    }.items()
+    for dataset, values in lines.items()
 }
 
 RUN = {  # scripts of all three; where they differ, FlyGCL's, but for precision
@@ -498,6 +579,9 @@ def test_values_of_a_stage(name, dataset, own):
 @pytest.mark.parametrize("name", DATASETS.files())
 def test_statistics_and_policy_of_a_dataset(name):
     kind = DATASETS.load(name)
+    if name in ("modes-2d", "regression-1d"):
+        assert kind.num_inputs is not None and not hasattr(kind, "mean")  # numbers pass as they are
+        return
     assert (kind.mean, kind.std, getattr(kind, "policy", None)) == STATISTICS[name]
 
 

@@ -305,6 +305,9 @@ def test_published_values_are_options_of_the_method_or_the_run(name):
             hosts = [kind.Args().host]
         for host in hosts:
             known |= option_names(METHODS.load(host).Args)
+        dataset = key.rpartition(" on ")[2]
+        if DATASETS.is_known(dataset):
+            known |= option_names(DATASETS.load(dataset).Args)
         assert table.keys() <= known, key
 
 
@@ -330,6 +333,31 @@ def test_values_that_a_wrapper_publishes_for_a_network():
     assert rate("seq-emoji", host="coda", lr=0.1) == 0.1
 
 
+def test_values_that_a_method_publishes_for_its_variants(monkeypatch):
+    """Above those for every run and for the dataset; which variant it is, the command line or the default says."""
+    from models.posterior_replay import PosteriorReplay
+
+    def resolved(*words: str) -> tuple[float, float, int, str]:
+        plan = plans.parse(["--model", "posterior_replay", "--dataset", "seq-digits", *words])
+        return plan.method_args.lr, plan.method_args.beta, plan.run.n_epochs, plan.origins["method"].get("lr", "")
+
+    published = {
+        "*": {"lr": 0.1, "beta": 0.1, "n_epochs": 2},
+        "dirac replay": {"lr": 0.2, "n_epochs": 3},
+        "seq-digits": {"beta": 0.3},
+        "dirac replay on seq-digits": {"beta": 0.4},
+        "dirac none on seq-mnist": {"lr": 0.5},
+    }
+    monkeypatch.setattr(PosteriorReplay, "published", published)
+    assert resolved() == resolved("--protection", "none") == (0.1, 0.3, 2, "posterior_replay")
+    assert resolved("--posterior", "dirac") == (0.2, 0.4, 3, "posterior_replay dirac replay")
+    assert resolved("--posterior", "dirac", "--protection", "none") == (0.1, 0.3, 2, "posterior_replay")
+    assert resolved("--posterior", "dirac", "--beta", "0.6", "--n_epochs", "1")[1:3] == (0.6, 1)
+    published["dirac replay"]["protection"] = "none"
+    with pytest.raises(UsageError, match="posterior_replay dirac replay: published sets protection, whose value says"):
+        resolved("--posterior", "dirac")
+
+
 # Help
 
 
@@ -351,6 +379,10 @@ def test_help_shows_the_value_that_would_hold_and_its_origin(capsys):
     assert "learning rate of Adam, constant [0.1; command line]" in text
     main.main(["--model", "er", "--help"])
     assert "images of a stream batch [32; er]" in " ".join(capsys.readouterr().out.split())
+    main.main(["--model", "posterior_replay", "--protection", "separate", "--dataset", "modes-2d", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "learning rate, constant [0.001; posterior_replay bbb separate on modes-2d]" in text
+    assert "instead of passes [10001; posterior_replay bbb separate on modes-2d]" in text
 
 
 def test_overview_lists_every_method_and_dataset(capsys):
