@@ -4,7 +4,8 @@ Source: Henning, Cervera et al., NeurIPS 2021, arXiv:2103.01133, section 3, and 
 (chrhenning/posterior_replay_cl e60ed78). For task t of N samples
     loss = kl_scale KL(q_t || N(0, prior_variance)) + N mean cross-entropy + beta R,
 R the mean over earlier tasks of how far their outputs are from what they were when the task began. No sample is kept.
-The task of a test sample is told (`given`), or the one whose model is surest of it (`forward`).
+The task of a test sample is told (`given`), or the one whose model is surest of it (`forward`). A task of domain-il has
+a head of its own over the classes that all tasks share (`--heads split`), or the one head.
 `--protection separate` gives each task weights of its own, `none` one set to all of them, without R.
 1. The release divides fkl, rkl and w2 by the number of earlier tasks twice; `--divide_twice` does, too.
 2. KL and Wasserstein distance are written such that gradients of R are exactly 0 at a task's first step, as mse's are;
@@ -42,11 +43,12 @@ LOWEST = -100.0  # logit of a class of another task than the inferred one, below
 
 
 @dataclass(kw_only=True)
-class PosteriorReplayArgs(ModelArgs):
-    posterior: Literal["dirac", "bbb"] = option("bbb", "dirac: a point; bbb: a diagonal Gaussian", "paper")
-    protection: Literal["replay", "separate", "none"] = option(
-        "replay", "replay: of posteriors; separate: weights per task; none: the same weights, fine-tuned", "paper"
-    )
+class PosteriorArgs(ModelArgs):
+    """Of every method that learns a posterior over the weights of a network.
+
+    shares_classes: whether the tasks do, as those of domains; no option, `prepare` reads it from the scenario.
+    """
+
     heads: Literal["split", "shared", "growing"] = option(
         "split", "outputs of a task's model: its own; the same for all tasks; those of the tasks so far", "paper"
     )
@@ -55,6 +57,35 @@ class PosteriorReplayArgs(ModelArgs):
     clip_grad_norm: float | None = option(None, "largest norm of the gradient", f"{RELEASE}: none", low=0)
     clip_grad_value: float | None = option(
         None, "largest number in the gradient, instead of its norm", f"{RELEASE}: none", low=0
+    )
+    prior_variance: float = option(1.0, "variance of the Gaussian prior", RELEASE, low=1e-12)
+    val_sample_size: int = option(
+        10, "draws of the weights in evaluation, of a Gaussian posterior", RELEASE, low=1, high=10_000
+    )
+    shares_classes: bool = False
+
+
+@dataclass(kw_only=True)
+class GaussianArgs(PosteriorArgs):
+    """Of methods that train a Gaussian by draws from it."""
+
+    kl_scale: float = option(1.0, "weight of the KL divergence to the prior", RELEASE, low=0)
+    kl_schedule: int = option(
+        0, "steps in which that goes to 1 within a task; negative: from 1", f"{RELEASE}: none", low=-10_000, high=10_000
+    )
+    use_logvar_enc: bool = option(False, "a variance is coded by its logarithm", RELEASE)
+    train_sample_size: int = option(10, "draws of the weights per update", RELEASE, low=1, high=10_000)
+    local_reparam_trick: bool = option(False, "training draws pre-activations of an MLP, not weights", RELEASE)
+    keep_orig_init: bool = option(False, "means begin as weights of a plain network", RELEASE)
+
+
+@dataclass(kw_only=True)
+class PosteriorReplayArgs(GaussianArgs):
+    """Those of GaussianArgs count for `--posterior bbb` alone."""
+
+    posterior: Literal["dirac", "bbb"] = option("bbb", "dirac: a point; bbb: a diagonal Gaussian", "paper")
+    protection: Literal["replay", "separate", "none"] = option(
+        "replay", "replay: of posteriors; separate: weights per task; none: the same weights, fine-tuned", "paper"
     )
     beta: float = option(0.01, "weight of R", f"{RELEASE}; 2D modes: 1", low=0)
     regularizer: Literal["mse", "fkl", "rkl", "w2"] = option(
@@ -66,15 +97,6 @@ class PosteriorReplayArgs(ModelArgs):
         False, "divide fkl, rkl and w2 by the number of earlier tasks once more, as the release does", "paper"
     )
     hnet_reg_batch_size: int | None = option(None, "earlier tasks in R, drawn per step", f"{RELEASE}: all", low=1)
-    kl_scale: float = option(1.0, "weight of the KL divergence to the prior (bbb)", RELEASE, low=0)
-    kl_schedule: int = option(
-        0, "steps in which that goes to 1 within a task; negative: from 1", f"{RELEASE}: none", low=-10_000, high=10_000
-    )
-    prior_variance: float = option(1.0, "variance of the prior (bbb)", RELEASE, low=1e-12)
-    use_logvar_enc: bool = option(False, "the network codes a variance by its logarithm (bbb)", RELEASE)
-    train_sample_size: int = option(10, "draws of the weights per update (bbb)", RELEASE, low=1, high=10_000)
-    val_sample_size: int = option(10, "draws of the weights in evaluation (bbb)", RELEASE, low=1, high=10_000)
-    local_reparam_trick: bool = option(False, "training draws pre-activations of an MLP, not weights (bbb)", RELEASE)
     hnet_type: Literal["hmlp", "chunked_hmlp"] = option(
         "hmlp", "hypernetwork: one with all outputs, or one that runs once per chunk of them", RELEASE
     )
@@ -96,7 +118,7 @@ class PosteriorReplayArgs(ModelArgs):
 class PosteriorReplay(ContinualModel):
     Args = PosteriorReplayArgs
     published = {"*": {"backbone": "mlp-100-100", "batch_size": 128, "online_iter": 1, "inputs": "plain"}}
-    scenarios = ("task-il", "class-il")
+    scenarios = ("task-il", "class-il", "domain-il")
     needs_task_boundaries = True
     predicts_from_state = True  # which tasks are learnt, and their columns
 
@@ -104,9 +126,8 @@ class PosteriorReplay(ContinualModel):
         if backbones.is_vit(backbone):
             refuse_vit(type(backbone).__name__)
         super().__init__(backbone, info, args)
-        check(args, isinstance(backbone, small.Mlp))
-        width = -(-info.num_classes // info.num_tasks) if args.heads == "shared" else info.num_classes
-        self.main = MainNetwork(backbone, width)
+        self.check(args, isinstance(backbone, small.Mlp))
+        self.main = MainNetwork(backbone, head_width(args, info))
         self.is_gaussian = args.posterior == "bbb"
         self.source = self.make_source()
         self.task, self.updates, self.num_samples = -1, 0, 0  # the task at hand, its updates so far, its samples
@@ -121,8 +142,32 @@ class PosteriorReplay(ContinualModel):
         """No stage. Raises UsageError for a network that it cannot fill, or options that do not go together."""
         if not small.is_small(run.backbone):
             refuse_vit(run.backbone)
-        check(args, run.backbone.startswith("mlp"))
+        args.shares_classes = run.scenario == "domain-il"
+        if args.shares_classes and args.heads == "growing":
+            raise UsageError(
+                "--heads growing: the tasks of --scenario domain-il have no classes to add; split or shared"
+            )
+        cls.check(args, run.backbone.startswith("mlp"))
         return []
+
+    @classmethod
+    def check(cls, args: PosteriorReplayArgs, is_mlp: bool) -> None:
+        """Raises UsageError for options that do not go together. is_mlp: of the network."""
+        parse_widths("hmlp_arch", args.hmlp_arch)
+        if args.posterior == "dirac":
+            for name in ("local_reparam_trick", "hyper_gauss_init", "use_logvar_enc"):
+                if getattr(args, name):
+                    raise UsageError(f"--{name}: belongs to Gaussians, and --posterior dirac has none; --posterior bbb")
+            if args.regularizer != "mse":
+                raise UsageError(
+                    f"--regularizer {args.regularizer}: compares Gaussians, and --posterior dirac has none; mse fits"
+                )
+        check_local_reparam(args, is_mlp)
+        if args.protection != "replay":
+            if args.hyper_gauss_init:
+                raise UsageError(f"--hyper_gauss_init: --protection {args.protection} has no hypernetwork")
+        elif args.keep_orig_init and not args.hyper_gauss_init:
+            raise UsageError("--keep_orig_init: changes nothing about a hypernetwork without --hyper_gauss_init")
 
     def make_source(self) -> nn.Module:
         """What gives the n numbers of each task's posterior: P weights, or P means and P rhos."""
@@ -229,7 +274,7 @@ class PosteriorReplay(ContinualModel):
         """Of outputs [n] for a task, summed over the weights."""
         kind, coded = self.args.regularizer, self.args.use_logvar_enc
         if kind == "mse":
-            owned = self.main.owned(self.outputs_of(task)).to(new.device)
+            owned = self.main.owned(self.outputs_of(task), new.device)
             return (new - old).square().masked_fill(~owned.repeat(2 if self.is_gaussian else 1), 0).sum()
         q, p = bayes.decode(new, coded), bayes.decode(old, coded)
         if kind == "w2":
@@ -280,15 +325,18 @@ class PosteriorReplay(ContinualModel):
     # Predictions
 
     def outputs_of(self, task: int) -> range:
-        """The columns of the head that the model of a task that has begun uses."""
+        """The rows of the head that the model of a task that has begun uses."""
         own = self.columns[task]
         if self.args.heads == "shared":
             return range(len(own))
-        return range(own.stop) if self.args.heads == "growing" else own
+        if self.args.heads == "growing":  # one network for all tasks has one softmax
+            return range(self.columns[-1].stop if self.args.protection == "none" else own.stop)
+        return range(task * len(own), (task + 1) * len(own)) if self.args.shares_classes else own
 
     def classes_of(self, task: int) -> range:
         """The columns of the classes that these outputs stand for."""
-        return self.columns[task] if self.args.heads == "shared" else self.outputs_of(task)
+        has_own_rows = self.args.heads == "shared" or self.args.shares_classes
+        return self.columns[task] if has_own_rows else self.outputs_of(task)
 
     def probabilities(self, x: Tensor, task: int) -> Tensor:
         """Of the outputs of a task's model, [S, B, K], one for each draw of its weights."""
@@ -324,7 +372,7 @@ class PosteriorReplay(ContinualModel):
         best = torch.full((len(x),), -torch.inf, device=x.device)
         for task in range(len(self.columns)):
             p = self.probabilities(x, task)
-            score = bayes.scores(p)["ent"]
+            score = bayes.scores(p, len(self.columns[task]))["ent"]
             better, best = score > best, torch.maximum(score, best)
             logits = torch.where(better[:, None], self.as_logits(p, task), logits)
         return logits
@@ -368,6 +416,13 @@ class PosteriorReplay(ContinualModel):
         self.running = [[buffer.to(self.device) for buffer in buffers] for buffers in state["running"]]
 
 
+def head_width(args: PosteriorArgs, info: StreamInfo) -> int:
+    """Outputs of the network: of the heads of all tasks, or of the one that there is."""
+    if args.shares_classes:
+        return info.num_classes * (info.num_tasks if args.heads == "split" else 1)
+    return -(-info.num_classes // info.num_tasks) if args.heads == "shared" else info.num_classes
+
+
 def refuse_vit(name: str) -> None:
     raise UsageError(
         f"--backbone {name}: this method makes all weights of a small network, as mlp-100-100 or resnet18-20, "
@@ -375,21 +430,6 @@ def refuse_vit(name: str) -> None:
     )
 
 
-def check(args: PosteriorReplayArgs, is_mlp: bool) -> None:
-    """Raises UsageError for options that do not go together. is_mlp: of the network."""
-    parse_widths("hmlp_arch", args.hmlp_arch)
-    if args.posterior == "dirac":
-        for name in ("local_reparam_trick", "hyper_gauss_init", "use_logvar_enc"):
-            if getattr(args, name):
-                raise UsageError(f"--{name}: belongs to Gaussians, and --posterior dirac has none; --posterior bbb")
-        if args.regularizer != "mse":
-            raise UsageError(
-                f"--regularizer {args.regularizer}: compares Gaussians, and --posterior dirac has none; mse fits"
-            )
+def check_local_reparam(args: GaussianArgs, is_mlp: bool) -> None:
     if args.local_reparam_trick and not is_mlp:
         raise UsageError("--local_reparam_trick: is for MLPs alone, as --backbone mlp-100-100")
-    if args.protection != "replay":
-        if args.hyper_gauss_init:
-            raise UsageError(f"--hyper_gauss_init: --protection {args.protection} has no hypernetwork")
-    elif args.keep_orig_init and not args.hyper_gauss_init:
-        raise UsageError("--keep_orig_init: changes nothing about a hypernetwork without --hyper_gauss_init")

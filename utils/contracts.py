@@ -48,17 +48,17 @@ class Session:
     """What only a method with `needs_task_boundaries` is told.
 
     index: 0 ... T-1. classes: raw labels it owns. outputs: the columns of its classes; all of them where tasks share
-    them, None where classes come back in several tasks. num_samples: that it has. num_updates: that it gives, every
-    pass counted. again(batch_size): its training samples once more in stored order, under the test transform, for a
-    method that declares `rereads`; without that the loop raises RuntimeError.
+    them, None where classes come back in several tasks. num_samples: that it has. again(batch_size): its training
+    samples once more in stored order, under the test transform, for a method that declares `rereads`; without that the
+    loop raises RuntimeError. num_updates: that it will give, every pass counted.
     """
 
     index: int
     classes: list[int]
     outputs: range | None
     num_samples: int
-    num_updates: int
     again: Callable[[int], Iterator[Batch]] = field(compare=False)
+    num_updates: int = 0
 
 
 @dataclass(frozen=True)
@@ -194,6 +194,7 @@ class Learner(Protocol):
     def observe(self, batch: Batch) -> Tensor | None: ...
     def end_batch(self, batch: Batch) -> None: ...
     def begin_task(self, session: Session) -> None: ...
+    def end_updates(self, session: Session) -> None: ...
     def end_task(self, session: Session) -> None: ...
     def end_stream(self) -> None: ...
     def configure_optimizer(self) -> Optimizer | None: ...

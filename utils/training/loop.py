@@ -145,7 +145,10 @@ class Trainer:
             task, stream = self.task, self.stream
             again = partial(self._again, task)
             size = len(stream.rows(task))
-            getattr(self.model, hook)(Session(task, stream.task_classes(task), stream.columns(task), size, again))
+            updates = stream.num_epochs * len(stream.batches(task, 0)) // stream.batches_per_update
+            updates *= self.online_iter if self.model.repeats else 1
+            session = Session(task, stream.task_classes(task), stream.columns(task), size, again, updates)
+            getattr(self.model, hook)(session)
 
     def _again(self, task: int, batch_size: int) -> Iterator[Batch]:
         """The samples of a task in stored order, under the test transform, for a method that declares to read them."""
@@ -173,6 +176,8 @@ class Trainer:
                 self._evaluated()
             for listener in self.listeners:
                 listener.progress(self)
+        if self.epoch == self.stream.num_epochs - 1:
+            self._tell("end_updates")
         if not (self.every_pass or self.epoch == self.stream.num_epochs - 1):
             return
         # A task without images leaves everything as it was, unless the method is told of its borders.
