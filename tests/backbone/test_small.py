@@ -92,7 +92,9 @@ def test_an_mlp_begins_glorot_uniform():
 
 @pytest.mark.parametrize("side", [28, 32, 64])
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("name, width", [("mlp-9-11", 11), ("resnet18-4", 32), ("resnet18-4-pool", 32), ("resnet32-2", 8)])
+@pytest.mark.parametrize(
+    "name, width", [("mlp-9-11", 11), ("resnet18-4", 32), ("resnet18-4-pool", 32), ("resnet32-2", 8)]
+)
 def test_features_of_images(name, width, channels, side):
     network = backbones.build(name, (channels, side, side)).eval()
     x = torch.rand(2, 3, side, side)
