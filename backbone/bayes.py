@@ -68,20 +68,20 @@ def local_outputs(q: Sequence[Gaussian], x: Tensor, samples: int, noise: Callabl
 # Scores of a task's model ---------------------------------------------------------------------------------------------
 
 
-def scores(p: Tensor) -> dict[str, Tensor]:
+def scores(p: Tensor, num_classes: int | None = None) -> dict[str, Tensor]:
     """How well a model fits samples, larger is better, [B] each, from probabilities [S, B, K] of its draws: minus the
-    entropy of their mean as a share of the largest there is, the largest mean probability ("conf"), and minus the
-    standard deviation over the draws, averaged over the outputs ("agree"; 0 for one draw)."""
+    `entropy` of their mean, the largest mean probability ("conf"), and minus the standard deviation over the draws,
+    averaged over the outputs ("agree"; 0 for one draw). num_classes: of a task, where a model has those of several."""
     mean = p.mean(0)
     return {
-        "ent": -entropy(mean),
+        "ent": -entropy(mean, num_classes),
         "conf": mean.amax(1),
         "agree": -p.std(0, correction=0).mean(1),
     }
 
 
-def entropy(p: Tensor) -> Tensor:
-    """Of probabilities [B, K], as a share of log K, [B]; 0 where there is only one output."""
+def entropy(p: Tensor, num_classes: int | None = None) -> Tensor:
+    """Of probabilities [B, K], as a share of log num_classes, by default log K, [B]; 0 where there is one output."""
     if p.shape[1] == 1:
         return torch.zeros_like(p[:, 0])
-    return -(p * p.clamp_min(LEAST).log()).sum(1) / math.log(p.shape[1])
+    return -(p * p.clamp_min(LEAST).log()).sum(1) / math.log(max(2, num_classes or p.shape[1]))

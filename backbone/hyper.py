@@ -88,11 +88,11 @@ class MainNetwork:
         """What the first layer of an MLP takes of samples [B, ...]: [B, N]."""
         return self.network.flat(x)
 
-    def owned(self, columns: range) -> Tensor:
-        """Which weights a model with these columns of the head uses, bool [P]: all but the rows of other columns."""
-        row = torch.zeros(self.num_outputs, dtype=torch.bool)
-        row[columns.start : columns.stop] = True
-        body = torch.ones(self.size - sum(self.sizes[-2:]), dtype=torch.bool)
+    def owned(self, rows: range, device: torch.device | None = None) -> Tensor:
+        """Which weights a model with these rows of the head uses, bool [P]: all but the other rows."""
+        row = torch.zeros(self.num_outputs, dtype=torch.bool, device=device)
+        row[rows.start : rows.stop] = True
+        body = torch.ones(self.size - sum(self.sizes[-2:]), dtype=torch.bool, device=device)
         return torch.cat((body, row[:, None].expand(self.parts[-2].shape).flatten(), row))
 
     def initial(self) -> Tensor:

@@ -1,10 +1,12 @@
-"""The small networks that classic continual learning trains from scratch: MLPs and the ResNet-18 of GEM.
+"""The small networks that classic continual learning trains from scratch: MLPs, the ResNet-18 of GEM, ResNet-32.
 
 `mlp-100-100` names the widths of the hidden layers; the last of them is the feature. `resnet18-20` names the base
 width W: a 3x3 stem, four stages of W, 2 W, 4 W and 8 W channels, and the average over the last map, 8 W numbers. It is
 GEM's network (Lopez-Paz and Ranzato, NeurIPS 2017) for 20 and Mammoth's for 64, with their names of weights;
-`resnet18-20-pool` has BCL's max pool after the stem. Weights begin as torch has them, those of an MLP Glorot uniform
-with zero biases.
+`resnet18-20-pool` has BCL's max pool after the stem. `resnet32-16` is He's ResNet-32 for CIFAR as posterior
+meta-replay has it (chrhenning/posterior_replay_cl e60ed78): a 3x3 stem of W channels, three groups of five blocks of W,
+2 W and 4 W, shortcuts without weights, convolutions with biases, and the average over the last map. Weights begin as
+torch has them, those of an MLP Glorot uniform with zero biases.
 
 Shapes: B samples, C channels that the network was built for, D features. Images come with three channels, of which a
 network of one takes the first.
@@ -26,6 +28,7 @@ from utils.errors import UsageError
 Shape = tuple[int, ...]  # of a sample: (channels, side, side) or (numbers,)
 WIDTH = r"[1-9]\d{0,8}"
 BYTES = 4  # of a weight
+DEPTH = 5  # blocks in a group of a ResNet-32
 
 
 class Mlp(nn.Module):
@@ -90,8 +93,48 @@ class BasicBlock(nn.Module):
         return F.relu(out + self.shortcut(x))
 
 
-def _conv3x3(before: int, width: int, stride: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(before, width, 3, stride, padding=1, bias=False)
+class ResNet32(nn.Module):
+    """Images [B, 3, S, S] to features [B, 4 * width]."""
+
+    def __init__(self, channels: int, width: int):
+        super().__init__()
+        self.channels, self.num_features = channels, 4 * width
+        self.conv1 = _conv3x3(channels, width, bias=True)
+        self.bn1 = nn.BatchNorm2d(width)
+        widths = [width, width, 2 * width, 4 * width]
+        self.blocks = nn.Sequential(
+            *(
+                PaddedBlock(before if k == 0 else after, after, 2 if k == 0 and group > 0 else 1)
+                for group, (before, after) in enumerate(pairwise(widths))
+                for k in range(DEPTH)
+            )
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, D]."""
+        return self.blocks(F.relu(self.bn1(self.conv1(x[:, : self.channels])))).mean((2, 3))
+
+
+class PaddedBlock(nn.Module):
+    """Two 3x3 convolutions with biases and a shortcut that leaves out pixels and pads channels with zeros where the
+    shape changes."""
+
+    def __init__(self, before: int, width: int, stride: int):
+        super().__init__()
+        self.conv1 = _conv3x3(before, width, stride, bias=True)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = _conv3x3(width, width, bias=True)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.stride, self.added = stride, width - before
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        left = self.added // 2
+        return F.relu(out + F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, left, self.added - left)))
+
+
+def _conv3x3(before: int, width: int, stride: int = 1, bias: bool = False) -> nn.Conv2d:
+    return nn.Conv2d(before, width, 3, stride, padding=1, bias=bias)
 
 
 def is_small(name: str) -> bool:
@@ -105,9 +148,12 @@ def check(name: str, shape: Shape | None) -> None:
     widths, _ = _parsed(name)
     if shape is None:
         raise UsageError(f"--backbone {name}: has no input size of its own, the shape of the samples must be given")
-    if name.startswith("resnet18") and len(shape) != 3:
+    if name.startswith("resnet") and len(shape) != 3:
         raise UsageError(f"--backbone {name}: takes images, not {shape[0]} numbers, which mlp-128-128-128 takes")
-    count = _count_mlp(shape, widths) if name.startswith("mlp") else _count_resnet18(shape[0], widths[0])
+    if name.startswith("mlp"):
+        count = _count_mlp(shape, widths)
+    else:
+        count = (_count_resnet18 if name.startswith("resnet18") else _count_resnet32)(shape[0], widths[0])
     if count * BYTES > (free := free_memory()):
         raise UsageError(
             f"--backbone {name}: its {count:,} weights need {count * BYTES / 2**30:,.1f} GiB, and "
@@ -118,7 +164,9 @@ def check(name: str, shape: Shape | None) -> None:
 def build(name: str, shape: Shape) -> nn.Module:
     """The network of a name that `check` lets pass, untrained."""
     widths, pool = _parsed(name)
-    return Mlp(shape, widths) if name.startswith("mlp") else ResNet18(shape[0], widths[0], pool)
+    if name.startswith("mlp"):
+        return Mlp(shape, widths)
+    return ResNet18(shape[0], widths[0], pool) if name.startswith("resnet18") else ResNet32(shape[0], widths[0])
 
 
 def _parsed(name: str) -> tuple[list[int], bool]:
@@ -127,8 +175,12 @@ def _parsed(name: str) -> tuple[list[int], bool]:
         return [int(width) for width in name.split("-")[1:]], False
     if found := re.fullmatch(f"resnet18-({WIDTH})(-pool)?", name):
         return [int(found[1])], found[2] is not None
+    if found := re.fullmatch(f"resnet32-({WIDTH})", name):
+        return [int(found[1])], False
     if name.startswith("mlp"):
         meant = "an MLP is named by the widths of its hidden layers, as mlp-128-128-128"
+    elif name.startswith("resnet32"):
+        meant = "a ResNet-32 is named by its base width, as resnet32-16"
     else:
         meant = "a ResNet-18 is named by its base width, as resnet18-20, or resnet18-20-pool with a max pool"
     raise UsageError(f"--backbone {name}: no such network; {meant}; widths are numbers from 1 to 999999999")
@@ -145,4 +197,11 @@ def _count_resnet18(channels: int, width: int) -> int:
         count += 9 * before * after + 27 * after * after + 8 * after
         count += before * after + 2 * after if before != after else 0  # shortcut
         before = after
+    return count
+
+
+def _count_resnet32(channels: int, width: int) -> int:
+    count = 9 * channels * width + 3 * width  # stem; a convolution and its batch norm have three weights per channel
+    for before, after in ((width, width), (width, 2 * width), (2 * width, 4 * width)):
+        count += 9 * before * after + 9 * (2 * DEPTH - 1) * after * after + 3 * 2 * DEPTH * after
     return count

@@ -185,6 +185,9 @@ class ContinualModel(nn.Module):
     def begin_task(self, session: Session) -> None:
         """Called before a session, if `needs_task_boundaries`."""
 
+    def end_updates(self, session: Session) -> None:
+        """Called after the last update of a session, before its evaluation, if `needs_task_boundaries`."""
+
     def end_task(self, session: Session) -> None:
         """Called after a session and its evaluation, if `needs_task_boundaries`."""
 
@@ -419,6 +422,9 @@ class Wrapper(ContinualModel):
 
     def begin_task(self, session: Session) -> None:
         self.host.begin_task(session)
+
+    def end_updates(self, session: Session) -> None:
+        self.host.end_updates(session)
 
     def end_task(self, session: Session) -> None:
         self.host.end_task(session)

@@ -5,7 +5,8 @@ Source: Henning, Cervera et al., NeurIPS 2021, arXiv:2103.01133, section 3, and 
     loss = kl_scale KL(q_t || N(0, prior_variance)) + N mean cross-entropy + beta R,
 R the mean over earlier tasks of how far their outputs are from what they were when the task began. No sample is kept.
 The task of a test sample is told, or the one whose model is surest of it (`votes`). Of numbers the second term is
-N / (2 ll_dist_std^2) mean squared error, and the surest model is that whose draws agree best.
+N / (2 ll_dist_std^2) mean squared error, and the surest model is that whose draws agree best. A task of domain-il has a
+head of its own over the classes that all tasks share (`--heads split`), or the one head.
 `--protection separate` gives each task weights of its own, `none` one set to all of them, without R.
 1. The release divides fkl, rkl and w2 by the number of earlier tasks twice; `--divide_twice` does, too.
 2. KL and Wasserstein distance are written such that gradients of R are exactly 0 at a task's first step, as mse's are;
@@ -43,11 +44,12 @@ LOWEST = -100.0  # logit of a class of another task than the inferred one, below
 
 
 @dataclass(kw_only=True)
-class PosteriorReplayArgs(ModelArgs):
-    posterior: Literal["dirac", "bbb"] = option("bbb", "dirac: a point; bbb: a diagonal Gaussian", "paper")
-    protection: Literal["replay", "separate", "none"] = option(
-        "replay", "replay: of posteriors; separate: weights per task; none: the same weights, fine-tuned", "paper"
-    )
+class PosteriorArgs(ModelArgs):
+    """Of every method that learns a posterior over the weights of a network.
+
+    shares_classes: whether the tasks do, as those of domains; no option, `prepare` reads it from the scenario.
+    """
+
     heads: Literal["split", "shared", "growing"] = option(
         "split", "outputs of a task's model: its own; the same for all tasks; those of the tasks so far", "paper"
     )
@@ -56,6 +58,36 @@ class PosteriorReplayArgs(ModelArgs):
     clip_grad_norm: float | None = option(None, "largest norm of the gradient", f"{RELEASE}: none", low=0)
     clip_grad_value: float | None = option(
         None, "largest number in the gradient, instead of its norm", f"{RELEASE}: none", low=0
+    )
+    prior_variance: float = option(1.0, "variance of the Gaussian prior", RELEASE, low=1e-12)
+    ll_dist_std: float = option(0.05, "standard deviation of the noise of numbers", "release: its runs", low=1e-6)
+    val_sample_size: int = option(
+        10, "draws of the weights in evaluation, of a Gaussian posterior", RELEASE, low=1, high=10_000
+    )
+    shares_classes: bool = False
+
+
+@dataclass(kw_only=True)
+class GaussianArgs(PosteriorArgs):
+    """Of methods that train a Gaussian by draws from it."""
+
+    kl_scale: float = option(1.0, "weight of the KL divergence to the prior", RELEASE, low=0)
+    kl_schedule: int = option(
+        0, "steps in which that goes to 1 within a task; negative: from 1", f"{RELEASE}: none", low=-10_000, high=10_000
+    )
+    use_logvar_enc: bool = option(False, "a variance is coded by its logarithm", RELEASE)
+    train_sample_size: int = option(10, "draws of the weights per update", RELEASE, low=1, high=10_000)
+    local_reparam_trick: bool = option(False, "training draws pre-activations of an MLP, not weights", RELEASE)
+    keep_orig_init: bool = option(False, "means begin as weights of a plain network", RELEASE)
+
+
+@dataclass(kw_only=True)
+class PosteriorReplayArgs(GaussianArgs):
+    """Those of GaussianArgs count for `--posterior bbb` alone."""
+
+    posterior: Literal["dirac", "bbb"] = option("bbb", "dirac: a point; bbb: a diagonal Gaussian", "paper")
+    protection: Literal["replay", "separate", "none"] = option(
+        "replay", "replay: of posteriors; separate: weights per task; none: the same weights, fine-tuned", "paper"
     )
     beta: float = option(0.01, "weight of R", f"{RELEASE}; 2D modes: 1", low=0)
     regularizer: Literal["mse", "fkl", "rkl", "w2"] = option(
@@ -67,16 +99,6 @@ class PosteriorReplayArgs(ModelArgs):
         False, "divide fkl, rkl and w2 by the number of earlier tasks once more, as the release does", "paper"
     )
     hnet_reg_batch_size: int | None = option(None, "earlier tasks in R, drawn per step", f"{RELEASE}: all", low=1)
-    kl_scale: float = option(1.0, "weight of the KL divergence to the prior (bbb)", RELEASE, low=0)
-    kl_schedule: int = option(
-        0, "steps in which that goes to 1 within a task; negative: from 1", f"{RELEASE}: none", low=-10_000, high=10_000
-    )
-    prior_variance: float = option(1.0, "variance of the prior (bbb)", RELEASE, low=1e-12)
-    ll_dist_std: float = option(0.05, "standard deviation of the noise of numbers", "release: its runs", low=1e-6)
-    use_logvar_enc: bool = option(False, "the network codes a variance by its logarithm (bbb)", RELEASE)
-    train_sample_size: int = option(10, "draws of the weights per update (bbb)", RELEASE, low=1, high=10_000)
-    val_sample_size: int = option(10, "draws of the weights in evaluation (bbb)", RELEASE, low=1, high=10_000)
-    local_reparam_trick: bool = option(False, "training draws pre-activations of an MLP, not weights (bbb)", RELEASE)
     hnet_type: Literal["hmlp", "chunked_hmlp"] = option(
         "hmlp", "hypernetwork: one with all outputs, or one that runs once per chunk of them", RELEASE
     )
@@ -179,18 +201,17 @@ SEPARATE = {
     },
 }
 TOY = {"backbone": "mlp-10-10", "batch_size": 32}
+SPLIT_MNIST = {"backbone": "mlp-100-100", "n_tasks": 5, "class_order": "natural"}
+RARELY = {"eval_period": -1, "eval_passes": "last"}  # any other evaluation would cost more than what it looks at
 
 
 class PosteriorReplay(ContinualModel):
     Args = PosteriorReplayArgs
     published = {
-        "*": {
-            **{"backbone": "mlp-100-100", "batch_size": 128, "online_iter": 1, "inputs": "plain"},
-            **{"eval_period": -1, "eval_passes": "last"},  # every other one would cost more than what it looks at
-        },
+        "*": {"batch_size": 128, "online_iter": 1, "inputs": "plain"} | RARELY,
         "modes-2d": TOY,
         "regression-1d": TOY | {"heads": "shared"},
-        "seq-mnist": {"n_tasks": 5, "class_order": "natural"},
+        "seq-mnist": SPLIT_MNIST,
         "perm-mnist": {"backbone": "mlp-1000-1000", "n_tasks": 10, "permutations": "henning"},
         "seq-cifar10": {
             **{"backbone": "resnet32-16", "batch_size": 32, "n_tasks": 5, "class_order": "natural"},
@@ -204,7 +225,7 @@ class PosteriorReplay(ContinualModel):
         for dataset, values in datasets.items()
     }
     variants = ("posterior", "protection")
-    scenarios = ("task-il", "class-il")
+    scenarios = ("task-il", "class-il", "domain-il")
     predicts = ("classes", "numbers")
     tells_tasks_apart = True
     needs_task_boundaries = True
@@ -214,7 +235,7 @@ class PosteriorReplay(ContinualModel):
         if backbones.is_vit(backbone):
             refuse_vit(type(backbone).__name__)
         super().__init__(backbone, info, args)
-        check(args, isinstance(backbone, small.Mlp))
+        self.check(args, isinstance(backbone, small.Mlp))
         self.main = MainNetwork(backbone, head_width(args, info))
         self.is_gaussian = args.posterior == "bbb"
         self.source = self.make_source()
@@ -231,8 +252,32 @@ class PosteriorReplay(ContinualModel):
         """No stage. Raises UsageError for a network that it cannot fill, or options that do not go together."""
         if not small.is_small(run.backbone):
             refuse_vit(run.backbone)
-        check(args, run.backbone.startswith("mlp"))
+        args.shares_classes = run.scenario == "domain-il"
+        if args.shares_classes and args.heads == "growing":
+            raise UsageError(
+                "--heads growing: the tasks of --scenario domain-il have no classes to add; split or shared"
+            )
+        cls.check(args, run.backbone.startswith("mlp"))
         return []
+
+    @classmethod
+    def check(cls, args: PosteriorReplayArgs, is_mlp: bool) -> None:
+        """Raises UsageError for options that do not go together. is_mlp: of the network."""
+        parse_widths("hmlp_arch", args.hmlp_arch)
+        if args.posterior == "dirac":
+            for name in ("local_reparam_trick", "hyper_gauss_init", "use_logvar_enc"):
+                if getattr(args, name):
+                    raise UsageError(f"--{name}: belongs to Gaussians, and --posterior dirac has none; --posterior bbb")
+            if args.regularizer != "mse":
+                raise UsageError(
+                    f"--regularizer {args.regularizer}: compares Gaussians, and --posterior dirac has none; mse fits"
+                )
+        check_local_reparam(args, is_mlp)
+        if args.protection != "replay":
+            if args.hyper_gauss_init:
+                raise UsageError(f"--hyper_gauss_init: --protection {args.protection} has no hypernetwork")
+        elif args.keep_orig_init and not args.hyper_gauss_init:
+            raise UsageError("--keep_orig_init: changes nothing about a hypernetwork without --hyper_gauss_init")
 
     def make_source(self) -> nn.Module:
         """What gives the n numbers of each task's posterior: P weights, or P means and P rhos."""
@@ -342,7 +387,7 @@ class PosteriorReplay(ContinualModel):
         """Of outputs [n] for a task, summed over the weights."""
         kind, coded = self.args.regularizer, self.args.use_logvar_enc
         if kind == "mse":
-            owned = self.main.owned(self.outputs_of(task)).to(new.device)
+            owned = self.main.owned(self.outputs_of(task), new.device)
             return (new - old).square().masked_fill(~owned.repeat(2 if self.is_gaussian else 1), 0).sum()
         q, p = bayes.decode(new, coded), bayes.decode(old, coded)
         if kind == "w2":
@@ -371,7 +416,8 @@ class PosteriorReplay(ContinualModel):
         self.task, self.updates, self.num_samples = session.index, 0, session.num_samples
         self.num_updates = session.num_updates
         self.columns.append(session.outputs)
-        if self.args.heads == "shared" and len(session.outputs) > self.main.num_outputs:
+        is_full = self.info.num_targets is None and len(session.outputs) > self.main.num_outputs
+        if self.args.heads == "shared" and is_full:
             raise UsageError(
                 f"--heads shared: task {self.task} has {len(session.outputs)} classes, more than the "
                 f"{self.main.num_outputs} that its tasks have on average; --heads split takes tasks of any size"
@@ -394,17 +440,20 @@ class PosteriorReplay(ContinualModel):
     # Predictions
 
     def outputs_of(self, task: int) -> range:
-        """The outputs of the network that the model of a task that has begun uses."""
+        """The rows of the head that the model of a task that has begun uses."""
         own = self.columns[task]
         if (size := self.info.num_targets) is not None:
             return range(size) if self.args.heads == "shared" else range(task * size, (task + 1) * size)
         if self.args.heads == "shared":
             return range(len(own))
-        return range(own.stop) if self.args.heads == "growing" else own
+        if self.args.heads == "growing":  # one network for all tasks has one softmax
+            return range(self.columns[-1].stop if self.args.protection == "none" else own.stop)
+        return range(task * len(own), (task + 1) * len(own)) if self.args.shares_classes else own
 
     def classes_of(self, task: int) -> range:
         """The columns of the classes that these outputs stand for."""
-        return self.columns[task] if self.args.heads == "shared" else self.outputs_of(task)
+        has_own_rows = self.args.heads == "shared" or self.args.shares_classes
+        return self.columns[task] if has_own_rows else self.outputs_of(task)
 
     def drawn(self, x: Tensor, task: int) -> Tensor:
         """Outputs of a task's model, [S, B, K], for each draw of its weights."""
@@ -441,7 +490,7 @@ class PosteriorReplay(ContinualModel):
             drawn = self.drawn(x, task)
             outputs.append(self.prediction(drawn, task))
             if self.info.num_targets is None:
-                scores.append(bayes.scores(drawn.softmax(-1)))
+                scores.append(bayes.scores(drawn.softmax(-1), len(self.columns[task])))
             else:
                 scores.append({"std": -drawn.std(0, correction=0).mean(1)})
         return Votes(torch.stack(outputs), {name: torch.stack([own[name] for own in scores]) for name in scores[0]})
@@ -496,13 +545,16 @@ class PosteriorReplay(ContinualModel):
         self.running = [[buffer.to(self.device) for buffer in buffers] for buffers in state["running"]]
 
 
-def head_width(args: PosteriorReplayArgs, info: StreamInfo) -> int:
-    """Outputs of the network. Raises UsageError for heads that numbers do not have."""
-    if info.num_targets is None:
-        return -(-info.num_classes // info.num_tasks) if args.heads == "shared" else info.num_classes
-    if args.heads == "growing":
-        raise UsageError("--heads growing: adds the classes of each task, and numbers have none; split or shared")
-    return info.num_targets * (1 if args.heads == "shared" else info.num_tasks)
+def head_width(args: PosteriorArgs, info: StreamInfo) -> int:
+    """Outputs of the network: of the heads of all tasks, or of the one that there is. Raises UsageError for heads that
+    numbers do not have."""
+    if info.num_targets is not None:
+        if args.heads == "growing":
+            raise UsageError("--heads growing: adds the classes of each task, and numbers have none; split or shared")
+        return info.num_targets * (info.num_tasks if args.heads == "split" else 1)
+    if args.shares_classes:
+        return info.num_classes * (info.num_tasks if args.heads == "split" else 1)
+    return -(-info.num_classes // info.num_tasks) if args.heads == "shared" else info.num_classes
 
 
 def refuse_vit(name: str) -> None:
@@ -512,21 +564,6 @@ def refuse_vit(name: str) -> None:
     )
 
 
-def check(args: PosteriorReplayArgs, is_mlp: bool) -> None:
-    """Raises UsageError for options that do not go together. is_mlp: of the network."""
-    parse_widths("hmlp_arch", args.hmlp_arch)
-    if args.posterior == "dirac":
-        for name in ("local_reparam_trick", "hyper_gauss_init", "use_logvar_enc"):
-            if getattr(args, name):
-                raise UsageError(f"--{name}: belongs to Gaussians, and --posterior dirac has none; --posterior bbb")
-        if args.regularizer != "mse":
-            raise UsageError(
-                f"--regularizer {args.regularizer}: compares Gaussians, and --posterior dirac has none; mse fits"
-            )
+def check_local_reparam(args: GaussianArgs, is_mlp: bool) -> None:
     if args.local_reparam_trick and not is_mlp:
         raise UsageError("--local_reparam_trick: is for MLPs alone, as --backbone mlp-100-100")
-    if args.protection != "replay":
-        if args.hyper_gauss_init:
-            raise UsageError(f"--hyper_gauss_init: --protection {args.protection} has no hypernetwork")
-    elif args.keep_orig_init and not args.hyper_gauss_init:
-        raise UsageError("--keep_orig_init: changes nothing about a hypernetwork without --hyper_gauss_init")

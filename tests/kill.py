@@ -47,6 +47,8 @@ OWN = {
     "agem": ["--n_memories", "20", "--replay_batch_size", "16"],
     "ftml": ["--n_memories", "20"],
     "posterior_replay": ["--backbone", "mlp-16", "--train_sample_size", "2", "--val_sample_size", "3"],
+    "vcl": ["--backbone", "mlp-16", "--train_sample_size", "2", "--val_sample_size", "3"],
+    "ewc_posterior": ["--backbone", "mlp-16", "--val_sample_size", "3"],
     "mepo": ["--host", "misa", "--load_pt", "none", "--meta_path", "none", "--align_stats", "running"],
 }
 

@@ -83,6 +83,8 @@ NEEDED = {
     "agem": {"n_memories": 12, "replay_batch_size": 8},
     "ftml": {"n_memories": 12},
     "posterior_replay": {"backbone": "mlp-16", "train_sample_size": 2, "val_sample_size": 3},
+    "vcl": {"backbone": "mlp-16", "train_sample_size": 2, "val_sample_size": 3},
+    "ewc_posterior": {"backbone": "mlp-16", "val_sample_size": 3},
 }
 HOSTS = {
     "mepo": ("misa", "dualprompt", "l2p", "coda", "mvp", "flyprompt", "singleprompt"),

@@ -67,6 +67,7 @@ def count(network: nn.Module) -> int:
             + (115200 + 3 * 230400 + 4 * 320 + 12800 + 320),
         ),
         ("resnet18-20-pool", (1, 84, 84), 1093140 - 360),
+        ("resnet32-16", (3, 32, 32), 465_290 - 650),  # of the release with ten classes, without their layer
         ("resnet18-64", (3, 32, 32), 11173962 - 5130),  # Mammoth's with ten classes, without their layer
     ],
 )
@@ -91,7 +92,9 @@ def test_an_mlp_begins_glorot_uniform():
 
 @pytest.mark.parametrize("side", [28, 32, 64])
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("name, width", [("mlp-9-11", 11), ("resnet18-4", 32), ("resnet18-4-pool", 32)])
+@pytest.mark.parametrize(
+    "name, width", [("mlp-9-11", 11), ("resnet18-4", 32), ("resnet18-4-pool", 32), ("resnet32-2", 8)]
+)
 def test_features_of_images(name, width, channels, side):
     network = backbones.build(name, (channels, side, side)).eval()
     x = torch.rand(2, 3, side, side)
@@ -120,6 +123,25 @@ def test_a_resnet_ends_as_gems_does():
         sides.append(out.shape[-1])
     assert sides == [32, 32, 16, 8, 4]
     torch.testing.assert_close(backbones.features(network, x), F.avg_pool2d(out, 4).flatten(1))
+
+
+def test_a_resnet32_is_the_released_one():
+    """Its forward pass is written down here: groups of 16, 32, 64 channels; shortcuts without weights."""
+    network = backbones.build("resnet32-2", (3, 32, 32)).eval()
+    x = torch.rand(2, 3, 32, 32)
+    out, shapes = F.relu(network.bn1(network.conv1(x))), []
+    for k, block in enumerate(network.blocks):
+        shortcut = out
+        if k in (5, 10):
+            padded = torch.zeros(2, 2 * out.shape[1], out.shape[2] // 2, out.shape[3] // 2)
+            padded[:, out.shape[1] // 2 : 3 * out.shape[1] // 2] = out[:, :, ::2, ::2]
+            shortcut = padded
+        inner = F.relu(block.bn1(block.conv1(out)))
+        out = F.relu(block.bn2(block.conv2(inner)) + shortcut)
+        shapes.append(tuple(out.shape[1:]))
+    assert shapes == [(2, 32, 32)] * 5 + [(4, 16, 16)] * 5 + [(8, 8, 8)] * 5
+    assert all(conv.bias is not None for conv in network.modules() if isinstance(conv, nn.Conv2d))
+    torch.testing.assert_close(backbones.features(network, x), F.avg_pool2d(out, 8).flatten(1))
 
 
 def test_features_of_a_vit_are_its_class_token():
@@ -315,7 +337,7 @@ def test_equal_commands_leave_equal_files(tmp_path, capsys):
         ),
         *(
             (["er", name], f"--backbone {name}: no such network")
-            for name in ("resnet18-", "resnet18-0", "resnet18-8-x")
+            for name in ("resnet18-", "resnet18-0", "resnet18-8-x", "resnet32", "resnet32-16-pool")
         ),
         (["er", "mlp-1000000-1000000"], "1,001,026,000,000 weights need 3,729.1 GiB"),
         (["er", "mlp-1000000000000"], "no such network"),

@@ -20,8 +20,8 @@ RESNET = SMALL | {"backbone": "resnet18-1"}
 CHUNKS = {"hnet_type": "chunked_hmlp", "chmlp_chunk_size": 5000, "use_cond_chunk_embs": True}
 
 
-def make(own: dict | None = None, **run) -> Run:
-    return build("posterior_replay", SMALL | (own or {}), **{"eval_period": -1, "batch_size": 32} | run)
+def make(own: dict | None = None, method: str = "posterior_replay", **run) -> Run:
+    return build(method, SMALL | (own or {}), **{"eval_period": -1, "batch_size": 32} | run)
 
 
 def begin(run: Run, task: int, size: int = 64) -> None:
@@ -232,7 +232,7 @@ def test_the_model_of_a_task_and_the_surest_one(heads, width):
         told.append(model.given(x, task))
         torch.testing.assert_close(told[-1][:, own.start : own.stop].exp(), p)
         assert told[-1].isfinite().all() and torch.equal(told[-1].argmax(1), own.start + p.argmax(1))
-        entropies.append(bayes.entropy(p))
+        entropies.append(bayes.entropy(p, num_classes=4))
     chosen = torch.stack(entropies).argmin(0)
     assert torch.equal(surest, torch.stack(told)[chosen, torch.arange(5)])
 
@@ -289,6 +289,8 @@ class Keeper(Listener):
         ({"local_reparam_trick": True, "init_with_prev_emb": True, "clip_grad_norm": 1.0}, {"online_iter": 2}),
         ({"regularizer": "fkl", "hnet_reg_batch_size": 1, "kl_schedule": 3, "kl_scale": 0.1} | CHUNKS, {}),
         (RESNET | {"protection": "separate", "posterior": "dirac"}, {}),
+        ({}, {"method": "vcl", "eval_period": 48}),
+        ({"n_fisher": 20}, {"method": "ewc_posterior", "eval_period": 48}),
     ],
 )
 def test_a_resumed_run_is_the_unbroken_one(own, run):

@@ -63,6 +63,25 @@ FTML = {
     "adapt": False,
     "adapt_lr": 0.1,
 }
+# Parser of posterior meta-replay
+POSTERIOR = {
+    "heads": "split",
+    "lr": 1e-3,
+    "optimizer": "adam",
+    "clip_grad_norm": None,
+    "clip_grad_value": None,
+    "prior_variance": 1.0,
+    "ll_dist_std": 0.05,
+    "val_sample_size": 10,
+}
+GAUSSIAN = {
+    "kl_scale": 1.0,
+    "kl_schedule": 0,
+    "use_logvar_enc": False,
+    "train_sample_size": 10,
+    "local_reparam_trick": False,
+    "keep_orig_init": False,
+}
 DEFAULTS = {
     "coda": {  # FlyGCL and MePo
         "lr": 0.005,
@@ -92,25 +111,15 @@ DEFAULTS = {
     "er_ring": {"lr": 0.03, "inner_steps": 1, "n_memories": 256, "replay_batch_size": 128},
     "ewc": {"lr": 0.1, "n_memories": 10, "memory_strength": 3.0},  # GEM, permuted MNIST
     "ftml": FTML,
-    "posterior_replay": {  # parser of the release; network and embeddings: that of the 2D modes
+    "posterior_replay": POSTERIOR
+    | GAUSSIAN
+    | {  # network and embeddings: that of the 2D modes
         "posterior": "bbb",
         "protection": "replay",
-        "heads": "split",
-        "lr": 1e-3,
-        "optimizer": "adam",
-        "clip_grad_norm": None,
-        "clip_grad_value": None,
         "beta": 0.01,
         "regularizer": "mse",
         "divide_twice": False,
         "hnet_reg_batch_size": None,
-        "kl_scale": 1.0,
-        "kl_schedule": 0,
-        "prior_variance": 1.0,
-        "use_logvar_enc": False,
-        "train_sample_size": 10,
-        "val_sample_size": 10,
-        "local_reparam_trick": False,
         "hnet_type": "hmlp",
         "hmlp_arch": "10,10",
         "hnet_net_act": "relu",
@@ -121,9 +130,10 @@ DEFAULTS = {
         "std_normal_temb": 1.0,
         "std_normal_emb": 1.0,
         "hyper_gauss_init": False,
-        "keep_orig_init": False,
         "init_with_prev_emb": False,
     },
+    "vcl": POSTERIOR | GAUSSIAN,
+    "ewc_posterior": POSTERIOR | {"ewc_lambda": 1.0, "n_fisher": None, "det_multi_head": False},
     "gem": {"lr": 0.1, "n_memories": 256, "margin": 0.5},
     "flyprompt": {  # FlyGCL
         "lr": 0.005,
@@ -329,6 +339,12 @@ PUBLISHED |= {name: BCL | {"perm-mnist": MLP, "rot-mnist": MLP, "seq-cifar100": 
 PUBLISHED |= {
     name: BCL | {"perm-mnist": GEM_MLP, "rot-mnist": GEM_MLP, "seq-cifar100": GEM_RESNET} for name in ("agem", "gem")
 }
+TOY = {"backbone": "mlp-10-10", "batch_size": 32, "n_iter": 10_001}  # of posterior meta-replay, as what follows
+NATURAL = {"class_order": "natural"}
+SPLIT = NATURAL | {"backbone": "mlp-100-100", "n_tasks": 5}
+RARELY = {"eval_period": -1, "eval_passes": "last"}
+PERMUTED = {"backbone": "mlp-1000-1000", "n_tasks": 10, "lr": 1e-4, "prior_variance": 0.1}
+CIFAR = NATURAL | {"backbone": "resnet32-16", "n_epochs": 40}
 PUBLISHED |= {
     "bcl": BCL
     | {
@@ -340,6 +356,24 @@ PUBLISHED |= {
         "perm-mnist": GEM_MLP,
         "rot-mnist": GEM_MLP | {"lr": 0.01, "n_memories": 1000, "memory_strength": 1000.0},
         "seq-cifar100": GEM_RESNET | {"lr": 1.0, "n_memories": 10, "memory_strength": 1.0},
+    },
+    # READMEs of the release: variational continual learning, elastic weight consolidation
+    "vcl": {
+        "*": {"batch_size": 128, "online_iter": 1, "inputs": "plain"} | RARELY,
+        "regression-1d": TOY
+        | {"heads": "shared", "train_sample_size": 100, "lr": 1e-3, "clip_grad_norm": 1.0, "keep_orig_init": True},
+        "modes-2d": TOY | {"train_sample_size": 100, "lr": 5e-4},
+        "seq-mnist": SPLIT | {"n_iter": 2000, "lr": 1e-4, "kl_scale": 10.0, "keep_orig_init": True},
+        "perm-mnist": PERMUTED | {"n_iter": 2000, "clip_grad_norm": 1.0, "kl_scale": 1e-5},
+        "seq-cifar10": CIFAR | {"batch_size": 32, "lr": 5e-3, "clip_grad_norm": 100.0, "kl_scale": 1e-4},
+    },
+    "ewc_posterior": {
+        "*": {"batch_size": 32, "online_iter": 1, "inputs": "plain"} | RARELY,
+        "regression-1d": TOY | {"heads": "shared", "lr": 5e-4},
+        "modes-2d": TOY | {"heads": "growing", "lr": 5e-4, "clip_grad_value": 1.0},
+        "seq-mnist": SPLIT | {"n_iter": 2001, "lr": 5e-4, "ewc_lambda": 10.0},
+        "perm-mnist": PERMUTED | {"n_iter": 5001, "clip_grad_norm": 100.0, "ewc_lambda": 0.01, "n_fisher": 200},
+        "seq-cifar10": CIFAR | {"lr": 1e-3, "ewc_lambda": 1000.0, "n_fisher": 200, "det_multi_head": True},
     },
 }
 
@@ -404,11 +438,10 @@ SP_BBB = {
     "seq-cifar10": {"n_epochs": 80, "lr": 0.01, "train_sample_size": 10, "kl_scale": 0.01, "keep_orig_init": True},
 }
 PUBLISHED["posterior_replay"] = {
-    "*": {"backbone": "mlp-100-100", "batch_size": 128, "online_iter": 1, "inputs": "plain"}
-    | {"eval_period": -1, "eval_passes": "last"},
+    "*": {"batch_size": 128, "online_iter": 1, "inputs": "plain"} | RARELY,
     "modes-2d": SMALL,
     "regression-1d": SMALL | {"heads": "shared"},
-    "seq-mnist": {"n_tasks": 5, "class_order": "natural"},
+    "seq-mnist": SPLIT,
     "perm-mnist": {"backbone": "mlp-1000-1000", "n_tasks": 10, "permutations": "henning"},
     "seq-cifar10": {"backbone": "resnet32-16", "batch_size": 32, "n_tasks": 5, "class_order": "natural"}
     | {"inputs": "published", "autoaugment": False},

@@ -48,7 +48,7 @@ BUILT = {
     "mepo_meta": check_mepo.check_meta,
     "mepo_dualprompt": check_mepo.check_with_dualprompt,
 }
-NOT_BUILT = ("oml", "lmsrr", "posterior_replay/gmm_pf_ewc")  # systems and single cases
+NOT_BUILT = ("oml", "lmsrr")  # systems and single cases
 
 
 def why_skipped(folder: Path, name: str) -> str | None:

@@ -181,6 +181,8 @@ class Trainer:
                 self._evaluated()
             for listener in self.listeners:
                 listener.progress(self)
+        if self.epoch == self.stream.num_epochs - 1:
+            self._tell("end_updates")
         if not (self.every_pass or self.epoch == self.stream.num_epochs - 1):
             return
         # A task without images leaves everything as it was, unless the method is told of its borders.

@@ -44,6 +44,14 @@ EAGER = {
     "mepo_meta": {"inner_lr": 1.0, "lr": 0.003, "lr_head": 0.1, "group_size": 12, "num_tasks": 1},
     "slca": {"lr": 0.005, "lr_head": 0.1},
     "posterior_replay": {"posterior": "dirac", "lr": 0.003, "hmlp_arch": "", "cond_emb_size": 8},
+    "vcl": {
+        "backbone": "mlp-64",
+        "lr": 0.003,
+        "kl_scale": 0.0,
+        "keep_orig_init": True,
+        "local_reparam_trick": True,
+    },
+    "ewc_posterior": {"backbone": "mlp-64", "lr": 0.003, "det_multi_head": True},
     **{name: {"lr": 0.03} for name in ("gem", "agem", "ewc")},  # theirs is for an MLP
 }
 
