@@ -413,4 +413,4 @@ def save(figure: Any, path: Path) -> None:
     with written_whole(Path(path)) as temporary, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # a name in a script that the font lacks
         figure.set_dpi(150)
-        figure.canvas.print_png(temporary)
+        figure.canvas.print_png(temporary)  # `savefig` draws all of it a second time, to lay it out
