@@ -99,9 +99,9 @@ class RanPac(ContinualModel):
 
     def end_batch(self, batch: Batch) -> None:
         x = self.info.augment(batch.raw) if self.first_session else batch.x  # which nothing was trained on
-        self.eval()  # no dropout
+        self.adapters.eval()  # no dropout; there is none in the backbone
         self.classifier.add(self.fixed_features(x), batch.y)
-        self.train()
+        self.adapters.train()
 
     def end_task(self, session: Session) -> None:
         self.classifier.end_task()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 
 import pytest
+import yaml
 
 from command import growth
 from tests.command.test_predict import refused
@@ -15,6 +17,7 @@ from utils.files import text
 from utils.report import comparison
 from utils.report.comparison import report
 from utils.runs import identity, resume
+from utils.runs.folder import RunFolder
 from utils.runs.reading import find_runs, read_runs
 
 TINY = {
@@ -85,8 +88,11 @@ def opened(monkeypatch) -> Counter:
     return counts
 
 
-def entries(plan) -> int:
-    return len(identity.config(plan))
+def lines_apart(plan) -> int:
+    """How many different lines all settings have: four seeds differ by seed, the learning rate by setting."""
+    config = identity.config(plan)
+    lines = sum(1 + len(section) for section in config.values())
+    return lines + 4 * growth.SEEDS + COUNT // growth.SEEDS
 
 
 def test_resume_reads_the_settings_alone(plan, opened):
@@ -94,9 +100,24 @@ def test_resume_reads_the_settings_alone(plan, opened):
     here["method"] = here["method"] | {"lr": 0.001}  # of the first setting
     assert [folder.name for folder, _ in resume.candidates(plan.run.results, here)] == ["20260101-000000-seed1"]
     assert opened.pop("config.yaml") == COUNT
-    # Sections of run and method differ by seed and by setting; everything else is parsed once.
-    assert opened.pop("yaml") <= entries(plan) + growth.SEEDS + COUNT // growth.SEEDS
+    assert opened.pop("yaml") <= lines_apart(plan)
     assert not opened
+    resume.candidates(plan.run.results, here)
+    assert not opened
+
+
+def test_a_search_sees_what_came_and_changed(plan):
+    """Files that were read are not read again, unless they are others."""
+    here, results = identity.config(plan), Path(plan.run.results)
+    here["method"] = here["method"] | {"lr": 0.001}  # of the first setting
+    first, second = find_runs([results])[: 2 * growth.SEEDS : growth.SEEDS]  # both of the first seed
+    assert [folder for folder, _ in resume.candidates(plan.run.results, here)] == [first]
+    folder = RunFolder(second)
+    folder.write_config(yaml.safe_load((first / "config.yaml").read_text()))
+    folder.close()
+    (first / "config.yaml").write_bytes(b"\0" * (first / "config.yaml").stat().st_size)
+    third = shutil.copytree(second, second.with_name("copy"))
+    assert {folder for folder, _ in resume.candidates(plan.run.results, here)} == {second, third}
 
 
 def test_a_report_reads_each_file_once_and_again_for_pictures(plan, opened, tmp_path, capsys, monkeypatch):
@@ -109,7 +130,7 @@ def test_a_report_reads_each_file_once_and_again_for_pictures(plan, opened, tmp_
         "metrics.csv": COUNT + drawn,
         "per_class.csv": COUNT + drawn,
     }
-    assert opened["yaml"] <= entries(plan) + growth.SEEDS + COUNT // growth.SEEDS
+    assert opened["yaml"] <= lines_apart(plan)
     out = capsys.readouterr().out
     assert sum(line.startswith("| dualprompt ") for line in out.splitlines()) == COUNT // growth.SEEDS
 

@@ -15,10 +15,12 @@ from typing import Any, BinaryIO
 
 from utils.errors import reason
 
-TOP_LEVEL = re.compile(r"(?<=\n)(?=[A-Za-z])")  # where an entry of a dictionary begins that is in no other
+# The line ends before the entries of a dictionary that is in no other, and of one that is in one other.
+OUTER, INNER = re.compile(r"\n(?=[A-Za-z])"), re.compile(r"\n(?=  [A-Za-z])")
+SECTION = re.compile(r"[A-Za-z]\w*:(?=\n  [A-Za-z])")  # the heading of a dictionary in a dictionary
 
 
-def refuse_pipe(path: Path) -> None:
+def refuse_pipe(path: Path | str) -> None:
     """Raises OSError for a pipe or a device, which might never answer or end."""
     try:
         mode = os.stat(path).st_mode
@@ -28,7 +30,7 @@ def refuse_pipe(path: Path) -> None:
         raise OSError(errno.EINVAL, "a pipe or a device, not a file", str(path))
 
 
-def open_file(path: Path) -> BinaryIO:
+def open_file(path: Path | str) -> BinaryIO:
     """A file to be read as bytes. Raises OSError, as `refuse_pipe` does too."""
     refuse_pipe(path)
     return open(path, "rb")
@@ -42,11 +44,16 @@ def read_text(path: Path, most: int | None = None) -> str:
     return as_text(read_bytes(path, most))
 
 
-def read_bytes(path: Path, most: int | None = None) -> bytes:
+def read_bytes(path: Path | str, most: int | None = None) -> bytes:
     """As `read_text`, what the text is made of."""
     with open_file(path) as file:
-        content = file.read() if most is None else file.read(most + 1)
-    if most is not None and len(content) > most:
+        if most is None:
+            return file.read()
+        size = os.fstat(file.fileno()).st_size
+        content = file.read(min(size, most) + 1)  # room for the most would cost more than most files do
+        if len(content) > size:  # it grows
+            content += file.read(most + 1 - len(content))
+    if len(content) > most:
         raise ValueError(f"it has more than {most:,} bytes")
     return content
 
@@ -72,13 +79,7 @@ def parse_yaml(text: str, check: Callable[[Any, Any], None] | None = None) -> An
     What equal entries of texts stand for is parsed and checked once, and is one object, which nobody may change: the
     settings of thousands of runs differ in few entries.
     """
-    found: dict[str, Any] = {}
-    for part in TOP_LEVEL.split(text):
-        name, value = _one_entry(part, check)
-        if name is None or name in found:
-            break
-        found[name] = value
-    else:
+    if (found := _entries(text, OUTER, check)) is not None:
         return found
     whole = _whole_yaml(text)
     if check is not None and isinstance(whole, dict):
@@ -87,18 +88,39 @@ def parse_yaml(text: str, check: Callable[[Any, Any], None] | None = None) -> An
     return whole
 
 
-@functools.lru_cache(maxsize=4096)
+def _entries(text: str, ends: re.Pattern, check: Callable[[Any, Any], None] | None) -> dict[str, Any] | None:
+    """The dictionary of a text, entry by entry; None unless each is as `_one_entry` wants it. ends: see `OUTER`."""
+    found: dict[str, Any] = {}
+    *parts, last = ends.split(text)
+    for part in (*(f"{part}\n" for part in parts), last):
+        name, value = _one_entry(part, check)
+        if name is None or name in found:
+            return None
+        found[name] = value
+    return found
+
+
+@functools.lru_cache(maxsize=2**14)
 def _one_entry(part: str, check: Callable[[Any, Any], None] | None) -> tuple[str | None, Any]:
     """Name and value of a text that is one entry of a dictionary; (None, None) for every other, for one that is not as
-    it should be, and for one that may have an anchor."""
+    it should be, and for one that may have an anchor or end the document."""
     with contextlib.suppress(ValueError):
-        value = None if "&" in part else _whole_yaml(part)
+        value = None if "&" in part or "\n..." in part else _section(part) or _whole_yaml(part)
         if isinstance(value, dict) and [type(name) for name in value] == [str]:
             ((name, own),) = value.items()
             if check is not None:
                 check(name, own)
             return name, own
     return None, None
+
+
+def _section(part: str) -> dict[Any, Any] | None:
+    """The value of a text that is a dictionary in a dictionary, entry by entry; None for every other."""
+    if heading := SECTION.match(part):
+        name, _ = _one_entry(f"{heading[0]}\n", None)
+        inner = _entries(part[heading.end() + 1 :], INNER, None)
+        return None if name is None or inner is None else {name: inner}
+    return None
 
 
 def _whole_yaml(text: str) -> Any:

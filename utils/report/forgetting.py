@@ -17,7 +17,10 @@ def per_task(accuracies: pd.DataFrame) -> np.ndarray:
 def per_class(accuracies: pd.DataFrame) -> np.ndarray:
     """F_last of each class alone, by slot [C]; NaN for a class that was never right before the last task."""
     table, _ = class_table(accuracies)
-    return np.array([forgetting(table[:, [slot]]) for slot in range(table.shape[1])])
+    if not len(table):
+        return np.empty(0)
+    best = table[:-1].max(axis=0, initial=0)
+    return np.where(best > 0, best - table[-1], np.nan)
 
 
 def mean_over_seeds(rows: list[list[np.ndarray]]) -> np.ndarray:

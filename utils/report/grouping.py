@@ -90,8 +90,9 @@ def _shown(value: str) -> str:
 
 
 def typed(key: str, group: list[Run]) -> bool:
-    """Whether an option (run.x, method.x, host.x) was given on the command line."""
-    return any((run.config.get("origin") or {}).get(key.partition(".")[2]) == "command line" for run in group)
+    """Whether an option (run.x, method.x, host.x), or the file that it names, was given on the command line."""
+    option = key.partition(".")[2].removesuffix(CONTENT)
+    return any((run.config.get("origin") or {}).get(option) == "command line" for run in group)
 
 
 def _beside_host(label: str) -> tuple[str, bool]:

@@ -33,7 +33,7 @@ def table(rows: dict[str, list[Run]]) -> list[list[str]]:
 def shown(rows: dict[str, list[Run]]) -> list[str]:
     """The measures that any run of any row has."""
     runs = [run for own in rows.values() for run in own]
-    return [name for name in MEASURES if any(defined(run.ended.measures[name]) for run in runs)]
+    return [name for name in MEASURES if any(defined(getattr(run.ended, name)) for run in runs)]
 
 
 def titled(measure: str) -> str:
@@ -59,7 +59,7 @@ def cells(name: str, runs: list[Run], measures: list[str]) -> list[str]:
     return [
         name,
         str(len(runs)),
-        *(_values(measure, [summary.measures[measure] for summary in summaries]) for measure in measures),
+        *(_values(measure, [getattr(summary, measure) for summary in summaries]) for measure in measures),
         _borders(summaries[0]),
         f"{summaries[0].trainable_parameters:,}",
         f"{samples / seconds:,.0f}" if seconds else NONE,

@@ -108,8 +108,8 @@ def check_plain(value: Any, where: str, depth: int = 0) -> None:
 def _is_plain(value: Any) -> bool:
     """Whether `check_plain` has nothing to say of a value that is no list and no dictionary: as nearly always."""
     kind = type(value)
-    if kind is str:
-        return len(value) <= LONGEST_TEXT and not FORBIDDEN.search(value)
+    if kind is str:  # what can be printed holds nothing forbidden, and is told sooner
+        return len(value) <= LONGEST_TEXT and (value.isprintable() or not FORBIDDEN.search(value))
     return value is None or kind is bool or kind is float or kind is int and abs(value) < 2**64
 
 

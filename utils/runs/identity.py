@@ -71,14 +71,16 @@ def _digest(option: str, path: Path, files: tuple[str, ...]) -> str:
 
 def deciding(config: dict[str, Any]) -> dict[str, Any]:
     """Option (run.x, method.x, host.x, data.x) -> value, of those that decide what is computed; seeds among them."""
-    flat = {
-        f"{part}.{name}": value for part in PARTS for name, value in (config.get(part) or {}).items()
-    }  # fmt: skip
     section = config.get("identity")
     incidental = {*(_always_incidental() if section is None else section["incidental"])}
     if str(_origin_of_period(config)).endswith(FITTED):  # it follows from the stream, which differs with the seed
         incidental.add(PERIOD)
-    return {name: value for name, value in flat.items() if name not in incidental}
+    return {
+        key: value
+        for part in PARTS
+        for name, value in (config.get(part) or {}).items()
+        if (key := f"{part}.{name}") not in incidental
+    }
 
 
 def _origin_of_period(config: dict[str, Any]) -> Any:

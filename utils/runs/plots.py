@@ -206,7 +206,7 @@ def draw_forgetting(path: Path, points: np.ndarray, names: list[str], columns: s
             if not np.isnan(value):
                 colour = "white" if abs(value) > 0.6 * limit else "black"
                 text = f"{round(value, 1) + 0.0:.1f}"  # + 0.0 makes -0 a 0
-                axes.text(column + 1, row, text, ha="center", va="center", color=colour, fontsize=8)
+                axes.text(column + 1, row, text, ha="center", va="center", color=colour, fontsize=8, in_layout=False)
     axes.set_yticks(range(num_rows), map(literal, names), fontsize=9)
     axes.tick_params(axis="y", length=0)
     axes.hlines(np.arange(1, num_rows) - 0.5, 0.5, num_columns + 0.5, color="white", linewidth=1)
@@ -420,4 +420,5 @@ def new_figure(width: float, height: float) -> tuple[Any, Any]:
 def save(figure: Any, path: Path) -> None:
     with written_whole(Path(path)) as temporary, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # a name in a script that the font lacks
-        figure.savefig(temporary, format="png", dpi=150)
+        figure.set_dpi(150)
+        figure.canvas.print_png(temporary)  # `savefig` draws all of it a second time, to lay it out

@@ -6,9 +6,8 @@ import contextlib
 import csv
 import hashlib
 import io
-import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -80,10 +79,10 @@ class Run:
     def settings(self) -> dict[str, str]:
         """Option -> value as text, for all options that decide what was computed but the seeds, and what was read ->
         the first digits of its digest. Keys: run.x, method.x, host.x, data.x."""
-        options = {name: printable(str(value)) for name, value in identity.deciding(self.config).items()}
+        options = identity.deciding(self.config).items()
         digests = (identity.read(self.config) or {}).items()
         read = {f"{name}{CONTENT}": str(digest)[: identity.SHORT] for name, digest in digests}
-        return {name: text for name, text in options.items() if name not in REPETITION} | read
+        return {name: printable(str(value)) for name, value in options if name not in REPETITION} | read
 
     @property
     def stream(self) -> tuple[str | None, str | None]:
@@ -99,10 +98,10 @@ def find_runs(given: list[Path]) -> list[Path]:
             raise UsageError(f"{folder}: no such folder, or not readable; give a run folder or a folder of runs")
         top = Path(folder)
         real = os.path.realpath(top)  # no link is followed below it
-        found |= {os.path.normpath(os.path.join(real, path.relative_to(top))): path for path in run_folders(folder)}
+        found |= {os.path.join(real, *path.parts[len(top.parts) :]): path for path in run_folders(top)}
     if not found:
         raise UsageError(f"no run below {', '.join(map(str, given))}: a run folder holds a config.yaml")
-    return sorted(found.values())
+    return sorted(found.values(), key=lambda path: path.parts)
 
 
 def run_folders(folder: Path) -> Iterator[Path]:
@@ -143,48 +142,48 @@ def read_runs(folders: list[Path]) -> tuple[list[Run], list[str]]:
 def read_run(folder: Path) -> Run:
     """Raises UsageError if a file is damaged, holds what it cannot, or is not what the run left, or if the summary
     says other than the tables that it was made from."""
-    content = {"config.yaml": _content(folder / "config.yaml")}  # each file is read once
-    config = _parsed(folder / "config.yaml", content["config.yaml"], _parse_config)
+    content = {"config.yaml": _content(folder, "config.yaml")}  # each file is read once
+    config = _parsed(folder, "config.yaml", content["config.yaml"], _parse_config)
     # A link that leads nowhere is no sign of a run that goes on.
-    if not os.path.lexists(folder / "summary.json"):
+    if not os.path.lexists(os.path.join(folder, "summary.json")):
         return Run(folder, config, None)
-    summary = _read(folder / "summary.json", _parse_summary)
+    summary = _read(folder, "summary.json", _parse_summary)
     digests = summary.get("sha256") or {}
     for name in TABLES if summary else ():
-        if name not in content and os.path.lexists(folder / name):
+        if name not in content and os.path.lexists(os.path.join(folder, name)):
             with contextlib.suppress(UsageError):  # of a table that is too long
-                content[name] = _content(folder / name)
-        if name in digests and not _is_as_left(folder / name, content.get(name), digests[name]):
+                content[name] = _content(folder, name)
+        if name in digests and not _is_as_left(folder, name, content.get(name), digests[name]):
             raise refusal(folder / name, "is not what the run left")
     if summary:
         _check_summary(folder, config, summary, content)
     return Run(folder, config, Summary.of(summary) if summary else None)
 
 
-def _is_as_left(path: Path, content: bytes | None, digest: str) -> bool:
+def _is_as_left(folder: Path, name: str, content: bytes | None, digest: str) -> bool:
     if content is None:
-        return not changed_files(path.parent, {path.name: digest})
+        return not changed_files(folder, {name: digest})
     return hashlib.sha256(content).hexdigest() == digest
 
 
 def read_config(folder: Path) -> dict[str, Any]:
     """Content of `config.yaml`. Raises UsageError if it is not what a run writes."""
-    return _read(folder / "config.yaml", _parse_config)
+    return _read(folder, "config.yaml", _parse_config)
 
 
 def read_metrics(folder: Path) -> pd.DataFrame:
     """Rows of `metrics.csv`, numbers as numbers and empty cells as NaN. A half-written last line is passed over."""
-    return pd.DataFrame(_read(folder / "metrics.csv", _parse_metrics))
+    return pd.DataFrame(_read(folder, "metrics.csv", _parse_metrics))
 
 
 def read_class_accuracies(folder: Path) -> pd.DataFrame:
     """Columns task, slot, accuracy of `per_class.csv`: one row per task end and class met by then."""
-    return pd.DataFrame(_read(folder / "per_class.csv", _parse_class_accuracies))
+    return pd.DataFrame(_read(folder, "per_class.csv", _parse_class_accuracies))
 
 
 def read_labels(folder: Path) -> tuple[list[int], dict[int, str]]:
     """Labels of the classes met by the end of a run, by slot, and their names by label, from `per_class.csv`."""
-    rows = pd.DataFrame(_read(folder / "per_class.csv", _parse_labels))
+    rows = pd.DataFrame(_read(folder, "per_class.csv", _parse_labels))
     last = rows[rows["task"] == rows["task"].max()].drop_duplicates("slot", keep="last").sort_values("slot")
     labels = last["label"].tolist()
     if not labels or last["slot"].tolist() != list(range(len(labels))) or len({*labels}) < len(labels):
@@ -194,9 +193,9 @@ def read_labels(folder: Path) -> tuple[list[int], dict[int, str]]:
 
 def read_tasks(folder: Path) -> pd.DataFrame:
     """Rows of `per_task.csv`, none where there is no such file: after_task, measure, task, value."""
-    if not os.path.lexists(folder / "per_task.csv"):
+    if not os.path.lexists(os.path.join(folder, "per_task.csv")):
         return NO_TASKS
-    return _read(folder / "per_task.csv", _parse_tasks)
+    return _read(folder, "per_task.csv", _parse_tasks)
 
 
 def _check_summary(folder: Path, config: dict[str, Any], summary: dict[str, Any], content: dict[str, bytes]) -> None:
@@ -204,7 +203,7 @@ def _check_summary(folder: Path, config: dict[str, Any], summary: dict[str, Any]
         raise refusal(folder / "summary.json", f"lacks {OWN_DIGEST}, so it is not what the run left")
     try:
         metrics, classes = (
-            _parsed(folder / name, content[name] if name in content else _content(folder / name), parse)
+            _parsed(folder, name, content[name] if name in content else _content(folder, name), parse)
             for name, parse in (("metrics.csv", _parse_metrics), ("per_class.csv", _parse_class_accuracies))
         )
         tasks = read_tasks(folder)
@@ -216,28 +215,29 @@ def _check_summary(folder: Path, config: dict[str, Any], summary: dict[str, Any]
         raise refusal(folder / "summary.json", f"is not what the run left: {reason(error)}") from None
 
 
-def _read(path: Path, parse: Callable[[str], Any]) -> Any:
+def _read(folder: Path, name: str, parse: Callable[[str], Any]) -> Any:
     """What `parse` makes of a file's text; anything wrong with either becomes a UsageError of one line."""
-    return _parsed(path, _content(path), parse)
+    return _parsed(folder, name, _content(folder, name), parse)
 
 
-def _content(path: Path) -> bytes:
+def _content(folder: Path, name: str) -> bytes:
+    path = os.path.join(folder, name)  # `/` takes as long as opening a file does
     try:
-        return read_bytes(path, MOST[path.name])
+        return read_bytes(path, MOST[name])
     except OSError as error:
         raise UsageError(printable(f"{path}: {error.strerror}; make it readable, or remove the run folder")) from None
     except ValueError as error:
         raise refusal(path, f"is damaged: {reason(error)}") from None
 
 
-def _parsed(path: Path, content: bytes, parse: Callable[[str], Any]) -> Any:
+def _parsed(folder: Path, name: str, content: bytes, parse: Callable[[str], Any]) -> Any:
     try:
         return parse(as_text(content))
     except ValueError as error:
-        raise refusal(path, f"is damaged: {reason(error)}") from None
+        raise refusal(folder / name, f"is damaged: {reason(error)}") from None
 
 
-def refusal(path: Path, what: str) -> UsageError:
+def refusal(path: Path | str, what: str) -> UsageError:
     return UsageError(printable(f"{path} {what}; remove the run folder or repeat the run"))
 
 
@@ -258,23 +258,24 @@ def _parse_summary(text: str) -> dict[str, Any]:
 def _parse_metrics(text: str) -> dict[str, np.ndarray]:
     rows = _whole_rows(text, ["kind", "samples_seen", "nominal", "task", "accuracy", "classes_exposed", "seconds"])
     kinds = np.array(rows.pop("kind"), dtype=object)
-    numbers = {name: _numbers(column) for name, column in rows.items()}
-    if not all((np.isnan(column) | (column >= 0) & (column < MOST_IMAGES)).all() for column in numbers.values()):
+    table = _numbers(rows.values())
+    if ((table < 0) | (table >= MOST_IMAGES)).any():
         raise ValueError("a number is below zero or beyond all bounds")
+    numbers, undefined = dict(zip(rows, table)), dict(zip(rows, np.isnan(table)))
     if (numbers["accuracy"] > 1).any():
         raise ValueError("an accuracy is above 1")
-    every = np.ones(len(kinds), dtype=bool)
-    needed = {"samples_seen": every, "classes_exposed": every}
-    needed |= {"nominal": kinds == "anytime", "task": kinds == "task_end"}
+    needed = {"samples_seen": True, "classes_exposed": True, "nominal": kinds == "anytime", "task": kinds == "task_end"}
     for name, where in needed.items():
-        if np.isnan(numbers[name][where]).any():
+        if (undefined[name] & where).any():
             raise ValueError(f"a row has no {name}")
     return numbers | {"kind": kinds}
 
 
 def _parse_class_accuracies(text: str) -> dict[str, np.ndarray]:
-    rows = {name: _numbers(column) for name, column in _whole_rows(text, ["task", "slot", "accuracy"]).items()}
-    if not all((column >= 0).all() for column in rows.values()) or (rows["accuracy"] > 1).any():
+    names = ["task", "slot", "accuracy"]
+    table = _numbers(_whole_rows(text, names).values())
+    rows = dict(zip(names, table))
+    if not (table >= 0).all() or (rows["accuracy"] > 1).any():
         raise ValueError("a task, slot or accuracy is missing, negative, or too large")
     if len(rows["task"]) and (rows["task"].max() + 1.0) * (rows["slot"].max() + 1.0) > MOST_CELLS:
         raise ValueError("it names more tasks and classes than any stream has")
@@ -283,15 +284,16 @@ def _parse_class_accuracies(text: str) -> dict[str, np.ndarray]:
 
 def _parse_labels(text: str) -> dict[str, Any]:
     rows = _whole_rows(text, ["task", "slot", "label", "name"])
-    numbers = {name: _numbers(rows[name]) for name in ("task", "slot", "label")}
-    if not all(((column >= 0) & (column < MOST_CLASSES)).all() for column in numbers.values()):
+    numbers = _numbers(rows[name] for name in ("task", "slot", "label"))
+    if not ((numbers >= 0) & (numbers < MOST_CLASSES)).all():
         raise ValueError("a task, slot or label is missing, negative, or too large")
-    return {name: column.astype(int) for name, column in numbers.items()} | {"name": rows["name"]}
+    return dict(zip(("task", "slot", "label"), numbers.astype(int))) | {"name": rows["name"]}
 
 
-def _numbers(column: Sequence[str]) -> np.ndarray:
-    """Cells as float64, NaN where empty. Raises ValueError for what is no number."""
-    return np.array([float(cell) if cell else math.nan for cell in column])
+def _numbers(columns: Iterable[Sequence[str]]) -> np.ndarray:
+    """Cells as float64 [columns, rows], NaN where empty. Raises ValueError for what is no number."""
+    full = (column if all(column) else [cell or "nan" for cell in column] for column in columns)
+    return np.array([[*map(float, column)] for column in full])
 
 
 def _parse_tasks(text: str) -> pd.DataFrame:
@@ -320,7 +322,7 @@ def _whole_rows(text: str, columns: list[str]) -> dict[str, Sequence[str]]:
         raise ValueError(reason(error)) from None
     if rows and whole.count('"') % 2:  # it was cut behind a line break in a text
         rows.pop()
-    if any(len(row) != len(heading) for row in rows):
+    if not {*map(len, rows)} <= {len(heading)}:
         raise ValueError("its rows have different lengths")
     require(dict.fromkeys(heading), columns)
     cells: list[Sequence[str]] = [*zip(*rows)] or [()] * len(heading)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import sys
 from collections.abc import Callable
@@ -39,20 +40,29 @@ def config_of(folder: Path) -> dict[str, Any]:
 def candidates(results: str, here: Config) -> list[tuple[Path, Config]]:
     """Runs below `results` with the options and seeds of the one that is to begin with the config `here`, whatever they
     read, and their configs; newest first."""
-    parent, found = Path(results) / here["run"]["dataset"] / here["run"]["model"], []
+    parent, found = os.path.join(results, here["run"]["dataset"], here["run"]["model"]), []
     options, seeds = identity.without_content(here), {name: here["run"].get(name) for name in SEEDS}
     folders: list[str] = []
     with contextlib.suppress(OSError):  # there is none
         folders = [entry.name for entry in os.scandir(parent) if entry.is_dir(follow_symlinks=False)]
     for name in sorted(folders, reverse=True):
-        with contextlib.suppress(UsageError):  # somebody else's, or cut off
-            config = read_config(parent / name)
+        with contextlib.suppress(OSError, UsageError):  # somebody else's, or cut off
+            folder = os.path.join(parent, name)
+            now = os.stat(os.path.join(folder, "config.yaml"))
+            config = _config_as_of(folder, (now.st_ino, now.st_size, now.st_mtime_ns))
             # Seeds, which tell most of many runs apart, are looked at first.
             if any(None not in (seed, own := config["run"].get(key)) and own != seed for key, seed in seeds.items()):
                 continue
             if not identity.differences(config, options):
-                found.append((parent / name, config))
+                found.append((Path(folder), config))
     return found
+
+
+@functools.lru_cache(maxsize=2**14)
+def _config_as_of(folder: str, state: tuple[int, int, int]) -> Config:
+    """`read_config`, once for a file that is not changed: a command searches several times, and each time looks which
+    runs are there. state: what tells of a change; a run writes whole files, so each is another one."""
+    return read_config(Path(folder))
 
 
 def has_ended(folder: Path) -> bool:

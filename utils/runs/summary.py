@@ -76,7 +76,7 @@ class Summary:
     @classmethod
     def of(cls, content: dict[str, Any]) -> Summary:
         """The content of a file that `check_summary` let pass. What other versions put beside the keys is left out."""
-        known = {one.name: content[one.name] for one in fields(cls) if one.name in content}
+        known = {name: content[name] for name in KEYS if name in content}
         return cls(**known | {name: content.get(name) or {} for name in ("own", "sha256")})
 
     def as_json(self, sha256: dict[str, str]) -> str:
@@ -94,10 +94,13 @@ class Summary:
         return {name: getattr(self, name) for name in MEASURES}
 
 
+KEYS = tuple(one.name for one in fields(Summary))
+NEEDED = [one.name for one in fields(Summary) if one.default is one.default_factory is MISSING]
+
+
 def check_summary(summary: Any) -> None:
     """Raises ValueError unless this is what `summary.json` can hold; names the field."""
-    optional = [one for one in fields(Summary) if (one.default, one.default_factory) != (MISSING, MISSING)]
-    require(summary, [one.name for one in fields(Summary) if one not in optional])
+    require(summary, NEEDED)
     check_plain(summary, "")
     label = summary["label"]
     if not isinstance(label, str):
@@ -149,7 +152,7 @@ def check_claims(
         if defined(said) != defined(value) or defined(said) and abs(said - value) > ROUNDING:
             raise ValueError(f"{name} is {_told(said)}, by the run's tables it is {_told(value)}")
     if len(metrics["kind"]):
-        images, seconds = np.max(metrics["samples_seen"]), np.nanmax(metrics["seconds"])
+        images, seconds = np.max(metrics["samples_seen"]), np.fmax.reduce(metrics["seconds"])  # NaN passed over
         if summary["samples"] != images:
             raise ValueError(f"samples is {summary['samples']}, by metrics.csv it is {images:.0f}")
         if summary["seconds"] < seconds - 0.01:
@@ -169,7 +172,7 @@ def recomputed(metrics: Columns, classes: Columns, tasks: pd.DataFrame) -> dict[
     found = gcl_summary(
         accuracy[kinds == "anytime"].tolist() if evaluated else [],
         list(last_pass.values()) if evaluated else [],
-        list(class_table(classes)[0]),
+        class_table(classes)[0],
     )
     return dict.fromkeys(MEASURES, float("nan")) | found | measures_of_tasks(tasks)
 

@@ -6,6 +6,7 @@ metrics: GEM (arXiv:1706.08840) with Mammoth's divisors. An undefined value is N
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -72,19 +73,22 @@ def class_accuracy(correct: Tensor, count: Tensor) -> Tensor:
     return correct / (count + CLASS_COUNT_OFFSET)
 
 
-def gcl_summary(anytime: list[float], task_end: list[float], class_table: list[np.ndarray]) -> dict[str, float]:
+def gcl_summary(
+    anytime: list[float], task_end: list[float], class_table: Sequence[np.ndarray] | np.ndarray
+) -> dict[str, float]:
     """The five numbers of a Si-Blurry run.
 
     anytime: accuracy at each anytime evaluation. task_end: accuracy after each task, NaN where no class had been met.
     class_table: accuracy per slot [C] after each task, 0 for classes not met yet.
     """
-    defined = [value for value in task_end if not np.isnan(value)]
+    defined = [value for value in task_end if not math.isnan(value)]
+    table = np.asarray(class_table)
     return {
         "A_auc": float(np.mean(anytime)) if anytime else float("nan"),
         "A_avg": float(np.mean(defined)) if defined else float("nan"),
         "A_last": task_end[-1] if task_end else float("nan"),
-        "F_last": forgetting(class_table),
-        "BWT": backward_transfer(class_table),
+        "F_last": forgetting(table),
+        "BWT": backward_transfer(table),
     }
 
 
@@ -100,13 +104,14 @@ def forgetting(class_table: Sequence[np.ndarray] | np.ndarray) -> float:
     return float(np.mean(best[known] - last[known])) if known.any() else float("nan")
 
 
-def backward_transfer(class_table: list[np.ndarray]) -> float:
+def backward_transfer(class_table: Sequence[np.ndarray] | np.ndarray) -> float:
     """BWT over classes: last accuracy minus the first non-zero one at an earlier task end. NaN as for `forgetting`."""
     if len(class_table) < 2:
         return float("nan")
-    earlier, last = np.stack(class_table[:-1]), class_table[-1]
-    known = (earlier > 0).any(axis=0)
-    first = earlier[(earlier > 0).argmax(axis=0), np.arange(earlier.shape[1])]
+    earlier, last = np.asarray(class_table[:-1]), class_table[-1]
+    right = earlier > 0
+    known = right.any(axis=0)
+    first = earlier[right.argmax(axis=0), np.arange(earlier.shape[1])]
     return float(np.mean(last[known] - first[known])) if known.any() else float("nan")
 
 

@@ -372,6 +372,25 @@ def test_of_several_host_rows_the_one_with_the_same_settings_counts(tmp_path, ca
     }
 
 
+def test_of_files_that_were_read_those_that_were_asked_for_name_a_row(tmp_path, capsys):
+    """A stage that a run made itself is the usual one, whatever its digest."""
+    for time, read, asked in (
+        ("a", {"method.meta_path": "1" * 64, "method.cor_path": "2" * 64}, {}),
+        ("b", {"method.meta_path": "none", "method.cor_path": "3" * 64}, {"meta_path": "command line"}),
+        ("c", {"method.meta_path": "4" * 64, "method.cor_path": "2" * 64}, {"meta_path": "command line"}),
+    ):
+        folder = make_run(tmp_path, "mepo (misa)", time=time, scores={"A_auc": 0.5}, host={"lr": 0.005})
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        config |= {"origin": asked, "identity": {"incidental": [], "read": read}}
+        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+        summary = json.loads((folder / "summary.json").read_text())
+        digest = {summary_file.OWN_DIGEST: summary_file.fields_sha256(summary)}
+        (folder / "summary.json").write_text(json.dumps(summary | digest))
+    out, _ = make_table(tmp_path, capsys=capsys)
+    names = [line.split("|")[1].strip() for line in out.splitlines() if line.startswith("| mepo")]
+    assert names == ["mepo (misa)", "mepo (misa) meta_path=44444444", "mepo (misa) meta_path=none"]
+
+
 def test_host_row_of_equal_settings_and_host_row_as_it_stands(tmp_path, capsys):
     """MePo at its own rate, beside its host at that rate and beside its host at the host's own rate."""
     for label, rate, asked, auc in (
