@@ -326,6 +326,7 @@ def test_a_resumed_run_is_the_unbroken_one(own, run):
     ],
 )
 def test_what_does_not_go_together_is_refused(given, answer):
+    given = {"backbone": "mlp-8"} | given
     plan = plans.make({"model": "posterior_replay", "dataset": "seq-digits"} | given)
     with pytest.raises(UsageError, match=answer):
         plan.method.prepare(plan.run, plan.method_args)

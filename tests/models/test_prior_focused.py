@@ -302,7 +302,9 @@ def test_what_does_not_go_together_is_refused(given, answer):
 )
 def test_bad_options_are_answered_in_one_line(words, tmp_path, capsys):
     """Those of another method are none of this one's."""
-    assert main.main(["--model", *words, "--dataset", "seq-digits", "--results", str(tmp_path / "runs")]) == 2
+    network = [] if "--backbone" in words else ["--backbone", "mlp-8"]
+    usual = ["--dataset", "seq-digits", *network, "--results", str(tmp_path / "runs")]
+    assert main.main(["--model", *words, *usual]) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and words[1] in said
     assert not list(tmp_path.iterdir())
