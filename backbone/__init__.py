@@ -1,9 +1,9 @@
 """Builds a feature extractor by name and loads its weights.
 
 `build("vit_tiny_glyphs")` and `build("vit_tiny_icons")` are small networks shipped with the project. The names of
-`backbone.sources` are the pretrained ViT-B/16 of the field; those of `backbone.small`, `mlp-...`,
-`resnet18-...` and `resnet32-...`, are networks that begin untrained; any other name is a timm VisionTransformer. Weights
-come from local files (`--backbone_path`, or a known name in `--checkpoint_dir`) and are never downloaded silently.
+`backbone.sources` are the pretrained ViT-B/16 of the field; those of `backbone.small`, `mlp-...`, `resnet18-...` and
+`resnet32-...`, are networks that begin untrained; any other name is a timm VisionTransformer. Weights come from local
+files (`--backbone_path`, or a known name in `--checkpoint_dir`) and are never downloaded silently.
 
 A network has `num_features`, its width D, and `features(network, x)` gives [B, D]. A method that inserts nothing into
 its network needs no more.

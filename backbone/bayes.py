@@ -71,7 +71,7 @@ def local_outputs(q: Sequence[Gaussian], x: Tensor, samples: int, noise: Callabl
 def scores(p: Tensor, num_classes: int | None = None) -> dict[str, Tensor]:
     """How well a model fits samples, larger is better, [B] each, from probabilities [S, B, K] of its draws: minus the
     `entropy` of their mean, the largest mean probability ("conf"), and minus the standard deviation over the draws,
-    averaged over the outputs ("agree"; 0 for one draw). num_classes: of a task, where models have outputs of several."""
+    averaged over the outputs ("agree"; 0 for one draw). num_classes: of a task, if a model has outputs of several."""
     mean = p.mean(0)
     return {
         "ent": -entropy(mean, num_classes),
@@ -81,7 +81,7 @@ def scores(p: Tensor, num_classes: int | None = None) -> dict[str, Tensor]:
 
 
 def entropy(p: Tensor, num_classes: int | None = None) -> Tensor:
-    """Of probabilities [B, K], as a share of log num_classes, by default log K, [B]; 0 where there is only one output."""
+    """Of probabilities [B, K], as a share of log num_classes, by default log K, [B]; 0 where there is one output."""
     if p.shape[1] == 1:
         return torch.zeros_like(p[:, 0])
     return -(p * p.clamp_min(LEAST).log()).sum(1) / math.log(max(2, num_classes or p.shape[1]))
