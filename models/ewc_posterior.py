@@ -7,7 +7,7 @@ arXiv:1805.06370, with the terms of Huszar 2017, arXiv:1712.03847. For a task of
 L2 that of N(0, prior_variance) on the weights that no task has trained yet: the task's head, and in the first task all
 that tasks share. After it P grows by the sum over its samples of their squared gradients (labels as they are) and, for
 these weights, by 1 / prior_variance; w* are the weights. Models of tasks are drawn from N(w, 1 / P).
-1. With `--n_fisher` n the sum is over n samples, drawn, and scaled by N / n. The release scales 1 / prior_variance, too.
+1. With `--n_fisher` n the sum is over n drawn samples, times N / n. The release scales 1 / prior_variance as well.
 2. P is kept whole: the release's decay `ewc_gamma`, which is 1 in its runs, takes effect at every step instead of once.
 3. With one head (shared, growing) there is one model, which is not drawn; P of the last task would serve nothing.
 4. Evaluated within a task, weights that are new in it are as sure as they are.
@@ -114,7 +114,7 @@ class EwcPosterior(PosteriorReplay):
         self.anchor.copy_(self.source(self.task))
 
     def squared_gradients(self, session: Session) -> Tensor:
-        """Of -log p(y | x) for the weights [P], the sum over the samples of a session, or a draw of them scaled to it."""
+        """Of -log p(y | x) for the weights [P], summed over the samples of a session, or over some and scaled to all."""
 
         def nll(flat: Tensor, x: Tensor, y: Tensor) -> Tensor:
             return self.mean_nll(self.main(flat[None], x[None]).float(), y[None])

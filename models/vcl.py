@@ -1,7 +1,7 @@
 """VCL: variational continual learning, one Gaussian over the weights of one network, whose prior is its past.
 
-Source: Nguyen et al., ICLR 2018, arXiv:1710.10628, without coresets, as the prior-focused baseline (PF-BbB) of posterior
-meta-replay (`posterior_replay`; Henning, Cervera et al., NeurIPS 2021, arXiv:2103.01133) and its release
+Source: Nguyen et al., ICLR 2018, arXiv:1710.10628, without coresets, as PF-BbB, the prior-focused baseline of posterior
+meta-replay (`posterior_replay`; Henning, Cervera et al., NeurIPS 2021, arXiv:2103.01133), and its release
 (chrhenning/posterior_replay_cl e60ed78). For task t of N samples
     loss = kl_scale KL(q || q as task t - 1 left it) + N mean cross-entropy, the first prior being N(0, prior_variance).
 1. As in the release's classification the prior is the past of all weights, heads to come included, which the divergence

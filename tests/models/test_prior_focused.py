@@ -1,5 +1,5 @@
-"""The prior-focused rivals of posterior replay, `vcl` and `ewc_posterior`, against loops written down here; and the heads
-of tasks that share their classes.
+"""The prior-focused rivals of posterior replay, `vcl` and `ewc_posterior`, against loops written down here; and heads of
+tasks that share their classes.
 """
 
 from __future__ import annotations
@@ -170,7 +170,7 @@ def test_the_loss_of_ewc_and_what_it_keeps_of_a_task(heads):
 
 
 def test_squared_gradients_of_some_samples_stand_for_all():
-    """The share of the prior is not scaled with them: that of a weight on an input which is always 0 is all there is."""
+    """The share of the prior is not scaled with them: it is all there is of a weight whose input is always 0."""
     model = make(EwcPosterior, n_fisher=4, prior_variance=0.25)
     told = session(0)
     model.begin_task(told)
@@ -272,10 +272,10 @@ def test_a_run_on_permuted_digits(name, own, width, tmp_path):
         ({"model": "vcl", "backbone": "resnet18-4", "local_reparam_trick": True}, "--local_reparam_trick: is for MLPs"),
         (
             {"model": "ewc_posterior", "heads": "shared", "det_multi_head": True},
-            "--det_multi_head: with --heads shared",
+            "--det_multi_head: with --heads",
         ),
         *(
-            ({"model": model, "dataset": "perm-digits", "heads": "growing"}, "--heads growing: the tasks of --scenario")
+            ({"model": model, "dataset": "perm-digits", "heads": "growing"}, "--heads growing: tasks of --scenario")
             for model in ("posterior_replay", "vcl", "ewc_posterior")
         ),
     ],

@@ -302,7 +302,7 @@ class Classes(Replay):
     def within(self, y: Tensor, task: int) -> Tensor:
         """Labels among the classes of a task. Those of a growing head may be recorded among all."""
         own = y - task * self.size_of_task if self.heads == "growing" and y.min() >= task * self.size_of_task else y
-        assert 0 <= own.min() and own.max() < self.size_of_task, f"{self.case.name}: labels of task {task}"
+        assert own.min() >= 0 and own.max() < self.size_of_task, f"{self.case.name}: labels of task {task}"
         return own
 
     def train(self) -> None:
