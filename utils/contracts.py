@@ -19,9 +19,9 @@ class Batch:
     """One update's worth of images, or of samples of F numbers.
 
     x: [B, 3, H, W] float, augmented and normalised, or [B, F]. y: what is to be predicted: [B] int64, slots in order of
-    appearance, or [B, K] float32, the targets of data that have them. raw: [B, 3, H, W] uint8, as the dataset holds them, or [B, F], the same as x. seen: number of classes met so
-    far, this batch included. indices: [B] int64 on the CPU, names of the images for `StreamInfo.images`; None in a
-    batch that did not arrive.
+    appearance, or [B, K] float32, the targets of data that have them. raw: [B, 3, H, W] uint8, as the dataset holds
+    them, or [B, F], the same as x. seen: number of classes met so far, this batch included. indices: [B] int64 on the
+    CPU, names of the images for `StreamInfo.images`; None in a batch that did not arrive.
     """
 
     x: Tensor
@@ -67,10 +67,10 @@ class StreamInfo:
 
     num_classes: size of the classifier. num_tasks: sessions of the stream, for methods with `needs_task_boundaries`.
     num_images: length of the stream, one pass. num_updates: optimiser steps of the whole run. image_size: pixels,
-    None for numbers. num_targets: K numbers that are to be predicted of each sample, None: its class. seed: for draws of the method's own. augment: raw samples as in `Batch.raw` to training inputs as
+    None for numbers. seed: for draws of the method's own. augment: raw samples as in `Batch.raw` to training inputs as
     in `Batch.x`, for images that a method kept. plain: the same without augmentation, as at test time. images: raw
     samples that have arrived, by their indices [B]; a stream cannot be read again, so an upper bound alone may ask for
-    them.
+    them. num_targets: K numbers that are to be predicted of each sample, None: its class.
     """
 
     num_classes: int

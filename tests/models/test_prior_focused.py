@@ -1,5 +1,5 @@
-"""The prior-focused rivals of posterior replay, `vcl` and `ewc_posterior`, against loops written down here; and heads of
-tasks that share their classes.
+"""The prior-focused rivals of posterior replay, `vcl` and `ewc_posterior`, against loops written down here; heads of
+tasks that share their classes; what is refused.
 """
 
 from __future__ import annotations
