@@ -114,7 +114,7 @@ class EwcPosterior(PosteriorReplay):
         self.anchor.copy_(self.source(self.task))
 
     def squared_gradients(self, session: Session) -> Tensor:
-        """Of -log p(y | x) for the weights [P], summed over the samples of a session, or over some and scaled to all."""
+        """Of -log p(y | x) for the weights [P], summed over the samples of a session, or over some, scaled to all."""
 
         def nll(flat: Tensor, x: Tensor, y: Tensor) -> Tensor:
             return self.mean_nll(self.main(flat[None], x[None]).float(), y[None])
