@@ -254,9 +254,7 @@ class PosteriorReplay(ContinualModel):
             refuse_vit(run.backbone)
         args.shares_classes = run.scenario == "domain-il"
         if args.shares_classes and args.heads == "growing":
-            raise UsageError(
-                "--heads growing: the tasks of --scenario domain-il have no classes to add; split or shared"
-            )
+            raise UsageError("--heads growing: tasks of --scenario domain-il share their classes; split or shared")
         cls.check(args, run.backbone.startswith("mlp"))
         return []
 
