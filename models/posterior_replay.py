@@ -499,7 +499,9 @@ class PosteriorReplay(ContinualModel):
 
     def forward(self, x: Tensor, fixed: Tensor | None = None) -> Tensor:
         """What the model that fits best by the first score predicts of inputs [B, ...]: log-probabilities [B, C],
-        LOWEST for classes that it has not, or numbers [B, K]."""
+        LOWEST for classes that it has not, or numbers [B, K]. Before the first task there is none."""
+        if not self.columns:
+            return torch.full((len(x), self.info.num_targets or self.info.num_classes), LOWEST, device=x.device)
         votes = self.votes(x)
         winner = next(iter(votes.scores.values())).argmax(0)
         return votes.outputs[winner, torch.arange(len(x), device=winner.device)]

@@ -36,9 +36,8 @@ SLACK = 1.25  # of calls, which differ a little between versions of Python and t
 # one the queries too, which are kept from then on. MePo adds no pass to its host's. Replay (er, er_ace, derpp) learns
 # from 8 new images and 32 stored ones, derpp from 32 more for its logits. Where the network is frozen and has no
 # prompts (er, er_ace, derpp, ncm; ranpac after its first session) the first evaluation keeps features, and later ones
-# need no pass. ranpac has one pass to train its adapters and one for its sums, and most of its calls switch the network
-# to evaluation and back for these. bcl and ftml make several inner and outer steps per batch, joint-X two updates of X
-# on stored images. posterior_replay, vcl and ewc_posterior train an MLP, whose forward pass is their unit; all draws of
+# need no pass. ranpac has one pass to train its adapters and one for its sums. bcl and ftml make several inner and outer
+# steps per batch, joint-X two updates of X on stored images. posterior_replay, vcl and ewc_posterior train an MLP, whose forward pass is their unit; all draws of
 # its weights (two in training, three in evaluation) are one pass here, with the FLOPs of each.
 COSTS: dict[str, tuple[float, float, float, float, float, int]] = {
     "agem": (1, 2.56, 1, 1, 0.88, 1700),
@@ -50,7 +49,7 @@ COSTS: dict[str, tuple[float, float, float, float, float, int]] = {
     "er_ace": (5, 4.38, 1, 0, 0.00, 1500),
     "er_ring": (1, 2.56, 1, 1, 0.88, 1700),
     "ewc": (1, 2.56, 1, 1, 0.88, 3800),
-    "ewc_posterior": (1, 2.01, 2, 2, 6.02, 900),
+    "ewc_posterior": (1, 2.01, 1, 1, 3.01, 900),
     "finetune": (1, 2.56, 1, 1, 0.88, 3400),
     "flyprompt": (2, 2.84, 2, 1, 0.99, 3100),
     "ftml": (4, 10.25, 1, 1, 0.88, 15200),
@@ -59,12 +58,12 @@ COSTS: dict[str, tuple[float, float, float, float, float, int]] = {
     "misa": (2, 2.91, 2, 1, 1.01, 2900),
     "mvp": (2, 2.58, 2, 1, 0.95, 2800),
     "ncm": (1, 0.88, 1, 0, 0.00, 1300),
-    "posterior_replay": (1, 11.56, 2, 2, 12.72, 1200),
-    "ranpac": (2, 3.39, 1, 0, 0.00, 20700),
+    "posterior_replay": (1, 11.56, 1, 1, 4.69, 1200),
+    "ranpac": (2, 3.39, 1, 0, 0.00, 4400),
     "singleprompt": (1, 1.92, 1, 1, 0.95, 1600),
     "slca": (1, 2.56, 1, 1, 0.88, 1800),
     "supervised": (1, 2.56, 1, 1, 0.88, 3500),
-    "vcl": (1, 4.02, 2, 2, 6.02, 900),
+    "vcl": (1, 4.02, 1, 1, 3.01, 900),
     "mepo-misa": (2, 2.92, 2, 1, 1.01, 3000),
     "mepo-dualprompt": (2, 2.89, 2, 1, 1.00, 3000),
     "mepo-l2p": (2, 6.20, 2, 1, 2.51, 2700),
