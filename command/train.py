@@ -107,12 +107,12 @@ def check(plan: Plan, to_come: Sequence[Stage] = ()) -> Job:
     if save_to := save_folder(plan):
         check_writable(save_to, "--save_to")
     dataset, places = open_dataset(plan)
+    stages = plan.method.prepare(options, plan.method_args)  # which may refuse the network: before weights are wanted
     weights = None
     drawn = backbones.begins_untrained(options.backbone, options.backbone_path)
     if not drawn and not is_to_come(options.backbone_path, to_come):
         weights = backbones.weights_file(options.backbone, options.backbone_path, options.checkpoint_dir)
     found = dataset.survey(places, test=False in parts_read(plan))
-    stages = plan.method.prepare(options, plan.method_args)
     job = Job(plan, dataset, places, found, stages)
     job.class_order()
     for k, stage in enumerate(stages):
