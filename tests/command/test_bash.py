@@ -22,7 +22,7 @@ from utils.registry import DATASETS
 COMMAND = ROOT / "command"
 SEVEN = ["er", "l2p", "dualprompt", "coda", "mvp", "misa", "mepo"]
 ONBOARD = {"glyphs", "icons", "perm-digits", "seq-digits", "seq-emoji", "seq-glyphs", "seq-glyphs-dev"}
-ONBOARD |= {"seq-icons", "seq-icons-dev"}
+ONBOARD |= {"seq-icons", "seq-icons-dev", "modes-2d", "regression-1d"}
 FILES = sorted({*DATASETS.files()} - ONBOARD - {"imagenet", "seq-gem"})
 
 RECORDER = """#!/usr/bin/env bash
