@@ -24,7 +24,15 @@ from torch.func import grad, vmap
 
 from backbone import bayes
 from backbone.bayes import Gaussian
-from models.posterior_replay import RARELY, RELEASE, SPLIT_MNIST, PosteriorArgs, PosteriorReplay
+from models.posterior_replay import (
+    PERMUTED_MNIST,
+    RARELY,
+    RELEASE,
+    SPLIT_CIFAR,
+    SPLIT_MNIST,
+    PosteriorArgs,
+    PosteriorReplay,
+)
 from utils.args import option
 from utils.contracts import Batch, Session, StreamInfo
 from utils.errors import UsageError
@@ -52,9 +60,8 @@ class EwcPosterior(PosteriorReplay):
         "regression-1d": TOY | {"heads": "shared", "lr": 5e-4},
         "modes-2d": TOY | {"heads": "growing", "lr": 5e-4, "clip_grad_value": 1.0},
         "seq-mnist": SPLIT_MNIST | {"n_iter": 2001, "lr": 5e-4, "ewc_lambda": 10.0},
-        "perm-mnist": {
-            "backbone": "mlp-1000-1000",
-            "n_tasks": 10,
+        "perm-mnist": PERMUTED_MNIST
+        | {
             "n_iter": 5001,
             "lr": 1e-4,
             "clip_grad_norm": 100.0,
@@ -62,9 +69,8 @@ class EwcPosterior(PosteriorReplay):
             "ewc_lambda": 0.01,
             "n_fisher": 200,
         },
-        "seq-cifar10": {
-            "backbone": "resnet32-16",
-            "class_order": "natural",
+        "seq-cifar10": SPLIT_CIFAR
+        | {
             "n_epochs": 40,
             "lr": 1e-3,
             "ewc_lambda": 1000.0,

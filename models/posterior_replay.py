@@ -202,6 +202,11 @@ SEPARATE = {
 }
 TOY = {"backbone": "mlp-10-10", "batch_size": 32}
 SPLIT_MNIST = {"backbone": "mlp-100-100", "n_tasks": 5, "class_order": "natural"}
+PERMUTED_MNIST = {"backbone": "mlp-1000-1000", "n_tasks": 10, "permutations": "henning"}
+SPLIT_CIFAR = {
+    **{"backbone": "resnet32-16", "n_tasks": 5, "class_order": "natural"},
+    **{"inputs": "published", "autoaugment": False},
+}
 RARELY = {"eval_period": -1, "eval_passes": "last"}  # any other evaluation would cost more than what it looks at
 
 
@@ -212,11 +217,8 @@ class PosteriorReplay(ContinualModel):
         "modes-2d": TOY,
         "regression-1d": TOY | {"heads": "shared"},
         "seq-mnist": SPLIT_MNIST,
-        "perm-mnist": {"backbone": "mlp-1000-1000", "n_tasks": 10, "permutations": "henning"},
-        "seq-cifar10": {
-            **{"backbone": "resnet32-16", "batch_size": 32, "n_tasks": 5, "class_order": "natural"},
-            **{"inputs": "published", "autoaugment": False},
-        },
+        "perm-mnist": PERMUTED_MNIST,
+        "seq-cifar10": SPLIT_CIFAR | {"batch_size": 32},
     }
     published |= {
         f"{posterior} {protection} on {dataset}": values

@@ -20,7 +20,15 @@ from torch import nn
 
 from backbone import bayes
 from backbone.bayes import Gaussian
-from models.posterior_replay import RARELY, SPLIT_MNIST, GaussianArgs, PosteriorReplay, check_local_reparam
+from models.posterior_replay import (
+    PERMUTED_MNIST,
+    RARELY,
+    SPLIT_CIFAR,
+    SPLIT_MNIST,
+    GaussianArgs,
+    PosteriorReplay,
+    check_local_reparam,
+)
 from utils.contracts import Session, StreamInfo
 
 RUN = {"batch_size": 128, "online_iter": 1, "inputs": "plain"} | RARELY
@@ -40,18 +48,16 @@ class Vcl(PosteriorReplay):
         "regression-1d": TOY | {"heads": "shared", "lr": 1e-3, "clip_grad_norm": 1.0, "keep_orig_init": True},
         "modes-2d": TOY | {"lr": 5e-4},
         "seq-mnist": SPLIT_MNIST | {"n_iter": 2000, "lr": 1e-4, "kl_scale": 10.0, "keep_orig_init": True},
-        "perm-mnist": {
-            "backbone": "mlp-1000-1000",
-            "n_tasks": 10,
+        "perm-mnist": PERMUTED_MNIST
+        | {
             "n_iter": 2000,
             "lr": 1e-4,
             "clip_grad_norm": 1.0,
             "prior_variance": 0.1,
             "kl_scale": 1e-5,
         },
-        "seq-cifar10": {
-            "backbone": "resnet32-16",
-            "class_order": "natural",
+        "seq-cifar10": SPLIT_CIFAR
+        | {
             "batch_size": 32,
             "n_epochs": 40,
             "lr": 5e-3,

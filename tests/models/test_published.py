@@ -343,8 +343,9 @@ TOY = {"backbone": "mlp-10-10", "batch_size": 32, "n_iter": 10_001}  # of poster
 NATURAL = {"class_order": "natural"}
 SPLIT = NATURAL | {"backbone": "mlp-100-100", "n_tasks": 5}
 RARELY = {"eval_period": -1, "eval_passes": "last"}
-PERMUTED = {"backbone": "mlp-1000-1000", "n_tasks": 10, "lr": 1e-4, "prior_variance": 0.1}
-CIFAR = NATURAL | {"backbone": "resnet32-16", "n_epochs": 40}
+HENNING = {"backbone": "mlp-1000-1000", "n_tasks": 10, "permutations": "henning"}
+PERMUTED = HENNING | {"lr": 1e-4, "prior_variance": 0.1}
+CIFAR = NATURAL | {"backbone": "resnet32-16", "n_tasks": 5, "inputs": "published", "autoaugment": False}
 PUBLISHED |= {
     "bcl": BCL
     | {
@@ -365,7 +366,8 @@ PUBLISHED |= {
         "modes-2d": TOY | {"train_sample_size": 100, "lr": 5e-4},
         "seq-mnist": SPLIT | {"n_iter": 2000, "lr": 1e-4, "kl_scale": 10.0, "keep_orig_init": True},
         "perm-mnist": PERMUTED | {"n_iter": 2000, "clip_grad_norm": 1.0, "kl_scale": 1e-5},
-        "seq-cifar10": CIFAR | {"batch_size": 32, "lr": 5e-3, "clip_grad_norm": 100.0, "kl_scale": 1e-4},
+        "seq-cifar10": CIFAR
+        | {"n_epochs": 40, "batch_size": 32, "lr": 5e-3, "clip_grad_norm": 100.0, "kl_scale": 1e-4},
     },
     "ewc_posterior": {
         "*": {"batch_size": 32, "online_iter": 1, "inputs": "plain"} | RARELY,
@@ -373,7 +375,8 @@ PUBLISHED |= {
         "modes-2d": TOY | {"heads": "growing", "lr": 5e-4, "clip_grad_value": 1.0},
         "seq-mnist": SPLIT | {"n_iter": 2001, "lr": 5e-4, "ewc_lambda": 10.0},
         "perm-mnist": PERMUTED | {"n_iter": 5001, "clip_grad_norm": 100.0, "ewc_lambda": 0.01, "n_fisher": 200},
-        "seq-cifar10": CIFAR | {"lr": 1e-3, "ewc_lambda": 1000.0, "n_fisher": 200, "det_multi_head": True},
+        "seq-cifar10": CIFAR
+        | {"n_epochs": 40, "lr": 1e-3, "ewc_lambda": 1000.0, "n_fisher": 200, "det_multi_head": True},
     },
 }
 
@@ -442,9 +445,8 @@ PUBLISHED["posterior_replay"] = {
     "modes-2d": SMALL,
     "regression-1d": SMALL | {"heads": "shared"},
     "seq-mnist": SPLIT,
-    "perm-mnist": {"backbone": "mlp-1000-1000", "n_tasks": 10, "permutations": "henning"},
-    "seq-cifar10": {"backbone": "resnet32-16", "batch_size": 32, "n_tasks": 5, "class_order": "natural"}
-    | {"inputs": "published", "autoaugment": False},
+    "perm-mnist": HENNING,
+    "seq-cifar10": CIFAR | {"batch_size": 32},
 } | {
     f"{variant} on {dataset}": values
     for variant, lines in {
