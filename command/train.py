@@ -104,8 +104,8 @@ def check(plan: Plan, to_come: Sequence[Stage] = ()) -> Job:
     check_writable(Path(options.results), "--results")
     if options.resume not in ("auto", "never"):
         resume.refuse_another(Path(options.resume), identity.config(plan), "has other settings")
-    if save_to := save_folder(plan):
-        check_writable(save_to, "--save_to")
+    if folder := folder_to_fill(plan):
+        check_writable(folder, "--save_to")
     dataset, places = open_dataset(plan)
     stages = plan.method.prepare(options, plan.method_args)  # which may refuse the network: before weights are wanted
     weights = None
@@ -235,6 +235,12 @@ def save_folder(plan: Plan) -> Path | None:
     """Where the run is to leave its product: `--save_to`, a folder, or a file of a method that is no stage."""
     save_to = getattr(plan.method_args, "save_to", None)
     return Path(save_to) if save_to else None
+
+
+def folder_to_fill(plan: Plan) -> Path | None:
+    """The folder in which the run leaves its product."""
+    save_to = save_folder(plan)
+    return save_to if save_to is None or plan.method.product(plan.method_args) else save_to.parent
 
 
 def is_saved(plan: Plan) -> bool:
@@ -384,8 +390,8 @@ def prepared(job: Job) -> tuple[Trainer, Plan, dict]:
     own = own_options(plan, dataset, job.class_order())
     stream = make_stream(options, own, images[0].labels, dataset.num_classes)
     plan = with_fitting_period(plan, stream, len(images[0]))
-    if save_to := save_folder(plan):
-        writable_folder(save_to if plan.method.product(plan.method_args) else save_to.parent, "--save_to")
+    if folder := folder_to_fill(plan):
+        writable_folder(folder, "--save_to")
     trainer = assemble(plan, dataset, network, images, stream, job.places.size, kept=job.places.cache / features.FOLDER)
     trainer.history.names = job.found.class_names
     origin = {

@@ -702,6 +702,16 @@ def test_complete_run_is_not_repeated(places, tmp_path, capsys):
     assert run_folder(capsys.readouterr().out) != first
 
 
+def test_a_run_that_left_a_file_is_not_repeated_and_may_leave_it_again(tmp_path, capsys):
+    words = ["--model", "supervised", "--dataset", "seq-digits", "--backbone", "mlp-8", "--device", "cpu"]
+    words += ["--results", str(tmp_path / "runs"), "--save_to", str(tmp_path / "made" / "net.safetensors")]
+    assert main.main([*words, "--n_epochs", "1"]) == 0
+    first = run_folder(capsys.readouterr().out)
+    assert main.main([*words, "--n_epochs", "1", "--resume", "auto"]) == 0
+    assert run_folder(capsys.readouterr().out) == first
+    assert main.main([*words, "--n_epochs", "2"]) == 0
+
+
 def test_exported_network_loads_as_a_bare_vit(places, glyph_weights, tmp_path, capsys):
     assert main.main([*ER, *places, "--export", "pth"]) == 0
     state = torch.load(run_folder(capsys.readouterr().out) / "backbone.pth", weights_only=True)
