@@ -168,19 +168,17 @@ class Dataset:
         return images
 
     def draw(self, path: Path, model: Any, tasks: list[list[int]]) -> None:
-        """Draws what a trained method predicts to a PNG file. The method is in evaluation mode; an error here costs the
-        picture alone. tasks: raw labels of each task, in the order of their columns. Default: nothing."""
+        """Draws what a trained method predicts to a PNG file. The method is in evaluation mode, without gradients; an
+        error here costs the picture alone. tasks: raw labels of each task, in the order of their columns. Default:
+        nothing."""
 
 
-@torch.no_grad()
 def ask(model: Any, inputs: np.ndarray) -> Votes:
-    """What a method says of numbers float32 [N, F] in evaluation mode, on the CPU: its votes, or, of one that does not
-    tell tasks apart, its outputs [1, N, ...] without a score."""
-    device, was_training = next(model.parameters()).device, model.training
-    model.eval()
+    """What a method says of numbers float32 [N, F], on the CPU: its votes, or, of one that does not tell tasks apart,
+    its outputs [1, N, ...] without a score."""
+    device = next(model.parameters()).device
     parts = [part.to(device) for part in torch.from_numpy(inputs).split(4096)]
     votes = [model.votes(part) if model.tells_tasks_apart else Votes(model(part)[None], {}) for part in parts]
-    model.train(was_training)
     scores = {name: torch.cat([part.scores[name] for part in votes], dim=1).cpu() for name in votes[0].scores}
     return Votes(torch.cat([part.outputs for part in votes], dim=1).float().cpu(), scores)
 

@@ -15,7 +15,7 @@ import torch
 
 from datasets.base import Dataset, Places, Survey, ask
 from utils.contracts import Votes
-from utils.runs.plots import BLUE, GREEN, VERMILLION, new_figure, picture, save
+from utils.runs.plots import BLUE, GREEN, VERMILLION, new_figure, save
 
 SEED = 42
 RADIUS, DEVIATION = 5.0, 0.2
@@ -48,11 +48,11 @@ class Modes2d(Dataset):
         modes = [_mode(i, train) for i in range(self.num_classes)]
         return np.concatenate(modes).astype(np.float32), np.arange(self.num_classes).repeat(len(modes[0]))
 
-    def draw(self, path: Path, model: Any, tasks: list[list[int]]) -> bool:
+    def draw(self, path: Path, model: Any, tasks: list[list[int]]) -> None:
         """The plane with the training points: the class; and of a method with a model per task the entropy of the one
         that fits best, and which one it is."""
         grid = np.stack(np.meshgrid(AXIS, AXIS), axis=-1).reshape(-1, 2)
-        return _draw(path, ask(model, grid), tasks)
+        _draw(path, ask(model, grid), tasks)
 
 
 def _mode(i: int, train: bool) -> np.ndarray:
@@ -62,7 +62,6 @@ def _mode(i: int, train: bool) -> np.ndarray:
     return RADIUS * np.array([np.sin(angle), np.cos(angle)]) + DEVIATION * (training if train else test)
 
 
-@picture
 def _draw(path: Path, votes: Votes, tasks: list[list[int]]) -> None:
     """votes: of the points of the grid, row by row."""
     from matplotlib import rc_context

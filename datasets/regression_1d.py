@@ -14,7 +14,7 @@ import numpy as np
 
 from datasets.base import Dataset, Places, Survey, ask
 from utils.contracts import Votes
-from utils.runs.plots import BLUE, VERMILLION, new_figure, picture, save
+from utils.runs.plots import BLUE, VERMILLION, new_figure, save
 
 SEED = 42
 NOISE = 0.05  # standard deviation
@@ -57,9 +57,9 @@ class Regression1d(Dataset):
         labels = np.arange(len(FUNCTIONS)).repeat(len(x) // len(FUNCTIONS))
         return x.astype(np.float32), labels, y.astype(np.float32)
 
-    def draw(self, path: Path, model: Any, tasks: list[list[int]]) -> bool:
+    def draw(self, path: Path, model: Any, tasks: list[list[int]]) -> None:
         """A panel for the model of each task: its mean and two standard deviations on either side."""
-        return _draw(path, ask(model, AXIS[:, None]), tasks)
+        _draw(path, ask(model, AXIS[:, None]), tasks)
 
 
 def _points(function: Function, train: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -73,7 +73,6 @@ def _points(function: Function, train: bool) -> tuple[np.ndarray, np.ndarray]:
     return x, at(x) + draw.normal(0, NOISE, (20, 1))
 
 
-@picture
 def _draw(path: Path, votes: Votes, tasks: list[list[int]]) -> None:
     """votes: of the points of the axis; minus the first score is the standard deviation."""
     from matplotlib import rc_context

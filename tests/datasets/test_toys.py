@@ -104,7 +104,8 @@ class Nearest(nn.Module):
 
 def drawn(kind, model: nn.Module, tasks: list[list[int]], path) -> np.ndarray:
     """Pixels [H, W, 3]."""
-    assert kind().draw(path, model, tasks) and model.training
+    with torch.no_grad():
+        kind().draw(path, model.eval(), tasks)
     with Image.open(path) as picture:
         return np.asarray(picture.convert("RGB"))
 
