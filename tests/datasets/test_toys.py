@@ -147,8 +147,8 @@ def test_a_picture_of_the_functions(tmp_path, capsys):
 def test_what_a_model_says_is_asked_in_parts():
     model = Nearest([[[0.0, 0.0], [1.0, 0.0]], [[5.0, 5.0], [6.0, 5.0]]])
     x = np.random.default_rng(0).normal(size=(5000, 2)).astype(np.float32)
-    votes = ask(model, x)
     with torch.no_grad():
-        whole = model.eval().votes(torch.from_numpy(x))
+        votes = ask(model.eval(), x)
+        whole = model.votes(torch.from_numpy(x))
     assert torch.equal(votes.outputs, whole.outputs) and votes.scores.keys() == whole.scores.keys()
     assert torch.equal(votes.scores["ent"], whole.scores["ent"])
