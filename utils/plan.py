@@ -200,14 +200,14 @@ def make(given: dict[str, Any]) -> Plan:
 def _batches_or_passes(options: dict[str, Resolved], given: dict[str, Any]) -> None:
     """`--n_iter` replaces `--n_epochs`, whichever of the two is on the command line."""
     tasks, run = options["tasks"].args, options["run"].args
-    if "n_iter" in given and "n_epochs" in given:
-        raise UsageError(f"--n_iter {tasks.n_iter}: counts batches instead of the passes of --n_epochs {run.n_epochs}")
     if tasks.n_iter is None:
         return
-    if "n_epochs" in given:
+    if "n_iter" in given and run.n_epochs > 1 and "n_epochs" in given:
+        raise UsageError(f"--n_iter {tasks.n_iter}: counts batches instead of the passes of --n_epochs {run.n_epochs}")
+    if "n_epochs" in given and "n_iter" not in given:
         tasks.n_iter = None
         options["tasks"].origin.pop("n_iter", None)
-    else:
+    elif run.n_epochs > 1:
         run.n_epochs = 1
         options["run"].origin.pop("n_epochs", None)
 

@@ -275,7 +275,7 @@ def test_a_run_on_permuted_digits(name, own, width, tmp_path):
             "--det_multi_head: with --heads shared",
         ),
         *(
-            ({"model": model, "dataset": "perm-digits", "heads": "growing"}, "--heads growing: the tasks of --scenario")
+            ({"model": model, "dataset": "perm-digits", "heads": "growing"}, "--heads growing: tasks of --scenario")
             for model in ("posterior_replay", "vcl", "ewc_posterior")
         ),
     ],

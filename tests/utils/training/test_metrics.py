@@ -139,7 +139,7 @@ class Plain:
 class Reader(torch.nn.Module):
     """Reads its logits off the image: pixel k of the first row is the logit of slot k. Keeps batch sizes."""
 
-    has_fixed_features = False
+    has_fixed_features = tells_tasks_apart = False
 
     def __init__(self):
         super().__init__()
