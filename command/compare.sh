@@ -34,7 +34,7 @@ fi
 [ "$failed" = 0 ] || { echo "compare: not every row has ended, see above; $out stays as it is" >&2; exit 1; }
 "${report[@]}" --out "$out"
 {
-    echo "made by:  $caller"
+    echo "made by:  ${ARGS:+ARGS=\"$ARGS\" }$caller"
     echo "commit:   $(git rev-parse HEAD)"
     echo "machine:  $(nproc --all) cores, $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1), one thread per run"
     "$VENV/bin/python" -c 'from utils.runs.identity import versions; print("versions:", versions())'
