@@ -20,7 +20,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from backbone.small import Mlp
 from utils.device import full_precision
 from utils.errors import UsageError
 
@@ -79,10 +78,6 @@ class MainNetwork:
         if self.has_state:
             return torch.stack([outputs(self.tensors(single)) for single in flat])
         return vmap(outputs)(self.tensors(flat))
-
-    @property
-    def is_mlp(self) -> bool:
-        return isinstance(self.network, Mlp)
 
     def first_input(self, x: Tensor) -> Tensor:
         """What the first layer of an MLP takes of samples [B, ...]: [B, N]."""

@@ -416,8 +416,8 @@ class PosteriorReplay(ContinualModel):
         self.task, self.updates, self.num_samples = session.index, 0, session.num_samples
         self.num_updates = session.num_updates
         self.columns.append(session.outputs)
-        is_full = self.info.num_targets is None and len(session.outputs) > self.main.num_outputs
-        if self.args.heads == "shared" and is_full:
+        too_many = self.info.num_targets is None and len(session.outputs) > self.main.num_outputs
+        if self.args.heads == "shared" and too_many:
             raise UsageError(
                 f"--heads shared: task {self.task} has {len(session.outputs)} classes, more than the "
                 f"{self.main.num_outputs} that its tasks have on average; --heads split takes tasks of any size"

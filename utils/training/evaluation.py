@@ -214,13 +214,12 @@ class Evaluator:
             return model.votes(self._inputs(chunk))
 
     def _elected(self, votes: Votes, chunk: Tensor, found: dict[str, list[Tensor]]) -> dict[str, Tensor]:
-        """Outputs [B, ...] that count for each sample, with its task told ("given"; of one that has not begun the
-        newest) and inferred by each criterion, of which the first has no name. Notes in `found` whether that is its
-        task."""
+        """Outputs [B, ...] that count for each sample, with its task told ("given") and inferred by each criterion, of
+        which the first has no name. Notes in `found` whether that is its task."""
         assert self._tasks is not None
         own = self._tasks[chunk].to(votes.outputs.device)
         sample = torch.arange(len(chunk), device=votes.outputs.device)
-        elected = {"given": votes.outputs[own.clamp(max=len(votes.outputs) - 1), sample].float()}
+        elected = {"given": votes.outputs[own, sample].float()}
         for place, (criterion, score) in enumerate(votes.scores.items()):
             suffix = f"_{criterion}" if place else ""
             winner = score.argmax(dim=0)
