@@ -101,17 +101,18 @@ def begun(start: Callable[..., Run], **options) -> tuple[Run, Draw]:
 
 
 def counted(run: Run, work: Callable[[], object], images: int) -> tuple[float, float]:
-    """Passes and FLOPs per image of a piece of work: by two blocks of a ViT, since a query may leave out the last, and
-    with attention as the products that it is, which fused kernels would hide."""
+    """Passes and FLOPs per image of a piece of work: by two blocks of each ViT, since a query may leave out the last,
+    and with attention as the products that it is, which fused kernels would hide."""
     met: list[int] = []
     network = run.model.backbone
-    watched = [network.blocks[0].mlp, network.blocks[-2].mlp] if backbones.is_vit(network) else [network, network]
+    vits = backbones.vits(network)
+    watched = [vit.blocks[k].mlp for vit in vits for k in (0, -2)] or [network]
     hooks = [part.register_forward_hook(lambda _, inputs, output: met.append(len(output))) for part in watched]
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         work()
     for hook in hooks:
         hook.remove()
-    return sum(met) / 2 / images, counter.get_total_flops() / images
+    return sum(met) / len(watched) / images, counter.get_total_flops() / images
 
 
 @functools.cache
