@@ -79,9 +79,7 @@ def parts(name: str, path: str | None) -> list[tuple[str, str | None]]:
     if len(paths) == 1:
         return [(name, path)]
     if len(paths) != len(names):
-        raise UsageError(
-            f"--backbone_path {path}: names {len(paths)} files, and --backbone {name} {len(names)} networks"
-        )
+        raise UsageError(f"--backbone_path {path}: {len(paths)} files, and --backbone {name} is {len(names)} networks")
     return list(zip(names, paths))
 
 

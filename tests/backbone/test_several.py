@@ -4,14 +4,29 @@ from __future__ import annotations
 
 import pytest
 import torch
+from PIL import Image
 
 import backbone as backbones
 import main
-from tests.tiny import DIGITS, PAIR, assert_same_results, assert_same_weights, run_folder, weights_of
+from command.opened import open_run
+from tests.tiny import PAIR, assert_same_weights, run_folder, weights_of
 from utils.errors import UsageError
 from utils.files.tensors import read_tensors, write_tensors
 
-SHORT = ["--n_tasks", "2", "--batch_size", "128", "--eval_period", "-1"]
+SHORT = [
+    "--n_tasks",
+    "2",
+    "--batch_size",
+    "64",
+    "--replay_size",
+    "1",
+    "--online_iter",
+    "1",
+    "--eval_period",
+    "-1",
+    "--device",
+    "cpu",
+]
 
 
 @pytest.fixture
@@ -97,21 +112,20 @@ def test_missing_weights_are_those_of_a_network(tmp_path, capsys):
     assert error.count("\n") == 1 and "imagenet21k%2Bimagenet2012/ViT-B_16-224.npz" in error
 
 
-def test_a_run_on_two_networks_is_a_run(files, tmp_path, capsys):
-    words = ["--model", "er", "--trainable", "last", "--last_blocks", "1", "--backbone", PAIR, *DIGITS, *SHORT]
-    words += ["--export", "pth", "--cache_dir", str(tmp_path / "cache"), "--resume", "auto"]
-    for results in ("a", "b"):
-        assert main.main([*words, "--results", str(tmp_path / results)]) == 0
-    folder = run_folder(tmp_path / "a")
-    assert_same_results(folder, run_folder(tmp_path / "b"))
-    made = read_tensors(folder / "backbone.pth")
+def test_a_run_on_two_networks_is_a_run(files, few_digits, tmp_path, capsys, in_process):
+    words = ["--model", "er", "--trainable", "last", "--last_blocks", "1", "--backbone", PAIR, *few_digits, *SHORT]
+    words += ["--cache_dir", str(tmp_path / "cache"), "--results", str(tmp_path / "runs"), "--resume", "auto"]
+    assert main.main([*words, "--export", "pth"]) == 0
+    folder = run_folder(tmp_path / "runs")
+    made, before = read_tensors(folder / "backbone.pth"), weights_of(loaded(PAIR))
     assert_same_weights(weights_of(loaded(PAIR, str(folder / "backbone.pth"))), made)
-    before = weights_of(loaded(PAIR))
-    moved = {name.split(".")[3] for name in made if not torch.equal(made[name], before[name])}
-    assert moved == {"5"}  # blocks
-    assert main.main([*words, "--results", str(tmp_path / "a")]) == 0
+    moved = {tuple(name.split(".")[1:4]) for name in made if not torch.equal(made[name], before[name])}
+    assert moved == {("0", "blocks", "5"), ("1", "blocks", "5")}
+    assert main.main(words) == 0
     assert "complete; not repeated" in capsys.readouterr().err
-    other = [*words, "--results", str(tmp_path / "a"), "--backbone_path", ",".join(map(str, files)), "--dry_run"]
-    assert main.main(other) == 0
+    opened = open_run(folder, to_learn=False)
+    names, probabilities = opened.predict([Image.new("RGB", (32, 32))])
+    assert names[0] in opened.names and probabilities.sum() == pytest.approx(1)
+    assert main.main([*words, "--backbone_path", ",".join(map(str, files)), "--dry_run"]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines() if ".safetensors" in line]
     assert lines == [["weights", str(files[0])], [str(files[1])]]
