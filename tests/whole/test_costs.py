@@ -37,7 +37,8 @@ SLACK = 1.25  # of calls, which differ a little between versions of Python and t
 # from 8 new images and 32 stored ones, derpp from 32 more for its logits. Where the network is frozen and has no
 # prompts (er, er_ace, derpp, ncm; ranpac after its first session) the first evaluation keeps features, and later ones
 # need no pass. ranpac has one pass to train its adapters and one for its sums. bcl and ftml make several inner and
-# outer steps per batch, joint-X two updates of X on stored images. posterior_replay, vcl and ewc_posterior train an
+# outer steps per batch, joint-X two updates of X on stored images. lmsrr trains the upper half of two networks, on new
+# images and as many stored ones. posterior_replay, vcl and ewc_posterior train an
 # MLP, whose forward pass is their unit; all draws of its weights (two in training, three in evaluation) are one pass
 # here, with the FLOPs of each.
 COSTS: dict[str, tuple[float, float, float, float, float, int]] = {
@@ -56,7 +57,7 @@ COSTS: dict[str, tuple[float, float, float, float, float, int]] = {
     "ftml": (4, 10.25, 1, 1, 0.88, 15200),
     "gem": (1, 2.56, 1, 1, 0.88, 1700),
     "l2p": (2, 6.19, 2, 1, 2.51, 2600),
-    "lmsrr": (0, 0, 0, 0, 0.00, 0),
+    "lmsrr": (2, 6.25, 1, 1, 1.75, 5300),
     "misa": (2, 2.91, 2, 1, 1.01, 2900),
     "mvp": (2, 2.58, 2, 1, 0.95, 2800),
     "ncm": (1, 0.88, 1, 0, 0.00, 1300),
