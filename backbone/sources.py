@@ -1,4 +1,4 @@
-"""The six pretrained ViT-B/16 of the field: where their weights come from, and under which names users have them.
+"""The seven pretrained ViT-B/16 of the field: where their weights come from, and under which names users have them.
 
 All are timm's `vit_base_patch16_224` in shape (LayerNorm eps 1e-6, qkv bias). Beware: in the repositories of general
 continual learning that name means Sup-21K, in timm the network fine-tuned on ImageNet-1K.
@@ -32,6 +32,14 @@ SOURCES = {
         "supervised on ImageNet-21K",
         ("ViT-B_16.npz",),
         "https://storage.googleapis.com/vit_models/imagenet21k/ViT-B_16.npz",
+        "Apache-2.0",
+    ),
+    # As the one before. Its fine-tuning without augmentation is LMSRR's first source (on Hugging Face
+    # google/vit-base-patch16-224); the next is another fine-tune, AugReg's.
+    "orig21k_1k": Source(
+        "supervised on ImageNet-21K, then 1K at 224 px, the original",
+        ("ViT-B_16-224.npz",),
+        "https://storage.googleapis.com/vit_models/imagenet21k%2Bimagenet2012/ViT-B_16-224.npz",
         "Apache-2.0",
     ),
     # timm's names. The second file is FlyGCL's copy, at https://huggingface.co/HoraceYan/FlyGCL. Newer timm versions

@@ -18,7 +18,7 @@ Shapes: B images, N tokens (class token first), D width, L prompt length, M rows
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -146,6 +146,14 @@ def run_blocks(
         wanted = keep if layer == len(blocks) - 1 else None
         tokens = _block(block, tokens, prompts.get(layer, ()), adapters.get(layer), wanted)
     return tokens[:, :keep]
+
+
+def each_block(blocks: Iterable[nn.Module], tokens: Tensor) -> list[Tensor]:
+    """Tokens [B, N, D] after each of these blocks, which follow on each other."""
+    outputs = []
+    for block in blocks:
+        outputs.append(tokens := _block(block, tokens, (), None, None))
+    return outputs
 
 
 def _of(prompts: Prompts, images: slice) -> Prompts:

@@ -27,22 +27,24 @@ def dry_run(plan: Plan) -> str:
         raise UsageError(
             f"--dry_run: {options.dataset} does not say how many images it has (`counts` of datasets/base.py)"
         )
-    try:
-        if backbones.begins_untrained(options.backbone, options.backbone_path):
-            weights = "none, it begins untrained"
-        else:
-            weights = str(backbones.weights_file(options.backbone, options.backbone_path, options.checkpoint_dir))
-    except UsageError as error:
-        weights = f"missing; {error}"
+    weights, is_missing = [], False
+    for part in backbones.parts(options.backbone, options.backbone_path):
+        try:
+            (file,) = backbones.weights_files(*part, options.checkpoint_dir)
+            weights.append("none, it begins untrained" if file is None else str(file))
+        except UsageError as error:
+            weights.append(f"missing; {error}")
+            is_missing = True
+    if is_missing:
         plan = replace(plan, run=replace(options, backbone_path=backbones.RANDOM))
     stages = plan.method.prepare(plan.run, plan.method_args)
     return describe(without_products(plan, stages), dataset, dataset.counts, places.size, weights, stages)
 
 
 def describe(
-    plan: Plan, dataset: Images, counts: tuple[int, int], size: int | None, weights: str, stages: list[Stage]
+    plan: Plan, dataset: Images, counts: tuple[int, int], size: int | None, weights: list[str], stages: list[Stage]
 ) -> str:
-    """counts: images of the two parts. size: pixels, None for numbers. weights: where they are.
+    """counts: images of the two parts. size: pixels, None for numbers. weights: where those of each network are.
     stages: that the run needs."""
     options = plan.run
     info = expected_stream(plan, dataset, counts, size)
@@ -65,7 +67,7 @@ def describe(
         + (f", n = {options.n}, m = {options.m}" if options.scenario == "si-blurry" else "")
         + f", batches of {options.batch_size}, {options.online_iter} updates each",
         f"  network   {options.backbone}, {total:,} parameters, {trainable:,} of them trained",
-        f"  weights   {weights}",
+        *(f"  {'' if k else 'weights':9} {place}" for k, place in enumerate(weights)),
     ]
     for stage in stages:
         state = "there" if stage.output.exists() else "to be made"

@@ -27,25 +27,25 @@ def check_sizes(
     dataset: Images,
     counts: tuple[int, int],
     size: int | None,
-    weights: Path | None,
+    weights: Sequence[Path | None],
     missing: Sequence[Stage],
 ) -> None:
     """Raises UsageError if the options have no stream, if the method refuses them, or if the weights do not fit.
 
-    counts: images of the two parts. size: pixels, None for numbers. weights: file of the network, if it is there.
+    counts: images of the two parts. size: pixels, None for numbers. weights: files of the network that are there.
     missing: stages whose products are not.
     """
     info = expected_stream(plan, dataset, counts, size)
     sketch(without_products(plan, missing), info, input_shape(dataset, size), weights)
 
 
-def sketch(plan: Plan, info: StreamInfo, shape: Shape, weights: Path | None = None) -> Learner:
-    """The method on the meta device. shape: of a sample. weights: file that is to fit the network, if it is there."""
+def sketch(plan: Plan, info: StreamInfo, shape: Shape, weights: Sequence[Path | None] = (None,)) -> Learner:
+    """The method on the meta device. shape: of a sample. weights: files that are to fit the network, as far as they are
+    there."""
     with torch.device("meta"), warnings.catch_warnings(), sizes_that_fit():
         warnings.simplefilter("ignore")  # weights that are loaded into it go nowhere
         network = backbones.build(plan.run.backbone, shape).requires_grad_(False)
-        if weights is not None:
-            backbones.load_weights(network, weights)
+        backbones.fill(network, weights)
         return plan.method(network, info, plan.method_args)
 
 

@@ -109,10 +109,9 @@ def check(plan: Plan, to_come: Sequence[Stage] = ()) -> Job:
         check_writable(folder, "--save_to")
     dataset, places = open_dataset(plan)
     stages = plan.method.prepare(options, plan.method_args)  # which may refuse the network: before weights are wanted
-    weights = None
-    drawn = backbones.begins_untrained(options.backbone, options.backbone_path)
-    if not drawn and not is_to_come(options.backbone_path, to_come):
-        weights = backbones.weights_file(options.backbone, options.backbone_path, options.checkpoint_dir)
+    weights: list[Path | None] = [None]
+    if not is_to_come(options.backbone_path, to_come):
+        weights = backbones.weights_files(options.backbone, options.backbone_path, options.checkpoint_dir)
     found = dataset.survey(places, test=False in parts_read(plan))
     job = Job(plan, dataset, places, found, stages)
     job.class_order()
@@ -410,12 +409,10 @@ def built(job: Job) -> nn.Module:
     options = job.plan.run
     shape = input_shape(job.dataset, job.places.size)
     network = backbones.build(options.backbone, shape).requires_grad_(False)
-    if backbones.begins_untrained(options.backbone, options.backbone_path):
-        return network
-    file = backbones.weights_file(options.backbone, options.backbone_path, options.checkpoint_dir)
-    report = backbones.load_weights(network, file)
-    if file.parent != backbones.SHIPPED:
-        print(f"{file}: {report}", file=sys.stderr)
+    files = backbones.weights_files(options.backbone, options.backbone_path, options.checkpoint_dir)
+    for file, report in backbones.fill(network, files):
+        if file.parent != backbones.SHIPPED:
+            print(f"{file}: {report}", file=sys.stderr)
     return network
 
 

@@ -35,7 +35,7 @@ class Agem(Gem):
 
     def turn(self, memories: list[Tensor]) -> None:
         (r,) = (memory.double() for memory in memories)
-        g = torch.cat([p.grad.flatten() for p in self.parameters()]).double()
+        g = torch.cat([p.grad.flatten() for p in self.trained()]).double()
         share = (g @ r).clamp(max=0) / (r @ r).clamp(min=1e-30)  # 0 where nothing has to be done, without a look at it
         self.set_gradient(g - share * r)
 

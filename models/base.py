@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,7 @@ from backbone import features
 from backbone.heads import linear_head
 from backbone.products import Stage
 from backbone.vit import embed, encode
-from utils.args import RunArgs
+from utils.args import RunArgs, option
 from utils.classes import TaskColumns, mask_for_training
 from utils.contracts import Batch, Session, StreamInfo, Votes
 from utils.errors import UsageError
@@ -239,9 +239,70 @@ class PromptMethod(ContinualModel):
         return mask_for_training(logits, batch.y, batch.seen, self.args.train_mask)
 
 
-class TaskMethod(ContinualModel):
-    """A method of the older protocols: it is told its tasks, every weight trains by plain SGD, and losses compare the
-    columns of each sample's own task, which are all columns where tasks share them.
+TRAINABLE = (
+    "what trains of the network beside the classifier: all of it, its last blocks (of a ViT), or nothing; a small "
+    "network that begins untrained always trains whole"
+)
+
+
+@dataclass(kw_only=True)
+class FeatureArgs(ModelArgs):
+    """has_weights: whether those of the network are read from a file; no option, `prepare` fills it in."""
+
+    trainable: Literal["all", "last", "head"] = option("all", TRAINABLE, "ours")
+    last_blocks: int = option(3, "blocks that train of each network, with --trainable last", "LMSRR, Fig. 2a", low=1)
+    has_weights: bool = False
+
+
+class FeatureMethod(ContinualModel):
+    """A method that inserts nothing into its network: a classifier `head` on `features`, whatever the network is. Which
+    weights of the network train is said by `FeatureArgs`, here alone.
+
+    is_frozen: whether none does, so that the features stay what they are.
+    """
+
+    fixed_suffice = True
+
+    def __init__(self, backbone: nn.Module, info: StreamInfo, args: FeatureArgs):
+        super().__init__(backbone, info, args)
+        trainable = args.trainable
+        if backbones.is_small(backbone):
+            if trainable == "last":
+                raise UsageError("--trainable last: a small network has no blocks; --trainable all or head")
+            if not args.has_weights:  # its features mean nothing before they are trained
+                trainable = "all"
+        backbone.requires_grad_(trainable == "all")
+        if trainable == "last":
+            unfreeze_last(backbone, args.last_blocks, "last_blocks")
+        self.is_frozen = trainable == "head"
+
+    @classmethod
+    def prepare(cls, run: RunArgs, args: FeatureArgs) -> list[Stage]:
+        args.has_weights = not backbones.begins_untrained(run.backbone, run.backbone_path)
+        return []
+
+    @property
+    def has_fixed_features(self) -> bool:
+        return self.is_frozen
+
+    def fixed_features(self, x: Tensor) -> Tensor:
+        """Features of the network, [B, D]."""
+        return features(self.backbone, x)
+
+    def shared_as(self, precision: str) -> str:
+        return f"{FEATURES} {precision}"
+
+    def forward(self, x: Tensor, fixed: Tensor | None = None) -> Tensor:
+        return self.head(self.fixed_features(x) if fixed is None else fixed)
+
+    def trained(self) -> list[nn.Parameter]:
+        """All parameters that train."""
+        return [p for p in self.parameters() if p.requires_grad]
+
+
+class TaskMethod(FeatureMethod):
+    """A method of the older protocols: it is told its tasks, trains by plain SGD, and losses compare the columns of
+    each sample's own task, which are all columns where tasks share them.
 
     own: masks logits to them. task: the one at hand. met: whether the batch at hand was offered to the memory, which
     happens once, however many updates it gives (`meet`).
@@ -250,18 +311,14 @@ class TaskMethod(ContinualModel):
     scenarios = ("task-il", "domain-il")
     needs_task_boundaries = True
 
-    def __init__(self, backbone: nn.Module, info: StreamInfo, args: ModelArgs):
+    def __init__(self, backbone: nn.Module, info: StreamInfo, args: FeatureArgs):
         super().__init__(backbone, info, args)
-        backbone.requires_grad_(True)
         self.head = nn.Linear(backbone.num_features, info.num_classes)
         nn.init.xavier_uniform_(self.head.weight)
         nn.init.zeros_(self.head.bias)
         self.own = TaskColumns(info.num_classes)
         self.task = -1
         self.met = False
-
-    def forward(self, x: Tensor, fixed: Tensor | None = None) -> Tensor:
-        return self.head(features(self.backbone, x))
 
     def own_logits(self, x: Tensor, y: Tensor) -> Tensor:
         """Logits [B, C] in float32, -inf in the columns of other tasks than those of slots y [B]."""
@@ -305,7 +362,7 @@ class TaskMethod(ContinualModel):
         self.own.begin(session.index, session.outputs)
 
     def configure_optimizer(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), lr=self.args.lr)
+        return torch.optim.SGD(self.trained(), lr=self.args.lr)
 
     def extra_state(self) -> dict[str, Any]:
         return {"task": self.task, "met": self.met, "owner": self.own.owner.clone()}
@@ -318,12 +375,12 @@ class TaskMethod(ContinualModel):
 class RingMethod(TaskMethod):
     """A `TaskMethod` that keeps samples of each task, in rings that every arriving batch is written to (`memory`)."""
 
-    def __init__(self, backbone: nn.Module, info: StreamInfo, args: ModelArgs):
+    def __init__(self, backbone: nn.Module, info: StreamInfo, args: FeatureArgs):
         super().__init__(backbone, info, args)
         self.memory = self.make_memory()
 
     @classmethod
-    def keeps(cls, args: ModelArgs) -> str:
+    def keeps(cls, args: FeatureArgs) -> str:
         return "a memory of images"
 
     def make_memory(self) -> TaskRings:
@@ -447,10 +504,13 @@ class Wrapper(ContinualModel):
         self.host.load_extra_state(state["host"])
 
 
-def trains_whole(backbone: nn.Module, trainable: str) -> bool:
-    """Whether every weight of the network trains: for a ViT as the option `trainable` says, "all" or "head"; always for
-    a small network, whose features mean nothing before they are trained."""
-    return trainable == "all" or not backbones.is_vit(backbone)
+def unfreeze_last(backbone: nn.Module, count: int, option: str) -> None:
+    """Lets the last `count` blocks of each ViT of the network train. Raises UsageError, with the name of the option
+    that says so, if there are fewer."""
+    for vit in backbones.vits(backbone):
+        if count > len(vit.blocks):
+            raise UsageError(f"--{option} {count}: the network has {len(vit.blocks)} blocks")
+        vit.blocks[-count:].requires_grad_(True)
 
 
 def check_blocks(backbone: nn.Module, **places: tuple[int, ...]) -> None:

@@ -77,7 +77,7 @@ class Bcl(Ftml):
     def prepare(cls, run: RunArgs, args: BclArgs) -> list[Stage]:
         """No stage. Raises UsageError for a validation memory that is too small."""
         val_slots(args)
-        return []
+        return super().prepare(run, args)
 
     def make_memory(self) -> TaskRings:
         return TaskRings(self.info.num_tasks, self.args.n_memories - self.n_val, self.info.seed)

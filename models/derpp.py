@@ -5,7 +5,7 @@ Departures from the paper:
 1. As in the released code (Mammoth), whose `alpha` goes with it, the distance to the stored logits is the mean of the
    squared differences over images and classes; Eq. 6 has their squared norm, which is C times as much for each image.
 2. As `er` in this setting: classes not met yet are masked in both cross-entropies; an image is stored once, after all
-   updates of its batch, with the logits of the last of them. All weights of a small network train.
+   updates of its batch, with the logits of the last of them.
 """
 
 from __future__ import annotations

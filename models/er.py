@@ -4,7 +4,6 @@ Source: Chaudhry et al. 2019, arXiv:1902.10486, in the Si-Blurry form of `er_bas
 moonjunyyy/Si-Blurry c4024ce). Departures from the released code:
 1. The memory holds images, not dataset indices: a stream cannot be read again.
 2. Half of the release's batch of 64 is new (32), the other half replayed; here both sizes are options.
-All weights of a small network train, whatever `--trainable` says.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.base import TRAINABLE
 from models.finetune import Finetune, FinetuneArgs
 from utils.args import option
 from utils.buffer import ReservoirBuffer
@@ -28,11 +28,7 @@ class ErArgs(FinetuneArgs):
     lr: float = option(0.005, "learning rate, constant", "Si-Blurry and MISA scripts", low=0, high=100)
     memory_size: int = option(2000, "images kept", "Si-Blurry ER scripts; MISA's default: 500", low=0)
     replay_size: int = option(32, "images replayed per update", "half of the scripts' batch of 64", low=1, high=10_000)
-    trainable: Literal["head", "all"] = option(
-        "head",
-        "what trains of a ViT: the linear head or the whole network; a small network always trains whole",
-        "Si-Blurry and MISA",
-    )
+    trainable: Literal["all", "last", "head"] = option("head", TRAINABLE, "Si-Blurry and MISA")
     optimizer: Literal["adam", "sgd"] = option(
         "adam", "sgd: momentum 0.9, Nesterov, weight decay 1e-4", "Si-Blurry and MISA"
     )
@@ -71,8 +67,7 @@ class Er(Finetune):
     def configure_optimizer(self) -> torch.optim.Optimizer:
         if self.args.optimizer == "adam":
             return super().configure_optimizer()
-        trainable = [p for p in self.parameters() if p.requires_grad]
-        return torch.optim.SGD(trainable, lr=self.args.lr, momentum=0.9, nesterov=True, weight_decay=1e-4)
+        return torch.optim.SGD(self.trained(), lr=self.args.lr, momentum=0.9, nesterov=True, weight_decay=1e-4)
 
     def extra_state(self) -> dict[str, Any]:
         return self.buffer.state_dict()

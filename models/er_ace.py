@@ -7,7 +7,7 @@ and optimiser are those of `er`. Departures:
 2. Classes not met yet never compete. In the releases they do, on incoming and on replayed images.
 3. As `er` in this setting: a batch gets several updates (`--online_iter`) and its images are stored after the last of
    them; what trains is the linear head of a pretrained ViT, with Adam. The paper makes one update per batch and
-   trains a network from scratch with SGD, Mammoth's with cosine logits. Of a small network all weights train.
+   trains a network from scratch with SGD, Mammoth's with cosine logits.
 """
 
 from __future__ import annotations

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from models.base import ModelArgs, RingMethod
+from models.base import FeatureArgs, RingMethod
 from utils.args import option
 from utils.contracts import Batch
 
 
 @dataclass(kw_only=True)
-class ErRingArgs(ModelArgs):
+class ErRingArgs(FeatureArgs):
     lr: float = option(0.03, "learning rate of SGD, constant", "BCL: its run on permuted MNIST", low=0, high=100)
     inner_steps: int = option(1, "steps of SGD per minibatch", "BCL", low=1, high=1000)
     n_memories: int = option(256, "samples kept per task", "BCL: its run on permuted MNIST", low=1)

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.base import ModelArgs, TaskMethod
+from models.base import FeatureArgs, TaskMethod
 from utils.args import option
 from utils.contracts import Batch, Session
 
@@ -24,7 +24,7 @@ GEM = "GEM: its run on permuted MNIST"
 
 
 @dataclass(kw_only=True)
-class EwcArgs(ModelArgs):
+class EwcArgs(FeatureArgs):
     lr: float = option(0.1, "learning rate of SGD, constant", GEM, low=0, high=100)
     n_memories: int = option(10, "samples of a task that say which weights mattered", f"{GEM}; rotated: 1000", low=1)
     memory_strength: float = option(3.0, "weight of the penalties", f"{GEM}; rotated: 1000", low=0)
@@ -58,7 +58,7 @@ class Ewc(TaskMethod):
         self.kept = [rows[: self.args.n_memories] for rows in offered]
 
     def loss(self, batch: Batch) -> Tensor:
-        loss, parameters = self.own_loss(batch.x, batch.y), list(self.parameters())
+        loss, parameters = self.own_loss(batch.x, batch.y), self.trained()
         for fisher, weights in self.past:
             terms = zip(fisher, parameters, weights, strict=True)
             loss = loss + self.args.memory_strength * sum((f * (p - w).square()).sum() for f, p, w in terms)
@@ -67,7 +67,7 @@ class Ewc(TaskMethod):
     def begin_task(self, session: Session) -> None:
         if self.kept:
             raw, y = self.kept
-            parameters = list(self.parameters())
+            parameters = self.trained()
             gradients = torch.autograd.grad(self.own_loss(self.info.plain(raw), y), parameters)
             fisher = [gradient.square() for gradient in gradients]
             self.past = [*self.past, [fisher, [p.detach().clone() for p in parameters]]]

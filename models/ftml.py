@@ -20,14 +20,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backbone import features
-from models.base import ModelArgs, RingMethod
+from models.base import FeatureArgs, RingMethod
 from utils.args import option
 from utils.contracts import Batch, Session, StreamInfo
 from utils.rings import TaskRings
 
 
 @dataclass(kw_only=True)
-class FtmlArgs(ModelArgs):
+class FtmlArgs(FeatureArgs):
     lr: float = option(0.03, "learning rate of SGD, constant", "BCL: its run on permuted MNIST", low=0, high=100)
     beta: float = option(0.3, "share of the way that an interpolation goes", "BCL", low=0, high=1)
     inner_steps: int = option(1, "steps of SGD before an interpolation", "BCL", low=1, high=1000)
@@ -76,15 +76,19 @@ class Ftml(RingMethod):
         raw, y = memory.at(index)
         return self.info.augment(raw), y
 
+    def moving(self) -> list[Tensor]:
+        """All that `interpolate` moves: parameters that train, and buffers of floating point; counters stay out."""
+        still = {name for name, p in self.named_parameters() if not p.requires_grad}
+        return [value for name, value in self.state_dict().items() if value.is_floating_point() and name not in still]
+
     def weights(self) -> list[Tensor]:
-        """A copy of all that `interpolate` moves: parameters and buffers of floating point; counters stay out."""
-        return [value.clone() for value in self.state_dict().values() if value.is_floating_point()]
+        """A copy of it."""
+        return [value.clone() for value in self.moving()]
 
     @torch.no_grad()
     def interpolate(self, start: list[Tensor]) -> None:
         """theta <- theta0 + beta (theta - theta0), theta0 = start."""
-        moved = [value for value in self.state_dict().values() if value.is_floating_point()]
-        for value, first in zip(moved, start, strict=True):
+        for value, first in zip(self.moving(), start, strict=True):
             value.copy_(first + self.args.beta * (value - first))
 
     def begin_task(self, session: Session) -> None:

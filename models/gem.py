@@ -22,7 +22,7 @@ import torch
 from scipy.optimize import nnls
 from torch import Tensor, nn
 
-from models.base import ModelArgs, RingMethod
+from models.base import FeatureArgs, RingMethod
 from utils.args import option
 from utils.contracts import Batch, StreamInfo
 
@@ -30,7 +30,7 @@ RIDGE = 1e-3  # of the programme, as released
 
 
 @dataclass(kw_only=True)
-class GemArgs(ModelArgs):
+class GemArgs(FeatureArgs):
     lr: float = option(0.1, "learning rate of SGD, constant", "GEM", low=0, high=100)
     n_memories: int = option(256, "samples kept per task", "GEM", low=1)
     margin: float = option(0.5, "least weight of a past task in the projection (memory_strength)", "GEM", low=0)
@@ -64,14 +64,14 @@ class Gem(RingMethod):
         return loss.detach()
 
     def memory_gradient(self, index: Tensor) -> Tensor:
-        """Gradient of the mean loss of samples at flat indices [N], one vector [P] over all parameters."""
+        """Gradient of the mean loss of samples at flat indices [N], one vector [P] over all parameters that train."""
         raw, y = self.memory.at(index)
-        gradients = torch.autograd.grad(self.own_loss(self.info.plain(raw), y), list(self.parameters()))
+        gradients = torch.autograd.grad(self.own_loss(self.info.plain(raw), y), self.trained())
         return torch.cat([gradient.flatten() for gradient in gradients])
 
     def turn(self, memories: list[Tensor]) -> None:
         """Changes the gradients of the parameters where those of the memories, [P] each, ask for it."""
-        g = torch.cat([p.grad.flatten() for p in self.parameters()]).double()
+        g = torch.cat([p.grad.flatten() for p in self.trained()]).double()
         rows = torch.stack(memories).double()
         products, gram = (rows @ g).cpu().numpy(), (rows @ rows.T).cpu().numpy()
         if not (products < 0).any():
@@ -84,7 +84,7 @@ class Gem(RingMethod):
 
     def set_gradient(self, g: Tensor) -> None:
         """The gradient of all parameters, a vector [P]."""
-        for p, part in zip(self.parameters(), g.split([p.numel() for p in self.parameters()]), strict=True):
+        for p, part in zip(self.trained(), g.split([p.numel() for p in self.trained()]), strict=True):
             p.grad.copy_(part.view_as(p))
 
     def measures(self) -> dict[str, float]:

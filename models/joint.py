@@ -3,8 +3,7 @@
 Source: the upper bound of continual learning, here on the stream's own clock, so that its curve can be laid beside the
 others: after each batch `updates` training batches are drawn from everything met so far. The last point is offline
 training of `updates` x batches x batch size images. The stream is read again for it, which no other method may. Any
-method can be trained so (`--host`) that keeps nothing of the images but its weights. What trains is the host's affair:
-of a small network all weights.
+method can be trained so (`--host`) that keeps nothing of the images but its weights.
 """
 
 from __future__ import annotations

@@ -234,7 +234,7 @@ class PosteriorReplay(ContinualModel):
     predicts_from_state = True  # which tasks are learnt, and their columns
 
     def __init__(self, backbone: nn.Module, info: StreamInfo, args: PosteriorReplayArgs):
-        if backbones.is_vit(backbone):
+        if not backbones.is_small(backbone):
             refuse_vit(type(backbone).__name__)
         super().__init__(backbone, info, args)
         self.check(args, isinstance(backbone, small.Mlp))

@@ -46,6 +46,7 @@ OWN = {
     "gem": ["--n_memories", "20"],
     "agem": ["--n_memories", "20", "--replay_batch_size", "16"],
     "ftml": ["--n_memories", "20"],
+    "lmsrr": ["--buffer_size", "50", "--minibatch_size", "16"],
     "posterior_replay": ["--backbone", "mlp-16", "--train_sample_size", "2", "--val_sample_size", "3"],
     "vcl": ["--backbone", "mlp-16", "--train_sample_size", "2", "--val_sample_size", "3"],
     "ewc_posterior": ["--backbone", "mlp-16", "--val_sample_size", "3"],

@@ -27,6 +27,7 @@ from utils.training.loop import Listener, Trainer
 ROOT = Path(__file__).resolve().parent.parent
 WIDTH = 32  # of the tiny network
 CPU = torch.device("cpu")
+PAIR = "vit_tiny_glyphs+vit_tiny_icons"
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
@@ -81,6 +82,7 @@ NEEDED = {
     "er_ring": {"n_memories": 12, "replay_batch_size": 8},
     "gem": {"n_memories": 12},
     "agem": {"n_memories": 12, "replay_batch_size": 8},
+    "lmsrr": {"buffer_size": 12, "minibatch_size": 8},
     "ftml": {"n_memories": 12},
     "posterior_replay": {"backbone": "mlp-16", "train_sample_size": 2, "val_sample_size": 3},
     "vcl": {"backbone": "mlp-16", "train_sample_size": 2, "val_sample_size": 3},
@@ -111,7 +113,7 @@ def build(
     """A run of `method` (a name or a class of the test) on `Patches`.
 
     own: the method's options. run: options of the run; a `backbone` among them takes the place of the tiny
-    ViT. stream: instead of the one that the options describe.
+    ViT, or of the two of a method that wants a pair. stream: instead of the one that the options describe.
     """
     by_name = isinstance(method, str)
     usual = {"dataset": "seq-digits", "device": "cpu", "n_tasks": 3, "batch_size": 16, "online_iter": 1}
@@ -123,7 +125,8 @@ def build(
     images = read_images(plan, dataset, None, device)
     if stream is None:
         stream = make_stream(plan.run, own_options(plan, dataset), images[0].labels, dataset.num_classes)
-    vit = tiny_vit() if plan.run.backbone == "vit_tiny_glyphs" else None
+    tiny = {"vit_tiny_glyphs": tiny_vit, PAIR: lambda: backbones.Several([tiny_vit(), tiny_vit(seed=1)])}
+    vit = tiny[plan.run.backbone]() if plan.run.backbone in tiny else None
     torch.manual_seed(plan.run.init_seed)
     network = (vit or backbones.build(plan.run.backbone, (3, 32, 32))).requires_grad_(False)
     trainer = assemble(plan, dataset, network, images, stream, dataset.image_size)

@@ -67,14 +67,14 @@ class RunArgs:
     dataset: str = option("", "dataset: a file of datasets/")
     backbone: str = option(
         "vit_tiny_glyphs",
-        "network: vit_tiny_glyphs, vit_tiny_icons; sup21k, sup21k_1k, ibot21k, ibot1k, dino1k, mocov3_1k (ViT-B/16); a "
-        "timm VisionTransformer by name; or a small one by its widths, as mlp-128-128-128, resnet18-20, "
-        "resnet18-20-pool, resnet32-16",
+        "network: vit_tiny_glyphs, vit_tiny_icons; sup21k, orig21k_1k, sup21k_1k, ibot21k, ibot1k, dino1k, mocov3_1k "
+        "(ViT-B/16); a timm VisionTransformer by name; several of these, with + between; or a small one by its widths, "
+        "as mlp-128-128-128, resnet18-20, resnet18-20-pool, resnet32-16",
     )
     backbone_path: str | None = option(
         None,
-        "weight file (.safetensors, .pth, .pt, .npz), or 'random'; default: shipped, in --checkpoint_dir, or, for a "
-        "small network, random",
+        "weight file (.safetensors, .pth, .pt, .npz), or 'random'; for several networks one each, with commas between; "
+        "default: shipped, in --checkpoint_dir, or, for a small network, random",
         reads=(),
     )
     scenario: Literal[scenarios()] | None = option(  # type: ignore[valid-type]
@@ -155,7 +155,7 @@ class RunArgs:
 
 
 SEEDS = ("seed", "stream_seed", "init_seed", "train_seed")  # which repetition a run is
-SMALL_NETWORKS = re.compile(r"(mlp|resnet18|resnet32)(-|$)")  # how the names of those begin that begin untrained
+SMALL_NETWORKS = re.compile(r"(mlp|resnet18|resnet32)(-[^+]*)?$")  # names of those that begin untrained, right or wrong
 WHOLE_TASKS = ("class-il", "task-il", "domain-il")  # streams that TaskArgs belong to
 
 
@@ -173,9 +173,10 @@ class TaskArgs:
     first_task: int = option(0, "first of the --n_tasks tasks that comes", low=0)
     last_task: int | None = option(None, "last task that comes; default: of all", low=0)
     n_iter: int | None = option(None, "batches per task, from an endless reshuffled stream, instead of passes", low=1)
-    inputs: Literal["published", "plain"] = option(
+    inputs: Literal["published", "network", "plain"] = option(
         "published",
-        "plain: pixels in [0, 1], without augmentation, mean and standard deviation; published: the dataset's own",
+        "mean and standard deviation: published: the dataset's own; network: 0.5, as Google's ViTs were trained; "
+        "plain: none, and no augmentation, pixels in [0, 1]",
     )
     eval_passes: Literal["all", "last"] = option(
         "all", "evaluate after every pass over a task, or after the last one alone"

@@ -140,6 +140,7 @@ def save(content, file):
 # (source, file name) -> content from the state dict of a network, and how many keys are ignored.
 FILES = {
     ("sup21k", "ViT-B_16.npz"): (google_arrays, 4),
+    ("orig21k_1k", "ViT-B_16-224.npz"): (google_arrays, 4),
     ("sup21k_1k", "vit_base_patch16_224.augreg_in21k_ft_in1k.safetensors"): (
         lambda state: state | zeros("head.weight", "head.bias"),
         2,

@@ -199,12 +199,14 @@ def test_methods_train_all_weights_and_the_loss_falls(method, name):
     assert losses[1] < 0.9 * losses[0]
 
 
-@pytest.mark.parametrize("method", ["finetune", "er"])
-def test_a_small_network_trains_whatever_the_option_says(method):
+@pytest.mark.parametrize("method", ["finetune", "er", "ewc"])
+def test_a_small_network_that_begins_untrained_trains_whole(method):
     for trainable in ("head", "all"):
         model = build(method, {"trainable": trainable}, backbone="mlp-16").model
         assert all(p.requires_grad for p in model.parameters()) and not model.has_fixed_features
         assert build(method, {"trainable": trainable}).model.has_fixed_features == (trainable == "head")
+    with pytest.raises(UsageError, match="--trainable last: a small network has no blocks; --trainable all or head"):
+        build(method, {"trainable": "last"}, backbone="mlp-16")
 
 
 class Saver(Listener):
@@ -310,6 +312,10 @@ def test_runs_leave_networks_that_load(tmp_path, capsys):
     again = [*short, str(folder / "backbone.pth"), "--dry_run"]
     assert main.main(again) == 0
     assert str(folder / "backbone.pth") in capsys.readouterr().out
+    for method, scenario in (("finetune", "class-il"), ("ewc", "task-il"), ("bcl", "task-il")):
+        frozen = [*again, "--model", method, "--scenario", scenario, "--trainable", "head"]
+        assert main.main(frozen) == 0
+        assert "parameters, 330 of them trained" in capsys.readouterr().out  # the classifier of ten classes
     for file in ("model.safetensors", "metrics.csv"):
         assert main.main([*short, str(folder / file), "--results", str(tmp_path / "b")]) == 2
         assert capsys.readouterr().err.count("\n") == 1

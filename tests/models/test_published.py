@@ -43,10 +43,12 @@ DUALPROMPT = {
     "prompt_index": "global",
     "train_mask": "batch",
 }
+FEATURES = {"trainable": "all", "last_blocks": 3}  # ours; LMSRR, Fig. 2a
 # Si-Blurry's ER scripts, memory 2000 on all three datasets; MISA's scripts of ER-ACE and DER++ on CIFAR-100, too.
 ER = {
     "lr": 0.005,
     "trainable": "head",
+    "last_blocks": 3,
     "memory_size": 2000,
     "replay_size": 32,  # half of 64
     "optimizer": "adam",
@@ -54,7 +56,7 @@ ER = {
 }
 PRETRAIN = {"pretrain": None, "pretrain_dir": None}  # ours
 # Parser of BCL, but lr, n_meta, n_memories, memory_strength and temperature: its run on permuted MNIST.
-FTML = {
+FTML = FEATURES | {
     "lr": 0.03,
     "beta": 0.3,
     "inner_steps": 1,
@@ -96,8 +98,8 @@ DEFAULTS = {
     "dualprompt": DUALPROMPT,
     "er": ER,
     "er_ace": ER,
-    "finetune": {"lr": 1e-4, "trainable": "all", "optimizer": "adam"},  # ours
-    "agem": {"lr": 0.1, "n_memories": 256, "replay_batch_size": 256},  # GEM; A-GEM
+    "finetune": FEATURES | {"lr": 1e-4, "optimizer": "adam"},  # ours
+    "agem": FEATURES | {"lr": 0.1, "n_memories": 256, "replay_batch_size": 256},  # GEM; A-GEM
     "bcl": FTML
     | {
         "form": "dual",
@@ -108,9 +110,21 @@ DEFAULTS = {
         "clear_grad": False,
         "released_exclusion": True,
     },
-    "er_ring": {"lr": 0.03, "inner_steps": 1, "n_memories": 256, "replay_batch_size": 128},
-    "ewc": {"lr": 0.1, "n_memories": 10, "memory_strength": 3.0},  # GEM, permuted MNIST
+    "er_ring": FEATURES | {"lr": 0.03, "inner_steps": 1, "n_memories": 256, "replay_batch_size": 128},
+    "ewc": FEATURES | {"lr": 0.1, "n_memories": 10, "memory_strength": 3.0},  # GEM, permuted MNIST
     "ftml": FTML,
+    "lmsrr": {  # its runs, which differ in alpha; its parser and its code
+        "lr": 0.03,
+        "alpha": 0.3,
+        "beta": 0.2,
+        "buffer_size": 500,
+        "minibatch_size": 32,
+        "trainable_blocks": 3,
+        "tau": 0.1,
+        "aro": "mean",
+        "fusion": "both",
+        "replay": "logits",
+    },
     "posterior_replay": POSTERIOR
     | GAUSSIAN
     | {  # network and embeddings: that of the 2D modes
@@ -134,7 +148,7 @@ DEFAULTS = {
     },
     "vcl": POSTERIOR | GAUSSIAN,
     "ewc_posterior": POSTERIOR | {"ewc_lambda": 1.0, "n_fisher": None, "det_multi_head": False},
-    "gem": {"lr": 0.1, "n_memories": 256, "margin": 0.5},
+    "gem": FEATURES | {"lr": 0.1, "n_memories": 256, "margin": 0.5},
     "flyprompt": {  # FlyGCL
         "lr": 0.005,
         "len_prompt": 20,
@@ -332,6 +346,18 @@ PUBLISHED = {
 }
 PUBLISHED |= {"derpp": PUBLISHED["er"], "er_ace": PUBLISHED["er"], "misa": PUBLISHED["dualprompt"]}
 
+LMSRR = {"backbone": "orig21k_1k+sup21k", "eval_period": -1, "eval_passes": "last"}
+LMSRR_LONG = LMSRR | {"class_order": "natural", "n_tasks": 10}
+PUBLISHED["lmsrr"] = {
+    "*": {"backbone": "vit_tiny_glyphs+vit_tiny_icons", "batch_size": 32, "online_iter": 1},
+    "seq-cifar10": LMSRR_LONG | {"n_tasks": 5, "alpha": 0.1},
+    "seq-cifar100": LMSRR_LONG,
+    "rot-mnist": LMSRR | {"alpha": 0.1},
+    "seq-tinyimg": LMSRR_LONG | {"alpha": 0.1, "n_epochs": 10},
+    "seq-imr": LMSRR_LONG | {"n_epochs": 10},
+    "seq-cub200": LMSRR_LONG | {"n_epochs": 20},
+    "seq-cars196": LMSRR_LONG | {"n_tasks": 14, "n_epochs": 20},
+}
 BCL = {"*": {"batch_size": 10, "online_iter": 1, "inputs": "plain"}}
 MLP, RESNET = {"backbone": "mlp-128-128-128"}, {"backbone": "resnet18-20-pool", "n_tasks": 20}  # of BCL
 GEM_MLP, GEM_RESNET = {"backbone": "mlp-100-100"}, {"backbone": "resnet18-20", "n_tasks": 20}  # of GEM
@@ -590,7 +616,10 @@ def test_origins_tell_of_releases_that_differ():
 )
 def test_values_of_a_run(name, dataset):
     expected = RUN | SETTINGS.get(dataset, {"backbone": "sup21k"})
-    expected |= {option: value for option, value in PUBLISHED[name].get("*", {}).items() if option in RUN}
+    own = PUBLISHED[name].get("*", {}) | PUBLISHED[name].get(dataset, {})
+    expected |= {option: value for option, value in own.items() if option in RUN}
+    if name == "lmsrr" and expected["scenario"] == "si-blurry":
+        expected["scenario"] = "class-il"
     run = plans.make({"model": name, "dataset": dataset}).run
     assert {option: getattr(run, option) for option in RUN} == expected
 

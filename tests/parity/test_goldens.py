@@ -16,6 +16,7 @@ from . import (
     check_er,
     check_flyprompt,
     check_l2p,
+    check_lmsrr,
     check_mepo,
     check_metrics,
     check_misa,
@@ -43,12 +44,13 @@ BUILT = {
     "er": check_er.check,
     "bcl": check_bcl.check,
     "posterior_replay": check_posterior_replay.check,
+    "lmsrr": check_lmsrr.check,
     "mepo_align": check_mepo.check_align,
     "mepo_cov": check_mepo.check_cov,
     "mepo_meta": check_mepo.check_meta,
     "mepo_dualprompt": check_mepo.check_with_dualprompt,
 }
-NOT_BUILT = ("oml", "lmsrr")  # systems and single cases
+NOT_BUILT = ("oml",)  # systems and single cases
 
 
 def why_skipped(folder: Path, name: str) -> str | None:

@@ -37,7 +37,8 @@ SLACK = 1.25  # of calls, which differ a little between versions of Python and t
 # from 8 new images and 32 stored ones, derpp from 32 more for its logits. Where the network is frozen and has no
 # prompts (er, er_ace, derpp, ncm; ranpac after its first session) the first evaluation keeps features, and later ones
 # need no pass. ranpac has one pass to train its adapters and one for its sums. bcl and ftml make several inner and
-# outer steps per batch, joint-X two updates of X on stored images. posterior_replay, vcl and ewc_posterior train an
+# outer steps per batch, joint-X two updates of X on stored images. lmsrr trains the upper half of two networks, on new
+# images and as many stored ones. posterior_replay, vcl and ewc_posterior train an
 # MLP, whose forward pass is their unit; all draws of its weights (two in training, three in evaluation) are one pass
 # here, with the FLOPs of each.
 COSTS: dict[str, tuple[float, float, float, float, float, int]] = {
@@ -56,6 +57,7 @@ COSTS: dict[str, tuple[float, float, float, float, float, int]] = {
     "ftml": (4, 10.25, 1, 1, 0.88, 15200),
     "gem": (1, 2.56, 1, 1, 0.88, 1700),
     "l2p": (2, 6.19, 2, 1, 2.51, 2600),
+    "lmsrr": (2, 6.25, 1, 1, 1.75, 5300),
     "misa": (2, 2.91, 2, 1, 1.01, 2900),
     "mvp": (2, 2.58, 2, 1, 0.95, 2800),
     "ncm": (1, 0.88, 1, 0, 0.00, 1300),
@@ -101,17 +103,18 @@ def begun(start: Callable[..., Run], **options) -> tuple[Run, Draw]:
 
 
 def counted(run: Run, work: Callable[[], object], images: int) -> tuple[float, float]:
-    """Passes and FLOPs per image of a piece of work: by two blocks of a ViT, since a query may leave out the last, and
-    with attention as the products that it is, which fused kernels would hide."""
+    """Passes and FLOPs per image of a piece of work: by two blocks of each ViT, since a query may leave out the last,
+    and with attention as the products that it is, which fused kernels would hide."""
     met: list[int] = []
     network = run.model.backbone
-    watched = [network.blocks[0].mlp, network.blocks[-2].mlp] if backbones.is_vit(network) else [network, network]
+    vits = backbones.vits(network)
+    watched = [vit.blocks[k].mlp for vit in vits for k in (0, -2)] or [network]
     hooks = [part.register_forward_hook(lambda _, inputs, output: met.append(len(output))) for part in watched]
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         work()
     for hook in hooks:
         hook.remove()
-    return sum(met) / 2 / images, counter.get_total_flops() / images
+    return sum(met) / len(watched) / images, counter.get_total_flops() / images
 
 
 @functools.cache

@@ -13,7 +13,7 @@ from utils.registry import METHODS
 pytestmark = pytest.mark.kill
 
 # Methods that carry more from batch to batch than weights, optimiser and counters: memory, parts of epochs, statistics.
-THREE_KILLS = ("er", "derpp", "mepo", "misa_isa", "mepo_meta", "joint")
+THREE_KILLS = ("er", "derpp", "mepo", "misa_isa", "mepo_meta", "joint", "lmsrr")
 # A quarter of the images in batches and between evaluations that are a quarter, too, so that a run has as many moments.
 QUARTER = {"128": "32", "500": "125", "50": "12"}
 

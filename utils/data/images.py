@@ -15,6 +15,7 @@ from utils.classes import raw_label
 from utils.contracts import Images
 from utils.errors import UsageError
 
+HALF = (0.5, 0.5, 0.5)  # mean and standard deviation with which Google's ViTs were trained
 HASHED = 256  # samples read at a time
 ON_DEVICE_LIMIT = 4 * 2**30  # bytes; larger sets stay in host memory (or memory-mapped) and travel batch by batch
 
@@ -128,16 +129,16 @@ class Transform:
     """uint8 images to network input: scale to [0, 1], resize, augment (training only), normalise. Numbers pass as they
     are.
 
-    size: side in pixels of the network's input, None for numbers. plain: neither augmented nor normalised.
+    size: side in pixels of the network's input, None for numbers. inputs: by `TaskArgs.inputs`.
     """
 
-    def __init__(self, dataset: Images, device: torch.device, seed: int, size: int | None, plain: bool = False):
-        self.dataset, self.size, self.plain = dataset, size, plain
+    def __init__(self, dataset: Images, device: torch.device, seed: int, size: int | None, inputs: str = "published"):
+        self.dataset, self.size, self.plain = dataset, size, inputs == "plain"
         self.generator = Generator().manual_seed(seed)
         if size is None:
             return
-        self.mean = torch.tensor(dataset.mean, device=device).view(1, 3, 1, 1)
-        self.std = torch.tensor(dataset.std, device=device).view(1, 3, 1, 1)
+        self.statistics = (HALF, HALF) if inputs == "network" else (dataset.mean, dataset.std)
+        self.mean, self.std = (torch.tensor(each, device=device).view(1, 3, 1, 1) for each in self.statistics)
 
     def train(self, raw: Tensor) -> Tensor:
         if self.size is None:
@@ -154,7 +155,7 @@ class Transform:
         """What decides `test`."""
         if self.size is None or self.plain:
             return [self.size]
-        return [self.size, list(self.dataset.mean), list(self.dataset.std)]
+        return [self.size, *map(list, self.statistics)]
 
     def _resized(self, raw: Tensor) -> Tensor:
         """Float [B, 3, S, S] in [0, 1]; bilinear with antialias, as torchvision's Resize."""

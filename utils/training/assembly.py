@@ -56,8 +56,7 @@ def assemble(
     """
     options, (training, test) = plan.run, images
     tasks = plan.tasks or TaskArgs()
-    is_plain = tasks.inputs == "plain"
-    transform = Transform(dataset, training.device, options.train_seed, image_size, is_plain)
+    transform = Transform(dataset, training.device, options.train_seed, image_size, tasks.inputs)
     evaluator = None
     if test is not None:
         slots = final_slots(stream, training.labels) if tasks.eval_ahead else None
