@@ -51,7 +51,9 @@ ER = {
     "replay_size": 32,  # half of 64
     "optimizer": "adam",
     "exact_reservoir": False,
+    "train_mask": "seen",
 }
+PLAIN_SGD = {"trainable": "all", "last_blocks": 3, "optimizer": "sgd", "train_mask": "seen"}
 PRETRAIN = {"pretrain": None, "pretrain_dir": None}  # ours
 # Parser of BCL, but lr, n_meta, n_memories, memory_strength and temperature: its run on permuted MNIST.
 FTML = {
@@ -93,10 +95,15 @@ DEFAULTS = {
         "train_mask": "batch",
     },
     "derpp": ER | {"alpha": 0.1, "beta": 0.5},  # Mammoth's best_args.py, seq-cifar100, 500 and 2000
+    "der": ER | {"alpha": 0.3},  # Mammoth's best_args.py, as the next four: seq-cifar10, 500
+    "fdr": {name: value for name, value in ER.items() if name != "exact_reservoir"} | {"alpha": 1.0},
+    "icarl": {name: value for name, value in ER.items() if name != "exact_reservoir"} | {"opt_wd": 1e-5},
+    "lwf": PLAIN_SGD | {"lr": 0.01, "alpha": 0.5, "softmax_temp": 2.0, "optim_wd": 0.0},
+    "si": PLAIN_SGD | {"lr": 0.03, "c": 0.5, "xi": 1.0},
     "dualprompt": DUALPROMPT,
     "er": ER,
     "er_ace": ER,
-    "finetune": {"lr": 1e-4, "trainable": "all", "optimizer": "adam"},  # ours
+    "finetune": {"lr": 1e-4, "trainable": "all", "optimizer": "adam", "train_mask": "seen"},  # ours
     "agem": {"lr": 0.1, "n_memories": 256, "replay_batch_size": 256},  # GEM; A-GEM
     "bcl": FTML
     | {
@@ -332,6 +339,25 @@ PUBLISHED = {
 }
 PUBLISHED |= {"derpp": PUBLISHED["er"], "er_ace": PUBLISHED["er"], "misa": PUBLISHED["dualprompt"]}
 
+ONE_UPDATE = {"*": {"batch_size": 32, "online_iter": 1}}
+# Mammoth's best_args.py and parser: buffer 500, batch and minibatch of 32
+MAMMOTH = {"backbone": "resnet18-64", "class_order": "natural", "autoaugment": False, "trainable": "all"}
+MAMMOTH |= {"eval_period": -1, "eval_passes": "last", "n_epochs": 50}
+C10, C100 = MAMMOTH | {"n_tasks": 5}, MAMMOTH | {"n_tasks": 10}
+REPLAYS = {"optimizer": "plain", "memory_size": 500}
+DARK = REPLAYS | {"lr": 0.03, "train_mask": "none"}
+PUBLISHED |= {
+    "der": ONE_UPDATE
+    | {
+        "seq-cifar10": C10 | DARK | {"alpha": 0.3},
+        "seq-cifar100": C100 | DARK | {"alpha": 0.3},
+        "seq-tinyimg": C100 | DARK | {"alpha": 0.1, "n_epochs": 100},
+    },
+    "fdr": ONE_UPDATE | {"seq-cifar10": C10 | DARK},
+    "icarl": ONE_UPDATE | {"seq-cifar10": C10 | REPLAYS | {"lr": 0.1}, "seq-cifar100": C100 | REPLAYS | {"lr": 0.3}},
+    "lwf": ONE_UPDATE | {"seq-cifar10": C10 | {"lr": 0.01, "alpha": 3.0, "optim_wd": 5e-4}},
+    "si": ONE_UPDATE | {"seq-cifar10": C10 | {"lr": 0.03, "c": 0.5, "xi": 1.0, "train_mask": "none"}},
+}
 BCL = {"*": {"batch_size": 10, "online_iter": 1, "inputs": "plain"}}
 MLP, RESNET = {"backbone": "mlp-128-128-128"}, {"backbone": "resnet18-20-pool", "n_tasks": 20}  # of BCL
 GEM_MLP, GEM_RESNET = {"backbone": "mlp-100-100"}, {"backbone": "resnet18-20", "n_tasks": 20}  # of GEM
