@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs LMSRR on a dataset in its published setting, and rivals on the same two ViT-B/16, as in its Fig. 2a: features side by
 # side, a linear classifier, the last three blocks of each network trained. The files lmsrr_*.sh call it, but
-# lmsrr_icons.sh. Every row has plain SGD at LMSRR's rate, 0.03, batches of 32 and the same memory; for the rivals no rates
+# lmsrr_icons.sh. Images are augmented as the project's datasets are, with AutoAugment where they have a policy. Every row has plain SGD at LMSRR's rate, 0.03, batches of 32 and the same memory; for the rivals no rates
 # are published. The published average is the mean accuracy over tasks at the end with the task told, `task_final`.
 #
 #   bash command/run_lmsrr.sh DATASET TASKS [options of main.py]

@@ -31,14 +31,13 @@ SAID_OF = {"fixed_features": "shared_as", "forward": "fixed_suffice", "observe":
 MAMMOTH: dict[str, Any] = {
     "backbone": "resnet18-64",
     "class_order": "natural",
-    "autoaugment": False,
     "trainable": "all",
     "n_epochs": 50,
     "eval_period": -1,
     "eval_passes": "last",
 }
 MAMMOTH_SPLITS = {
-    "seq-cifar10": MAMMOTH | {"n_tasks": 5},
+    "seq-cifar10": MAMMOTH | {"n_tasks": 5, "autoaugment": False},
     "seq-cifar100": MAMMOTH | {"n_tasks": 10},
     "seq-tinyimg": MAMMOTH | {"n_tasks": 10, "n_epochs": 100},
 }
