@@ -27,6 +27,22 @@ FEATURES = "features"  # `shared_as` of what the network gives by itself
 SAID_OF = {"fixed_features": "shared_as", "forward": "fixed_suffice", "observe": "repeats"}
 
 
+# How Mammoth's recorded best values (utils/best_args.py, a ResNet-18 from scratch, buffer 500) were found.
+MAMMOTH: dict[str, Any] = {
+    "backbone": "resnet18-64",
+    "class_order": "natural",
+    "trainable": "all",
+    "n_epochs": 50,
+    "eval_period": -1,
+    "eval_passes": "last",
+}
+MAMMOTH_SPLITS = {
+    "seq-cifar10": MAMMOTH | {"n_tasks": 5, "autoaugment": False},
+    "seq-cifar100": MAMMOTH | {"n_tasks": 10},
+    "seq-tinyimg": MAMMOTH | {"n_tasks": 10, "n_epochs": 100},
+}
+
+
 @dataclass(kw_only=True)
 class ModelArgs:
     """Options of a method. Each field is an `utils.args.option` with default, help text and source."""
@@ -511,6 +527,23 @@ def unfreeze_last(backbone: nn.Module, count: int, option: str) -> None:
         if count > len(vit.blocks):
             raise UsageError(f"--{option} {count}: the network has {len(vit.blocks)} blocks")
         vit.blocks[-count:].requires_grad_(True)
+
+
+def weights_now(model: ContinualModel) -> dict[str, Tensor]:
+    """A copy of all weights that training changes, by name, and of the buffers that are kept."""
+    kept = model.state_dict().keys()
+    named = [*((name, p) for name, p in model.named_parameters() if p.requires_grad), *model.named_buffers()]
+    return {name: value.detach().clone() for name, value in named if name in kept}
+
+
+@torch.no_grad()
+def logits_then(model: FeatureMethod, weights: dict[str, Tensor], x: Tensor) -> Tensor:
+    """Logits [B, C] in float32 of inputs, as the network of a method was when it had these weights (`weights_now`)."""
+    was_training = model.backbone.training
+    model.backbone.eval()  # batch norm takes the statistics of then
+    logits = torch.func.functional_call(model, weights, (x,)).float()
+    model.backbone.train(was_training)
+    return logits
 
 
 def check_blocks(backbone: nn.Module, **places: tuple[int, ...]) -> None:

@@ -4,8 +4,8 @@ Source: Buzzega et al., NeurIPS 2020, arXiv:2004.07211, Eq. 6. Memory, sizes and
 Departures from the paper:
 1. As in the released code (Mammoth), whose `alpha` goes with it, the distance to the stored logits is the mean of the
    squared differences over images and classes; Eq. 6 has their squared norm, which is C times as much for each image.
-2. As `er` in this setting: classes not met yet are masked in both cross-entropies; an image is stored once, after all
-   updates of its batch, with the logits of the last of them.
+2. As `er` in this setting: classes not met yet are masked in both cross-entropies, not in the paper (`--train_mask
+   none`); an image is stored once, after all updates of its batch, with the logits of the last of them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from models.er import Er, ErArgs
 from utils.args import option
-from utils.classes import mask_unseen
 from utils.contracts import Batch, StreamInfo
 from utils.finite import FiniteRows
 
@@ -46,15 +45,15 @@ class Derpp(Er):
         if not len(self.buffer):
             logits = self(x).float()
             self.latest = logits.detach()
-            return F.cross_entropy(mask_unseen(logits, batch.seen), batch.y)
+            return F.cross_entropy(self.masked(logits, batch), batch.y)
         images1, _, z1 = self.buffer.sample(size)
         images2, y2, _ = self.buffer.sample(size)
         logits = self(torch.cat((x, self.info.augment(images1), self.info.augment(images2)))).float()
         new, logits1, logits2 = logits.split((count, size, size))
         self.latest = new.detach()
-        loss = F.cross_entropy(mask_unseen(new, batch.seen), batch.y)
+        loss = F.cross_entropy(self.masked(new, batch), batch.y)
         loss = loss + self.args.alpha * F.mse_loss(logits1, z1)
-        return loss + self.args.beta * F.cross_entropy(mask_unseen(logits2, batch.seen), y2)
+        return loss + self.args.beta * F.cross_entropy(self.masked(logits2, batch), y2)
 
     def end_batch(self, batch: Batch) -> None:
         if self.latest is None:  # every update of the batch was left out (`--on_nan skip`)

@@ -19,7 +19,6 @@ from models.base import TRAINABLE
 from models.finetune import Finetune, FinetuneArgs
 from utils.args import option
 from utils.buffer import ReservoirBuffer
-from utils.classes import mask_unseen
 from utils.contracts import Batch, StreamInfo
 
 
@@ -29,8 +28,10 @@ class ErArgs(FinetuneArgs):
     memory_size: int = option(2000, "images kept", "Si-Blurry ER scripts; MISA's default: 500", low=0)
     replay_size: int = option(32, "images replayed per update", "half of the scripts' batch of 64", low=1, high=10_000)
     trainable: Literal["all", "last", "head"] = option("head", TRAINABLE, "Si-Blurry and MISA")
-    optimizer: Literal["adam", "sgd"] = option(
-        "adam", "sgd: momentum 0.9, Nesterov, weight decay 1e-4", "Si-Blurry and MISA"
+    optimizer: Literal["adam", "sgd", "plain"] = option(
+        "adam",
+        "sgd: momentum 0.9, Nesterov, weight decay 1e-4; plain: SGD with none of these",
+        "Si-Blurry and MISA; Mammoth: plain",
     )
     exact_reservoir: bool = option(
         False, "decide per image, not per batch, whether the memory is full", "Si-Blurry and MISA: off"
@@ -39,7 +40,7 @@ class ErArgs(FinetuneArgs):
 
 class Er(Finetune):
     Args = ErArgs
-    needs_task_boundaries = False  # its SGD masks as its Adam does
+    needs_task_boundaries = False  # no optimiser makes its samples compete within their own tasks
     published = {
         "*": {"batch_size": 32},
         "backbone vit_tiny_icons": {"lr": 0.005, "trainable": "head"},  # command/choose_icons.sh
@@ -59,7 +60,7 @@ class Er(Finetune):
         if len(self.buffer):
             images, slots = self.buffer.sample(self.args.replay_size)
             x, y = torch.cat((x, self.info.augment(images))), torch.cat((y, slots))
-        return F.cross_entropy(mask_unseen(self(x).float(), batch.seen), y)
+        return F.cross_entropy(self.masked(self(x), batch), y)
 
     def end_batch(self, batch: Batch) -> None:
         self.buffer.add(batch.raw, batch.y)  # once per image, however many updates it gave
@@ -67,6 +68,8 @@ class Er(Finetune):
     def configure_optimizer(self) -> torch.optim.Optimizer:
         if self.args.optimizer == "adam":
             return super().configure_optimizer()
+        if self.args.optimizer == "plain":
+            return torch.optim.SGD(self.trained(), lr=self.args.lr)
         return torch.optim.SGD(self.trained(), lr=self.args.lr, momentum=0.9, nesterov=True, weight_decay=1e-4)
 
     def extra_state(self) -> dict[str, Any]:

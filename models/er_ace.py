@@ -4,7 +4,8 @@ Source: Caccia et al., ICLR 2022, arXiv:2104.05025, section 4; releases: Mammoth
 and optimiser are those of `er`. Departures:
 1. Masking and replay begin with the first batch and with whatever is stored. In the releases both begin with the second
    task, for which they must know where it begins.
-2. Classes not met yet never compete. In the releases they do, on incoming and on replayed images.
+2. Classes not met yet never compete. In the releases they do, on incoming and on replayed images, here on the latter
+   with `--train_mask none`.
 3. As `er` in this setting: a batch gets several updates (`--online_iter`) and its images are stored after the last of
    them; what trains is the linear head of a pretrained ViT, with Adam. The paper makes one update per batch and
    trains a network from scratch with SGD, Mammoth's with cosine logits.
@@ -17,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.er import Er
-from utils.classes import mask_absent, mask_unseen
+from utils.classes import mask_absent
 from utils.contracts import Batch
 
 
@@ -30,4 +31,4 @@ class ErAce(Er):
         images, slots = self.buffer.sample(self.args.replay_size)
         logits = self(torch.cat((batch.x, self.info.augment(images)))).float()
         incoming = F.cross_entropy(mask_absent(logits[:count], batch.y), batch.y)
-        return incoming + F.cross_entropy(mask_unseen(logits[count:], batch.seen), slots)
+        return incoming + F.cross_entropy(self.masked(logits[count:], batch), slots)

@@ -1,8 +1,10 @@
 """Sequential fine-tuning, the lower bound: every weight follows the stream, nothing is kept and nothing held back.
 
 Source: the lower bound of continual learning since its beginnings (McCloskey and Cohen 1989). Classes not met yet are
-masked, as for every method without a mask of its own. With `--optimizer sgd` it is plain SGD, the baseline "single" of
-GEM and BCL: on a stream whose tasks are told (`task-il`) the columns of other tasks than a sample's own are masked.
+masked, as for every method without a mask of its own, or none is (`--train_mask none`). That tasks are told (`task-il`)
+changes what is asked at test time, and nothing in training, here and in the methods that extend this one; except that
+with `--optimizer sgd`, plain SGD, this is the baseline "single" of GEM and BCL, and `seen` masks the columns of other
+tasks than a sample's own.
 """
 
 from __future__ import annotations
@@ -18,8 +20,10 @@ from backbone.heads import linear_head
 from backbone.products import Stage
 from models.base import FeatureArgs, FeatureMethod
 from utils.args import RunArgs, option
-from utils.classes import TaskColumns, mask_unseen
+from utils.classes import TaskColumns, mask_for_training
 from utils.contracts import Batch, Session, StreamInfo
+
+TRAIN_MASK = "classes that compete in the training loss: those met so far, or all"
 
 
 @dataclass(kw_only=True)
@@ -30,6 +34,7 @@ class FinetuneArgs(FeatureArgs):
     optimizer: Literal["adam", "sgd"] = option(
         "adam", "sgd: plain; where tasks are told, on the columns of a sample's own task", "ours"
     )
+    train_mask: Literal["seen", "none"] = option("seen", TRAIN_MASK, "Si-Blurry; Mammoth: none")
     told: bool = False
 
 
@@ -53,11 +58,15 @@ class Finetune(FeatureMethod):
     @property
     def needs_task_boundaries(self) -> bool:
         """For the columns of a task; a stream without told tasks says nothing that it uses."""
-        return self.args.optimizer == "sgd" and self.args.told
+        return self.args.optimizer == "sgd" and self.args.told and self.args.train_mask == "seen"
+
+    def masked(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Logits [N, C] in float32, with -inf for the classes that do not compete in training (`--train_mask`)."""
+        return mask_for_training(logits, batch.y, batch.seen, self.args.train_mask)
 
     def loss(self, batch: Batch) -> Tensor:
-        logits = self(batch.x).float()
-        masked = self.own(logits, batch.y) if self.needs_task_boundaries else mask_unseen(logits, batch.seen)
+        logits = self(batch.x)
+        masked = self.own(logits, batch.y) if self.needs_task_boundaries else self.masked(logits, batch)
         return F.cross_entropy(masked, batch.y)
 
     def begin_task(self, session: Session) -> None:

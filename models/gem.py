@@ -10,6 +10,8 @@ position goes on at a border.
    (`unprojected` in `summary.json`).
 3. The memory keeps raw samples, which pass the test transform; only written places count, where the release takes
    a ring's unwritten ones, too.
+4. On `class-il`, which the paper has not, the classes of all tasks so far compete, those of the task at hand included,
+   where on told tasks those of a sample's own task do.
 """
 
 from __future__ import annotations
@@ -22,22 +24,27 @@ import torch
 from scipy.optimize import nnls
 from torch import Tensor, nn
 
+from backbone.products import Stage
 from models.base import FeatureArgs, RingMethod
-from utils.args import option
-from utils.contracts import Batch, StreamInfo
+from utils.args import RunArgs, option
+from utils.contracts import Batch, Session, StreamInfo
 
 RIDGE = 1e-3  # of the programme, as released
 
 
 @dataclass(kw_only=True)
 class GemArgs(FeatureArgs):
+    """grows: whether the classes of all tasks so far compete; no option, `prepare` fills it in."""
+
     lr: float = option(0.1, "learning rate of SGD, constant", "GEM", low=0, high=100)
     n_memories: int = option(256, "samples kept per task", "GEM", low=1)
     margin: float = option(0.5, "least weight of a past task in the projection (memory_strength)", "GEM", low=0)
+    grows: bool = False
 
 
 class Gem(RingMethod):
     Args = GemArgs
+    scenarios = ("task-il", "domain-il", "class-il")
     published = {
         "*": {"batch_size": 10, "online_iter": 1, "inputs": "plain"},
         "perm-mnist": {"backbone": "mlp-100-100"},
@@ -48,6 +55,16 @@ class Gem(RingMethod):
     def __init__(self, backbone: nn.Module, info: StreamInfo, args: GemArgs):
         super().__init__(backbone, info, args)
         self.unprojected = 0
+
+    @classmethod
+    def prepare(cls, run: RunArgs, args: GemArgs) -> list[Stage]:
+        args.grows = run.scenario == "class-il"
+        return super().prepare(run, args)
+
+    def begin_task(self, session: Session) -> None:
+        super().begin_task(session)
+        if self.args.grows and session.outputs is not None:  # one task of all columns so far
+            self.own.begin(session.index, range(session.outputs.stop))
 
     def learn(self, batch: Batch) -> Tensor:
         earlier = [task for task in range(self.task) if self.memory.holds(task)]

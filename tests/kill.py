@@ -43,6 +43,7 @@ OWN = {
     "misa": ["--load_pt", "none"],
     "bcl": ["--n_memories", "20", "--replay_batch_size", "16", "--memory_strength", "1"],
     "er_ring": ["--n_memories", "20", "--replay_batch_size", "16"],
+    **{name: ["--memory_size", "50", "--lr", "0.01"] for name in ("der", "fdr", "icarl")},
     "gem": ["--n_memories", "20"],
     "agem": ["--n_memories", "20", "--replay_batch_size", "16"],
     "ftml": ["--n_memories", "20"],

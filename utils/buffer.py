@@ -73,6 +73,11 @@ class ReservoirBuffer:
         for column, offered in zip(self.columns, rows_of, strict=True):
             column[position] = offered[row]
 
+    def refill(self, *rows_of: Tensor) -> None:
+        """Holds these rows instead, `size` of them at most: images [N, C, H, W], slots [N], others [N, ...]."""
+        self.columns, self.stored, self.seen = [], 0, 0
+        self.add(*rows_of)
+
     def _targets(self, count: int) -> Tensor:
         """Position that each of the next `count` rows takes [count]; `size` means that the row is not kept."""
         rows = torch.arange(count)

@@ -81,7 +81,9 @@ def mask_absent(logits: Tensor, slots: Tensor) -> Tensor:
 
 
 def mask_for_training(logits: Tensor, slots: Tensor, seen: int, which: str) -> Tensor:
-    """Logits [B, C] in float32 under the batch mask (`which` batch) or the seen mask, the option `--train_mask`."""
+    """Logits [B, C] in float32 under the mask that the option `--train_mask` names: batch, seen or none."""
+    if which == "none":
+        return logits.float()
     return mask_absent(logits.float(), slots) if which == "batch" else mask_unseen(logits.float(), seen)
 
 

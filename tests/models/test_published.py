@@ -53,7 +53,9 @@ ER = {
     "replay_size": 32,  # half of 64
     "optimizer": "adam",
     "exact_reservoir": False,
+    "train_mask": "seen",
 }
+PLAIN_SGD = {"trainable": "all", "last_blocks": 3, "optimizer": "sgd", "train_mask": "seen"}
 PRETRAIN = {"pretrain": None, "pretrain_dir": None}  # ours
 # Parser of BCL, but lr, n_meta, n_memories, memory_strength and temperature: its run on permuted MNIST.
 FTML = FEATURES | {
@@ -95,10 +97,15 @@ DEFAULTS = {
         "train_mask": "batch",
     },
     "derpp": ER | {"alpha": 0.1, "beta": 0.5},  # Mammoth's best_args.py, seq-cifar100, 500 and 2000
+    "der": ER | {"alpha": 0.3},  # Mammoth's best_args.py, as the next four: seq-cifar10, 500
+    "fdr": {name: value for name, value in ER.items() if name != "exact_reservoir"} | {"alpha": 1.0},
+    "icarl": {name: value for name, value in ER.items() if name != "exact_reservoir"} | {"opt_wd": 1e-5},
+    "lwf": PLAIN_SGD | {"lr": 0.01, "alpha": 0.5, "softmax_temp": 2.0, "optim_wd": 0.0},
+    "si": PLAIN_SGD | {"lr": 0.03, "c": 0.5, "xi": 1.0},
     "dualprompt": DUALPROMPT,
     "er": ER,
     "er_ace": ER,
-    "finetune": FEATURES | {"lr": 1e-4, "optimizer": "adam"},  # ours
+    "finetune": FEATURES | {"lr": 1e-4, "optimizer": "adam", "train_mask": "seen"},  # ours
     "agem": FEATURES | {"lr": 0.1, "n_memories": 256, "replay_batch_size": 256},  # GEM; A-GEM
     "bcl": FTML
     | {
@@ -357,6 +364,25 @@ PUBLISHED["lmsrr"] = {
     "seq-imr": LMSRR_LONG | {"n_epochs": 10},
     "seq-cub200": LMSRR_LONG | {"n_epochs": 20},
     "seq-cars196": LMSRR_LONG | {"n_tasks": 14, "n_epochs": 20},
+}
+ONE_UPDATE = {"*": {"batch_size": 32, "online_iter": 1}}
+# Mammoth's best_args.py and parser: buffer 500, batch and minibatch of 32
+MAMMOTH = {"backbone": "resnet18-64", "class_order": "natural", "trainable": "all"}
+MAMMOTH |= {"eval_period": -1, "eval_passes": "last", "n_epochs": 50}
+C10, C100 = MAMMOTH | {"n_tasks": 5, "autoaugment": False}, MAMMOTH | {"n_tasks": 10}
+REPLAYS = {"optimizer": "plain", "memory_size": 500}
+DARK = REPLAYS | {"lr": 0.03, "train_mask": "none"}
+PUBLISHED |= {
+    "der": ONE_UPDATE
+    | {
+        "seq-cifar10": C10 | DARK | {"alpha": 0.3},
+        "seq-cifar100": C100 | DARK | {"alpha": 0.3},
+        "seq-tinyimg": C100 | DARK | {"alpha": 0.1, "n_epochs": 100},
+    },
+    "fdr": ONE_UPDATE | {"seq-cifar10": C10 | DARK},
+    "icarl": ONE_UPDATE | {"seq-cifar10": C10 | REPLAYS | {"lr": 0.1}, "seq-cifar100": C100 | REPLAYS | {"lr": 0.3}},
+    "lwf": ONE_UPDATE | {"seq-cifar10": C10 | {"lr": 0.01, "alpha": 3.0, "optim_wd": 5e-4}},
+    "si": ONE_UPDATE | {"seq-cifar10": C10 | {"lr": 0.03, "c": 0.5, "xi": 1.0, "train_mask": "none"}},
 }
 BCL = {"*": {"batch_size": 10, "online_iter": 1, "inputs": "plain"}}
 MLP, RESNET = {"backbone": "mlp-128-128-128"}, {"backbone": "resnet18-20-pool", "n_tasks": 20}  # of BCL
@@ -618,8 +644,8 @@ def test_values_of_a_run(name, dataset):
     expected = RUN | SETTINGS.get(dataset, {"backbone": "sup21k"})
     own = PUBLISHED[name].get("*", {}) | PUBLISHED[name].get(dataset, {})
     expected |= {option: value for option, value in own.items() if option in RUN}
-    if name == "lmsrr" and expected["scenario"] == "si-blurry":
-        expected["scenario"] = "class-il"
+    if expected["scenario"] == "si-blurry":
+        expected["scenario"] = METHODS.load(name).scenarios[0]
     run = plans.make({"model": name, "dataset": dataset}).run
     assert {option: getattr(run, option) for option in RUN} == expected
 

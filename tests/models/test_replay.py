@@ -175,7 +175,7 @@ def test_state_of_joint_holds_no_images():
 
 HOSTS = [name for name in METHODS.files() if "si-blurry" in METHODS.load(name).scenarios]
 HOSTS = [name for name in HOSTS if not method_options(METHODS.load(name).Args)]
-KEEPERS = {"er", "er_ace", "derpp", "flyprompt", "lmsrr", "ncm", "ranpac"}
+KEEPERS = {"er", "er_ace", "der", "derpp", "flyprompt", "lmsrr", "ncm", "ranpac"}
 
 
 @pytest.mark.parametrize("host", HOSTS)

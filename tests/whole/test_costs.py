@@ -33,18 +33,19 @@ SLACK = 1.25  # of calls, which differ a little between versions of Python and t
 #
 # What a method needs: a prompt method (l2p ... singleprompt) one query and one prompted pass per update; singleprompt
 # has no query; flyprompt has its query once per batch, for the router. An evaluation needs one prompted pass, the first
-# one the queries too, which are kept from then on. MePo adds no pass to its host's. Replay (er, er_ace, derpp) learns
-# from 8 new images and 32 stored ones, derpp from 32 more for its logits. Where the network is frozen and has no
-# prompts (er, er_ace, derpp, ncm; ranpac after its first session) the first evaluation keeps features, and later ones
-# need no pass. ranpac has one pass to train its adapters and one for its sums. bcl and ftml make several inner and
-# outer steps per batch, joint-X two updates of X on stored images. lmsrr trains the upper half of two networks, on new
-# images and as many stored ones. posterior_replay, vcl and ewc_posterior train an
-# MLP, whose forward pass is their unit; all draws of its weights (two in training, three in evaluation) are one pass
-# here, with the FLOPs of each.
+# one the queries too, which are kept from then on. MePo adds no pass to its host's. Replay (er, er_ace, der, derpp)
+# learns from 8 new images and 32 stored ones, derpp from 32 more for its logits; fdr and icarl from none before their
+# first task is over. Where the network is frozen and has no prompts (er ... icarl, ncm; ranpac after its first session)
+# the first evaluation keeps features, and later ones need no pass. ranpac has one pass to train its adapters and one
+# for its sums. bcl and ftml make several inner and outer steps per batch, joint-X two updates of X on stored images.
+# lmsrr trains the upper half of two networks, on new images and as many stored ones. posterior_replay, vcl and
+# ewc_posterior train an MLP, whose forward pass is their unit; all draws of its weights (two in training, three in
+# evaluation) are one pass here, with the FLOPs of each.
 COSTS: dict[str, tuple[float, float, float, float, float, int]] = {
     "agem": (1, 2.56, 1, 1, 0.88, 1700),
     "bcl": (2.5, 6.40, 1, 1, 0.88, 13400),
     "coda": (2, 3.03, 2, 1, 1.10, 3400),
+    "der": (5, 4.38, 1, 0, 0.00, 1600),
     "derpp": (9, 7.89, 1, 0, 0.00, 1700),
     "dualprompt": (2, 2.88, 2, 1, 1.00, 2900),
     "er": (5, 4.38, 1, 0, 0.00, 1500),
@@ -52,17 +53,21 @@ COSTS: dict[str, tuple[float, float, float, float, float, int]] = {
     "er_ring": (1, 2.56, 1, 1, 0.88, 1700),
     "ewc": (1, 2.56, 1, 1, 0.88, 3800),
     "ewc_posterior": (1, 2.01, 1, 1, 3.01, 900),
+    "fdr": (1, 0.88, 1, 0, 0.00, 1400),
     "finetune": (1, 2.56, 1, 1, 0.88, 3400),
     "flyprompt": (2, 2.84, 2, 1, 0.99, 3100),
     "ftml": (4, 10.25, 1, 1, 0.88, 15200),
     "gem": (1, 2.56, 1, 1, 0.88, 1700),
+    "icarl": (1, 0.88, 1, 0, 0.00, 3600),
     "l2p": (2, 6.19, 2, 1, 2.51, 2600),
     "lmsrr": (2, 6.25, 1, 1, 1.75, 5300),
+    "lwf": (1, 2.56, 1, 1, 0.88, 1700),
     "misa": (2, 2.91, 2, 1, 1.01, 2900),
     "mvp": (2, 2.58, 2, 1, 0.95, 2800),
     "ncm": (1, 0.88, 1, 0, 0.00, 1300),
     "posterior_replay": (1, 11.56, 1, 1, 8.03, 1200),
     "ranpac": (2, 3.39, 1, 0, 0.00, 4400),
+    "si": (1, 2.56, 1, 1, 0.88, 4300),
     "singleprompt": (1, 1.92, 1, 1, 0.95, 1600),
     "slca": (1, 2.56, 1, 1, 0.88, 1800),
     "supervised": (1, 2.56, 1, 1, 0.88, 3500),

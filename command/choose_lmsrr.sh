@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# How the rates of command/lmsrr_icons.sh were chosen: five for each of its rows, on seq-icons-dev and seq-glyphs-dev, streams
+# of pretraining classes, seed 100, by the accuracy over all classes at the end (class_final), mean of both streams. The
+# streams have half the classes of the table's: 5 tasks of 20 with half the memory, 100 images, else as the table. Where
+# the best rate is the first or the last one, ask for further ones by RATES.
+#
+#   bash command/choose_lmsrr.sh [WORDS]      only lines that contain WORDS, e.g. "--model lwf"
+#
+# JOBS runs at a time (default 2), one thread each. Settings that diverge end with an error and are no rows. Called again it
+# goes on with what is missing. Tables: runs/choose_lmsrr/seq-icons-dev/ and seq-glyphs-dev/.
+set -euo pipefail
+
+repo="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+. "$repo/command/setup.sh"
+cd "$repo"
+export OMP_NUM_THREADS=1
+pair="--backbone vit_tiny_glyphs+vit_tiny_icons" last="--trainable last --last_blocks 3"
+plain="--optimizer plain --train_mask none --memory_size 100"
+
+rows() {
+    cat <<ROWS
+--model lmsrr --buffer_size 100 $pair
+--model lmsrr --alpha 0 --buffer_size 100 $pair
+--model lmsrr --fusion none --buffer_size 100 $pair
+--model er $plain $last $pair
+--model der $plain $last $pair
+--model derpp $plain $last $pair
+--model agem --n_memories 20 --replay_batch_size 32 --inputs published $last $pair
+--model fdr $plain $last $pair
+--model lwf $last $pair
+--model si --train_mask none $last $pair
+--model icarl --optimizer plain --memory_size 100 $last $pair
+--model finetune --optimizer sgd --train_mask none $last $pair
+--model derpp $plain $last --backbone vit_tiny_glyphs
+--model derpp $plain $last --backbone vit_tiny_icons
+ROWS
+}
+
+chosen="$(rows | grep -F -e "${1:---model}")" || { echo "choose_lmsrr: no row has the words '$1'" >&2; exit 2; }
+for dataset in seq-icons-dev seq-glyphs-dev; do
+    for rate in ${RATES:-0.003 0.01 0.03 0.1 0.3}; do sed "s/$/ --lr $rate/" <<<"$chosen"; done |
+        xargs -P "${JOBS:-2}" -L 1 "$VENV/bin/python" main.py --dataset "$dataset" --scenario class-il --n_tasks 5 \
+            --batch_size 32 --online_iter 1 --eval_period -1 --seed 100 --results runs/choose_lmsrr --resume auto ||
+        echo "choose_lmsrr: not every setting has ended, see the errors above" >&2
+    "$VENV/bin/python" main.py report "runs/choose_lmsrr/$dataset" --out "runs/choose_lmsrr/$dataset"
+done
