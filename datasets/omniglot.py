@@ -57,19 +57,15 @@ class Omniglot(PublicDataset):
     def files(self, folder: Path, train: bool) -> tuple[list[Path], list[int]]:
         """Raises UsageError unless every drawing is there, as labels and parts are places among them."""
         root = folder / self.markers[0][0]
-        lost = [name for name in dict.fromkeys(name.split("/")[0] for name in self.names) if not (root / name).is_dir()]
-        if lost:
-            raise UsageError(f"{root}: holds no alphabet {lost[0]} ({len(lost)} are missing); delete it, fetch it again")
-        paths = []
-        for name in self.names:
-            drawings = images_below(root / name).paths
-            if len(drawings) != DRAWINGS:
-                raise UsageError(
-                    f"{root / name}: holds {len(drawings)} drawings instead of {DRAWINGS}; delete {root}, fetch it again"
-                )
-            paths += drawings[:TRAINING] if train else drawings[TRAINING:]
-        share = TRAINING if train else DRAWINGS - TRAINING
-        return paths, [label for label in range(self.num_classes) for _ in range(share)]
+        drawings = [images_below(root / name).paths if (root / name).is_dir() else [] for name in self.names]
+        if odd := [name for name, own in zip(self.names, drawings) if len(own) != DRAWINGS]:
+            raise UsageError(
+                f"{root}: {len(odd)} characters have not the {DRAWINGS} drawings that were published, {odd[0]} the "
+                "first of them; delete the folder and fetch it again"
+            )
+        part = slice(TRAINING) if train else slice(TRAINING, None)
+        paths = [path for own in drawings for path in own[part]]
+        return paths, [label for label, own in enumerate(drawings) for _ in own[part]]
 
     def augment(self, images: Tensor, generator: Generator) -> Tensor:
         return images
