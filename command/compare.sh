@@ -9,6 +9,7 @@
 # ARGS    further options of main.py, e.g. ARGS="--seeds 6 7 8"
 # RUNS    --results (default: runs/compare)
 # BASELINE  the row that others are compared with (default: host); empty: none
+# REPORT  further options of the report, e.g. --interval
 #
 # Called again it goes on with what is missing in RUNS/.
 set -euo pipefail
@@ -21,6 +22,8 @@ caller="$1" dataset="$2" out="$3"
 shift 3
 runs="${RUNS:-runs/compare}" failed=0
 report=("$VENV/bin/python" main.py report "$runs/$dataset")
+# shellcheck disable=SC2206  # REPORT is a list
+report+=(${REPORT:-})
 [ -z "${BASELINE-host}" ] || report+=(--baseline "${BASELINE-host}")
 
 rows="$(grep -F -e "${1:---model}")" || { echo "compare: no row has the words '$1'" >&2; exit 2; }

@@ -12,6 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Generator, Tensor
 
 from datasets.base import Dataset, Places
@@ -20,12 +21,17 @@ from utils.data.augment import random_affine, uniform
 
 TEST_FACES = ("DejaVuSans-BoldOblique", "DejaVuSerif-Italic")
 TRAIN_FACES = tuple(face for face in characters.FACES if face not in TEST_FACES)
-TRAIN_SAMPLES, TEST_SAMPLES = 50, 5  # images per class
-TRAIN_SEED, TEST_SEED = 1, 2
 CLASSES_PER_CHUNK = 20  # synthesised together, which bounds the memory
 
 
 class Glyphs(Dataset):
+    """`folder`: of its files in the cache. `chosen`: its classes among all `characters`. `training`, `test`: faces,
+    images per class and seed of a part."""
+
+    folder = "glyphs"
+    chosen = characters.PRETRAINING
+    training = (TRAIN_FACES, 50, 1)
+    test = (TEST_FACES, 5, 2)
     num_classes = 1000
     image_size = characters.IMAGE_SIZE
     grey = True
@@ -33,15 +39,19 @@ class Glyphs(Dataset):
     counts = (50_000, 5_000)
 
     def load(self, places: Places, train: bool) -> tuple[np.ndarray, np.ndarray]:
-        part, settings = _drawing(train)
-        folder = places.cache / "glyphs"
-        images = characters.cached(folder, part, settings, lambda: _synthesise(places.cache, *settings))
-        labels = np.arange(self.num_classes, dtype=np.int64).repeat(settings[1])
+        file = self._file(places, train)
+        images = characters.cached(*file, lambda: _synthesise(places.cache, self.chosen, *file[-1]))
+        labels = np.arange(self.num_classes, dtype=np.int64).repeat(len(images) // self.num_classes)
         # The three channels of a grey image are one stored channel seen three times.
         return np.broadcast_to(images, (len(images), 3, *images.shape[2:])), labels
 
     def is_there(self, places: Places, train: bool) -> bool:
-        return characters.is_cached(places.cache / "glyphs", *_drawing(train))
+        return characters.is_cached(*self._file(places, train))
+
+    def _file(self, places: Places, train: bool) -> tuple[Path, str, tuple[tuple[str, ...], int, int]]:
+        """Folder and name of the file of a part, and the settings it depends on."""
+        part = ("train", self.training) if train else ("test", self.test)
+        return places.cache / self.folder, *part
 
     def augment(self, images: Tensor, generator: Generator) -> Tensor:
         images = random_affine(images, degrees=5, translate=2.5, scale=(0.95, 1.05), generator=generator)
@@ -52,20 +62,13 @@ class Glyphs(Dataset):
         return handwriting.add_noise(images, generator)
 
 
-def _drawing(train: bool) -> tuple[str, tuple]:
-    """What the file of a part is called, and the settings it depends on: faces, images per class, seed."""
-    if train:
-        return "train", (TRAIN_FACES, TRAIN_SAMPLES, TRAIN_SEED)
-    return "test", (TEST_FACES, TEST_SAMPLES, TEST_SEED)
-
-
-def _synthesise(root: Path, faces: tuple[str, ...], samples: int, seed: int) -> np.ndarray:
-    """`samples` images of each class, in the order of the classes: uint8 [N, 1, 32, 32]."""
-    masks = characters.base_masks(root, characters.characters(root)[characters.PRETRAINING], faces)
+def _synthesise(root: Path, chosen: slice, faces: tuple[str, ...], samples: int, seed: int) -> np.ndarray:
+    """`samples` images of each chosen character, in their order: uint8 [N, 1, 32, 32]."""
+    masks = characters.base_masks(root, characters.characters(root)[chosen], faces)
     generator = Generator().manual_seed(seed)
     chunks = []
-    for classes in np.arange(len(masks)).reshape(-1, CLASSES_PER_CHUNK):
-        coverage = handwriting.handwrite(handwriting.sample_masks(masks, classes, samples), generator)
+    for classes in torch.arange(len(masks)).split(CLASSES_PER_CHUNK):
+        coverage = handwriting.handwrite(handwriting.sample_masks(masks, classes.numpy(), samples), generator)
         image = handwriting.paint(coverage, *handwriting.draw_tones(len(coverage), generator))
         chunks.append(handwriting.to_bytes(handwriting.add_noise(image, generator)))
     return np.concatenate(chunks)

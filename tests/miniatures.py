@@ -259,6 +259,17 @@ def wikiart(folder: Path) -> None:
             write(folder / "wikiart" / style / name, picture(label, index, "JPEG", (10, 14)))
 
 
+def omniglot(folder: Path, part: str, names: list[str]) -> None:
+    """Twenty drawings of each character, whose cells of 21 pixels tell label and number; numbered in another order than
+    that of the names, as the true ones are."""
+    for label, name in enumerate(names):
+        for index in range(20):
+            cells = ~np.array([(20 * label + index) >> k & 1 for k in range(25)], dtype=bool).reshape(5, 5)
+            content = io.BytesIO()
+            Image.fromarray(cells.repeat(21, axis=0).repeat(21, axis=1)).save(content, "PNG")
+            write(folder / part / name / f"{900 - label:04d}_{index + 1:02d}.png", content.getvalue())
+
+
 def mnist(folder: Path) -> None:
     for name, count in (("train", 30), ("t10k", 10)):
         labels = np.arange(count) % 10

@@ -160,11 +160,12 @@ def test_numbers_are_for_mlps():
 def test_what_datasets_say():
     grey = {name for name in DATASETS.files() if DATASETS.load(name).grey}
     digits = {"seq-digits", "perm-digits", "seq-mnist", "perm-mnist", "rot-mnist"}
-    assert grey == digits | {"glyphs", "icons", "seq-icons", "seq-icons-dev", "seq-fmnist"}
+    drawn = {"glyphs", "seq-characters", "icons", "seq-icons", "seq-icons-dev", "omniglot", "seq-omniglot"}
+    assert grey == digits | drawn | {"seq-fmnist"}
     sizes = {name: DATASETS.load(name).native_size for name in DATASETS.files()}
     assert {name: size for name, size in sizes.items() if size} == {
         "perm-digits": 8, "seq-mnist": 28, "perm-mnist": 28, "rot-mnist": 28, "seq-fmnist": 28,
-        "seq-cifar10": 32, "seq-cifar100": 32, "seq-tinyimg": 64,
+        "seq-cifar10": 32, "seq-cifar100": 32, "seq-tinyimg": 64, "omniglot": 84, "seq-omniglot": 84,
     }  # fmt: skip
 
 

@@ -17,16 +17,18 @@ import main
 from backbone.sources import SOURCES
 from tests.tiny import ROOT
 from utils import plan as plans
-from utils.registry import DATASETS
+from utils.args import TaskArgs, option_names
+from utils.registry import DATASETS, METHODS
 
 COMMAND = ROOT / "command"
 SEVEN = ["er", "l2p", "dualprompt", "coda", "mvp", "misa", "mepo"]
 ONBOARD = {"glyphs", "icons", "perm-digits", "seq-digits", "seq-emoji", "seq-glyphs", "seq-glyphs-dev"}
-ONBOARD |= {"seq-icons", "seq-icons-dev", "modes-2d", "regression-1d"}
-FILES = sorted({*DATASETS.files()} - ONBOARD - {"imagenet", "seq-gem"})
+ONBOARD |= {"seq-characters", "seq-icons", "seq-icons-dev", "modes-2d", "regression-1d", "sines", "seq-sines"}
+FILES = sorted({*DATASETS.files()} - ONBOARD - {"imagenet", "omniglot", "seq-gem", "seq-omniglot"})
 
 RECORDER = """#!/usr/bin/env bash
 if [ "$1" = main.py ] && [ "$2" = report ]; then shift 2; echo "REPORT $*" >>"$RECORD"; exit 0; fi
+if [ "$1" = main.py ] && [ "$2" = choose ]; then shift 2; echo "CHOOSE $*" >>"$RECORD"; echo 0.003; exit 0; fi
 if [ "$1" = main.py ]; then shift; line="$(printf '%q ' "$@")"; echo "$line" >>"$RECORD"; exit 0; fi
 exec {python} "$@"
 """
@@ -271,3 +273,65 @@ def test_rows_on_toys_are_the_published_runs(recorded):
     assert alone == ["posterior_toys: no row has the words '--gamma'"]
     some = recorded("posterior_toys.sh", "--heads split", JOBS="1")
     assert len(some) == 2 and "--dataset modes-2d" in some[0]
+
+
+# OML
+
+RATES = [0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001, 0.00003, 0.00001]
+OML_FILES = {  # rows, and what they learn
+    "oml_characters.sh": (["oml", "pretraining", "srnn", "scratch", "oracle", "vit"], "seq-characters"),
+    "oml_omniglot.sh": (["oml", "oml-2019", "pretraining", "srnn", "scratch", "oracle"], "seq-omniglot"),
+}
+needs_oml = pytest.mark.skipif(
+    "oml" not in METHODS.files() or "eval_train" not in option_names(TaskArgs), reason="waits for the method"
+)
+
+
+@needs_oml
+@pytest.mark.parametrize("file", OML_FILES)
+def test_rows_of_oml_are_searched_and_then_run(file, recorded):
+    names, dataset = OML_FILES[file]
+    lines = recorded(file, "--model", COUNTS="10 50", JOBS="1", RUNS="50")
+    plan_of = [plans.parse(shlex.split(line)) for line in lines if line.startswith("--")]
+    stages = [plan for plan in plan_of if plan.run.dataset != dataset]
+    runs = [plan for plan in plan_of if plan.run.dataset == dataset]
+    assert [plan.run.model for plan in stages][-3:] == ["oml_meta", "supervised", "srnn"]
+    assert {plan.run.backbone for plan in stages} == {"conv4-64" if dataset == "seq-characters" else "conv6-256"}
+    assert len(runs) == 2 * len(names) * 9
+    for k, count in enumerate((10, 50)):
+        own = runs[k * 9 * len(names) :][: 9 * len(names)]
+        search, last = own[: 8 * len(names)], own[8 * len(names) :]
+        assert [plan.method_args.lr for plan in search] == RATES * len(names)
+        assert {plan.seeds() for plan in search} == {(101, 102, 103, 104, 105)}
+        assert {plan.method_args.lr for plan in last} == {0.003} and {plan.seeds() for plan in last} == {
+            (*range(1, 51),)
+        }
+        for name, plan in zip([*[name for name in names for _ in RATES], *names], own, strict=True):
+            assert (plan.tasks.classes, plan.run.scenario, plan.tasks.class_order) == (count, "class-il", "natural")
+            assert (plan.run.batch_size, plan.run.eval_mask, plan.tasks.eval_train) == (1, "none", True)
+            mixed = (1, 5) if name == "oracle" else (count, 1)
+            assert (plan.run.n_tasks, plan.run.n_epochs) == mixed
+    ends = [line for line in lines if line.startswith(("CHOOSE", "REPORT"))]
+    assert [line.split()[0] for line in ends] == (["CHOOSE"] * len(names) + ["REPORT"]) * 2
+    assert all(f"/search/10/{name} --option lr --by A_train --rule mode" in line for name, line in zip(names, ends))
+    assert ends[-1].endswith(f"/50/{dataset} --interval")
+
+
+@needs_oml
+@pytest.mark.parametrize("setting, layers, batch", [("2020", 1, 10), ("2019", 2, 32)])
+def test_rows_on_sines_are_the_published_runs(setting, layers, batch, recorded):
+    *lines, report = recorded("oml_sines.sh", "--model", SETTING=setting, JOBS="1")
+    oml, plain, *rows = [plans.parse(shlex.split(line)) for line in lines]
+    assert (oml.run.dataset, oml.run.batch_size, oml.method_args.meta_lr) == ("sines", batch, 1e-4)
+    assert (oml.method_args.tasks, oml.method_args.update_lr, plain.method_args.update_lr) == (10, 0.003, 0)
+    for plan in rows:
+        assert (plan.run.dataset, plan.run.n_tasks, plan.tasks.classes) == ("seq-sines", 10, 10)
+        assert (plan.tasks.n_iter, plan.run.batch_size, plan.method_args.lr) == (40, 32, 0.003)
+        assert (plan.method_args.pln_layers, plan.run.backbone) == (layers, oml.run.backbone)
+        assert plan.seeds() == (*range(1, 51),)
+    assert len(rows) == 3 and "--interval" in report
+    assert recorded("oml_sines.sh", SETTING="2018", code=2) == ["oml_sines: SETTING=2018: neither 2019 nor 2020"]
+
+
+def test_words_that_no_row_of_oml_has_are_refused(recorded):
+    assert recorded("oml_characters.sh", "nobody", code=2) == ["run_oml: no row has the words 'nobody'"]

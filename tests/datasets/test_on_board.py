@@ -12,6 +12,7 @@ from datasets import glyphs as glyphs_file
 from datasets.base import Places
 from datasets.drawing import characters, handwriting, renditions
 from datasets.glyphs import Glyphs
+from datasets.seq_characters import SeqCharacters
 from datasets.seq_digits import SeqDigits
 from datasets.seq_glyphs import SeqGlyphs
 from datasets.seq_glyphs_dev import SeqGlyphsDev
@@ -26,7 +27,9 @@ COUNTS = {
     SeqGlyphs: (8_000, 2_000),
     SeqGlyphsDev: (4_000, 1_000),
     SeqDigits: (1_437, 360),
+    SeqCharacters: (6_210, 2_070),
 }
+AUGMENTED = pytest.mark.parametrize("dataset", COUNTS.keys() - {SeqCharacters}, ids=lambda dataset: dataset.__name__)
 DATASETS = pytest.mark.parametrize("dataset", COUNTS, ids=lambda dataset: dataset.__name__)
 PARTS = pytest.mark.parametrize("train", [True, False], ids=["train", "test"])
 
@@ -117,6 +120,25 @@ def test_classes_of_pretraining_and_downstream_are_disjoint(root):
     assert len(set(text)) == len(text)
 
 
+def test_characters_that_glyphs_lacks_are_drawn_as_there(root):
+    """All that there are, in the faces of `glyphs`, grey and as they are; other images than those of `seq-glyphs`."""
+    text = characters.characters(root)
+    chosen = text[SeqCharacters.chosen]
+    assert len(chosen) == SeqCharacters.num_classes == 414
+    assert {*chosen} == {*text} - {*text[Glyphs.chosen]}
+    assert (SeqCharacters.training[0], SeqCharacters.test[0]) == (Glyphs.training[0], Glyphs.test[0])
+    images, _ = SeqCharacters().load(at(root), train=True)
+    assert (images == images[:, :1]).all()
+    masks = characters.base_masks(root, chosen, glyphs_file.TRAIN_FACES)
+    assert masks.any(axis=(2, 3)).all()
+    for label in (0, 413):  # ink where the character has it, on average
+        ink = np.kron(images[15 * label :][:15, 0].mean(axis=0), np.ones((2, 2)))
+        likeness = [np.corrcoef(ink.ravel(), masks[other].mean(axis=0).ravel())[0, 1] for other in range(414)]
+        assert np.argsort(likeness)[::-1].tolist().index(label) < 10
+    x = first_images(SeqCharacters, root)
+    assert torch.equal(SeqCharacters().augment(x, torch.Generator()), x)
+
+
 def test_no_character_is_a_digit_or_looks_like_one(root):
     text = characters.characters(root)
     assert {unicodedata.category(character)[0] for character in text} == {"L", "S"}
@@ -184,7 +206,7 @@ def test_dilate_is_the_maximum_of_three_by_three():
     assert torch.equal(handwriting.dilate(images), torch.nn.functional.max_pool2d(images, 3, stride=1, padding=1))
 
 
-@DATASETS
+@AUGMENTED
 def test_augment_is_repeatable_and_stays_in_range(dataset, root):
     images = first_images(dataset, root)
     first, again, other = (dataset().augment(images, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1))
@@ -195,7 +217,7 @@ def test_augment_is_repeatable_and_stays_in_range(dataset, root):
     assert first.min() >= 0 and first.max() <= 1
 
 
-@DATASETS
+@AUGMENTED
 def test_augment_draws_for_each_image(dataset, root):
     same = first_images(dataset, root, 1).repeat(16, 1, 1, 1)
     augmented = dataset().augment(same, torch.Generator().manual_seed(0))

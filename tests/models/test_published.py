@@ -533,8 +533,10 @@ SETTINGS = {  # of a run on the dataset
     "glyphs": {},
     "icons": {},
     "imagenet": {"backbone": "sup21k"},
+    "omniglot": {"backbone": "conv6-256"},
     "perm-mnist": MNIST,
     "rot-mnist": MNIST,
+    "seq-characters": {"backbone": "conv4-64", "eval_period": 500},
     "seq-digits": {"eval_period": 100},
     "seq-emoji": {"backbone": "vit_tiny_icons", "eval_period": 1000},
     "seq-folder": {},
@@ -544,19 +546,23 @@ SETTINGS = {  # of a run on the dataset
     "seq-icons": {"backbone": "vit_tiny_icons", "eval_period": 1000},
     "seq-icons-dev": {"backbone": "vit_tiny_icons", "eval_period": 500},
     "seq-gtsrb": {"backbone": "sup21k", "eval_period": 2000},  # misa.sh of MISA and MePo
+    "seq-omniglot": {"backbone": "conv6-256"},
 }
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CIFAR100 = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
 HALF = (0.5,) * 3, (0.5,) * 3  # ours
 GREY = (0.1307,) * 3, (0.3081,) * 3
+AS_THEY_ARE = (0.0,) * 3, (1.0,) * 3  # mrcl
 STATISTICS = {  # mean and std of the releases' data_loader.py, and the policy of AutoAugment in their _trainer.py
     "glyphs": (*HALF, None),
     "icons": (*HALF, None),
     "imagenet": (*IMAGENET, None),
+    "omniglot": (*AS_THEY_ARE, None),
     "perm-digits": (*HALF, None),  # with --inputs published; its default is plain
     "perm-mnist": (*GREY, None),
     "rot-mnist": (*GREY, None),
     "seq-cars196": ((0.46951303, 0.45906875, 0.45407656), (0.29279903, 0.2917511, 0.2999349), None),
+    "seq-characters": (*HALF, None),
     "seq-cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010), "cifar10"),
     "seq-cifar100": (*CIFAR100, "cifar10"),
     "seq-cub200": (*CIFAR100, None),
@@ -573,6 +579,7 @@ STATISTICS = {  # mean and std of the releases' data_loader.py, and the policy o
     "seq-imr": (*IMAGENET, "imagenet"),
     "seq-mnist": (*GREY, None),
     "seq-nch": (*IMAGENET, None),
+    "seq-omniglot": (*AS_THEY_ARE, None),
     "seq-tinyimg": ((0.4802, 0.4481, 0.3975), (0.2302, 0.2265, 0.2262), "imagenet"),
     "seq-wikiart": (*IMAGENET, "imagenet"),
 }
@@ -638,7 +645,8 @@ def test_origins_tell_of_releases_that_differ():
 
 @pytest.mark.parametrize("name", ON_STREAMS)
 @pytest.mark.parametrize(
-    "dataset", [*sorted(SETTINGS.keys() - {"glyphs", "icons", "imagenet"}), "seq-cifar100", "seq-imr", "seq-nch"]
+    "dataset",
+    [*sorted(SETTINGS.keys() - {"glyphs", "icons", "imagenet", "omniglot"}), "seq-cifar100", "seq-imr", "seq-nch"],
 )
 def test_values_of_a_run(name, dataset):
     expected = RUN | SETTINGS.get(dataset, {"backbone": "sup21k"})
@@ -669,7 +677,7 @@ def test_values_of_a_stage(name, dataset, own):
 @pytest.mark.parametrize("name", DATASETS.files())
 def test_statistics_and_policy_of_a_dataset(name):
     kind = DATASETS.load(name)
-    if name in ("modes-2d", "regression-1d"):
+    if name in ("modes-2d", "regression-1d", "sines", "seq-sines"):
         assert kind.num_inputs is not None and not hasattr(kind, "mean")  # numbers pass as they are
         return
     assert (kind.mean, kind.std, getattr(kind, "policy", None)) == STATISTICS[name]

@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# OML's protocol on characters, class after class and an image at a time; oml_characters.sh and oml_omniglot.sh call it.
+# For every row and number of classes eight learning rates are tried, each on five draws of classes (seeds 101 to 105),
+# by the accuracy on the images that were learnt. The rate that is the best of most draws then learns other draws.
+#
+#   bash command/run_oml.sh CALLER DATASET OUT [WORDS] <ROWS
+#
+# CALLER  the command that made it
+# OUT     the folder for tables and pictures, in one of its own for each number of classes
+# WORDS   only rows that contain these; tables to RESULTS/
+# ROWS    a name and options of main.py, a line each; --n_tasks 1: the classes come mixed; those of the name "stage"
+#         are runs of their own, before all others
+# COUNTS  numbers of classes (default: 10 50 100 200 400)
+# RATES   those that are tried (default: the release's)
+# RUNS    repetitions, seeds 1, 2 ... (default: 10)
+# RESULTS --results (default: runs/oml)
+#
+# JOBS, ARGS, and what happens when it is called again: see compare.sh.
+set -euo pipefail
+
+repo="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+. "$repo/command/setup.sh"
+cd "$repo"
+export OMP_NUM_THREADS=1
+caller="$1" dataset="$2" out="$3" words="${4:-}"
+repetitions="${RUNS:-10}" results="${RESULTS:-runs/oml}" failed=0
+given="$(cat)"
+rows="$(sed '/^stage /d' <<<"$given" | grep -F -e "$words")" ||
+    { echo "run_oml: no row has the words '$words'" >&2; exit 2; }
+seeds="$(seq -s " " "$repetitions")"
+
+main() { xargs -P "${JOBS:-2}" -L 1 "$VENV/bin/python" main.py --resume auto ${ARGS:-} "$@"; }
+lines() { # of the rows with COUNT classes, each after its name
+    local name options
+    while read -r name options; do
+        case "$options" in *"--n_tasks "*) ;; *) options+=" --n_tasks $1" ;; esac
+        echo "$name $options --scenario class-il --class_order natural --classes $1 --batch_size 1 --eval_mask none" \
+            "--eval_period -1 --eval_passes last --eval_train"
+    done <<<"$rows"
+}
+
+sed -n 's/^stage //p' <<<"$given" | main --results "$results"
+for count in ${COUNTS:-10 50 100 200 400}; do
+    search="$results/search/$count" chosen=""
+    while read -r name options; do
+        for rate in ${RATES:-0.03 0.01 0.003 0.001 0.0003 0.0001 0.00003 0.00001}; do
+            echo "$options --lr $rate --results $search/$name"
+        done
+    done <<<"$(lines "$count")" | main --dataset "$dataset" --seeds 101 102 103 104 105
+    while read -r name options; do
+        rate="$("$VENV/bin/python" main.py choose "$search/$name" --option lr --by A_train --rule mode | head -n 1)"
+        chosen+="$options --lr $rate --seeds $seeds"$'\n'
+    done <<<"$(lines "$count")"
+    RUNS="$results/$count" BASELINE='' REPORT=--interval bash command/compare.sh "$caller" "$dataset" "$out/$count" \
+        ${words:+"--model"} <<<"${chosen%$'\n'}" || failed=1
+done
+exit "$failed"
