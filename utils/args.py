@@ -68,7 +68,7 @@ class RunArgs:
     backbone: str = option(
         "vit_tiny_glyphs",
         "network: vit_tiny_glyphs, vit_tiny_icons; sup21k, sup21k_1k, ibot21k, ibot1k, dino1k, mocov3_1k (ViT-B/16); a "
-        "timm VisionTransformer by name; or a small one by its widths, as mlp-128-128-128, resnet18-20, "
+        "timm VisionTransformer by name; or a small one by its widths, as mlp-128-128-128, conv4-64, resnet18-20, "
         "resnet18-20-pool, resnet32-16",
     )
     backbone_path: str | None = option(
@@ -155,7 +155,7 @@ class RunArgs:
 
 
 SEEDS = ("seed", "stream_seed", "init_seed", "train_seed")  # which repetition a run is
-SMALL_NETWORKS = re.compile(r"(mlp|resnet18|resnet32)(-|$)")  # how the names of those begin that begin untrained
+SMALL_NETWORKS = re.compile(r"(mlp|conv\d*|resnet18|resnet32)(-|$)")  # how names of those begin that begin untrained
 WHOLE_TASKS = ("class-il", "task-il", "domain-il")  # streams that TaskArgs belong to
 
 

@@ -20,6 +20,7 @@ from . import (
     check_metrics,
     check_misa,
     check_mvp,
+    check_oml,
     check_posterior_replay,
     check_ranpac,
     check_singleprompt,
@@ -42,13 +43,14 @@ BUILT = {
     "misa": check_misa.check,
     "er": check_er.check,
     "bcl": check_bcl.check,
+    "oml": check_oml.check,
     "posterior_replay": check_posterior_replay.check,
     "mepo_align": check_mepo.check_align,
     "mepo_cov": check_mepo.check_cov,
     "mepo_meta": check_mepo.check_meta,
     "mepo_dualprompt": check_mepo.check_with_dualprompt,
 }
-NOT_BUILT = ("oml", "lmsrr")  # systems and single cases
+NOT_BUILT = ("lmsrr",)  # systems and single cases
 
 
 def why_skipped(folder: Path, name: str) -> str | None:
