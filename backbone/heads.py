@@ -1,4 +1,5 @@
-"""Classifiers on features: the linear layer of the prompt methods, sums per class, ridge regression in closed form.
+"""Classifiers on features: the linear layer of the prompt methods, the prediction network of OML, sums per class, ridge
+regression in closed form.
 
 Source of the last: McDonnell et al., RanPAC, NeurIPS 2023, arXiv:2307.02251; as in FlyGCL (AnAppleCore/FlyGCL,
 79a6b51). It learns from sums over rows, so that their order and batches do not matter and nothing is forgotten.
@@ -16,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from backbone.small import kaiming
 from utils.device import full_precision
 from utils.finite import FiniteRows
 
@@ -28,6 +30,17 @@ def linear_head(in_features: int, num_classes: int) -> nn.Linear:
     nn.init.trunc_normal_(head.weight, std=0.02)
     nn.init.zeros_(head.bias)
     return head
+
+
+def prediction_network(width: int, num_outputs: int, layers: int = 1, hidden: int = 0) -> nn.Sequential:
+    """OML's prediction network: one linear layer, or two with ReLU between and `hidden` units; Kaiming normal weights,
+    zero biases."""
+    if layers == 1:
+        network = nn.Sequential(nn.Linear(width, num_outputs))
+    else:
+        network = nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, num_outputs))
+    kaiming(network)
+    return network
 
 
 class ClassSums(nn.Module):

@@ -54,15 +54,18 @@ def make_stage(
     weights: str | None,
     after: Stage | None = None,
     own: dict[str, Any] | None = None,
+    any_network: bool = False,
 ) -> Stage:
     """The run of a stage method with its defaults, and the place of its product below `--checkpoint_dir`.
 
     The folder is named by a hash of everything the product depends on but its data; where it holds a product that was
     made from other data, another one is named by theirs. option: of the method that names the product. args: of that
     method. weights: `--backbone_path` of the stage. after: the stage that makes those weights. own: the stage's options
-    that are not to have their defaults. Raises UsageError for a network that is no ViT, for which there are no stages.
+    that are not to have their defaults. any_network: whether the stage runs on every network; of another one, raises
+    UsageError for a network that is no ViT.
     """
-    backbones.need_vit(run.backbone)
+    if not any_network:
+        backbones.need_vit(run.backbone)
     dataset = args.pretrain or backbones.TRAINED_ON.get(run.backbone, "imagenet")
     options = {"backbone": run.backbone, "backbone_path": weights, **(own or {})}
     options["data_dir"], options["cache_dir"] = args.pretrain_dir or run.data_dir, run.cache_dir

@@ -1,12 +1,14 @@
-"""The small networks that classic continual learning trains from scratch: MLPs, the ResNet-18 of GEM, ResNet-32.
+"""The small networks that classic continual learning trains from scratch: MLPs, OML's convolutions, two ResNets.
 
-`mlp-100-100` names the widths of the hidden layers; the last of them is the feature. `resnet18-20` names the base
+`mlp-100-100` names the widths of the hidden layers; the last of them is the feature. `conv4-64` is the first four of
+OML's six 3x3 convolutions (Javed and White, NeurIPS 2019), of 64 channels, without padding, strides 2, 1, 2, 1, 2, 2;
+the whole last map is the feature: `conv6-256` on 84 px is theirs. `resnet18-20` names the base
 width W: a 3x3 stem, four stages of W, 2 W, 4 W and 8 W channels, and the average over the last map, 8 W numbers. It is
 GEM's network (Lopez-Paz and Ranzato, NeurIPS 2017) for 20 and Mammoth's for 64, with their names of weights;
 `resnet18-20-pool` has BCL's max pool after the stem. `resnet32-16` is He's ResNet-32 for CIFAR as posterior
 meta-replay has it (chrhenning/posterior_replay_cl e60ed78): a 3x3 stem of W channels, three groups of five blocks of W,
 2 W and 4 W, shortcuts without weights, convolutions with biases, and the average over the last map. Weights begin as
-torch has them, those of an MLP Glorot uniform with zero biases.
+torch has them, those of an MLP Glorot uniform, of `conv4-64` Kaiming normal, both with zero biases.
 
 Shapes: B samples, C channels that the network was built for, D features. Images come with three channels, of which a
 network of one takes the first.
@@ -14,10 +16,12 @@ network of one takes the first.
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from itertools import pairwise
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -29,6 +33,7 @@ Shape = tuple[int, ...]  # of a sample: (channels, side, side) or (numbers,)
 WIDTH = r"[1-9]\d{0,8}"
 BYTES = 4  # of a weight
 DEPTH = 5  # blocks in a group of a ResNet-32
+STRIDES = (2, 1, 2, 1, 2, 2)  # of OML's convolutions
 
 
 class Mlp(nn.Module):
@@ -53,6 +58,27 @@ class Mlp(nn.Module):
         for layer in self.layers:
             x = F.relu(layer(x))
         return x
+
+
+class Conv(nn.Module):
+    """The first `depth` of OML's convolutions, each with ReLU: images [B, 3, S, S] to features [B, width * side^2] of
+    the last map."""
+
+    def __init__(self, shape: Shape, depth: int, width: int):
+        super().__init__()
+        self.channels, self.num_features = shape[0], width * last_side(shape[-1], depth) ** 2
+        widths = [self.channels] + [width] * depth
+        self.layers = nn.ModuleList(
+            nn.Conv2d(*sizes, 3, stride) for sizes, stride in zip(pairwise(widths), STRIDES, strict=False)
+        )
+        kaiming(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, D]."""
+        x = x[:, : self.channels]
+        for layer in self.layers:
+            x = F.relu(layer(x))
+        return x.flatten(1)
 
 
 class ResNet18(nn.Module):
@@ -137,6 +163,32 @@ def _conv3x3(before: int, width: int, stride: int = 1, bias: bool = False) -> nn
     return nn.Conv2d(before, width, 3, stride, padding=1, bias=bias)
 
 
+def last_side(side: int, depth: int) -> int:
+    """Of the map after `depth` of OML's convolutions of images of this side; below 1 where they do not fit."""
+    for stride in STRIDES[:depth]:
+        side = (side - 3) // stride + 1
+    return side
+
+
+def kaiming(network: nn.Module) -> None:
+    """Draws the weights of linear layers and convolutions Kaiming normal and sets biases to zero, as OML does."""
+    for layer in network.modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+def slots_of(network: nn.Module) -> int:
+    """How many entries for a slot the samples of a network of numbers have: all but the last."""
+    return next(layer for layer in network.modules() if isinstance(layer, nn.Linear)).in_features - 1
+
+
+def with_slots(x: Tensor, slots: Tensor) -> Tensor:
+    """Numbers [N, F] whose first F - 1 entries say a slot [N]: one there, zero elsewhere."""
+    return torch.cat([F.one_hot(slots, x.shape[1] - 1).to(x.dtype), x[:, -1:]], dim=1)
+
+
 def is_small(name: str) -> bool:
     """Whether a name is meant for one of these networks, right or wrong."""
     return SMALL_NETWORKS.match(name) is not None
@@ -145,15 +197,20 @@ def is_small(name: str) -> bool:
 def check(name: str, shape: Shape | None) -> None:
     """Raises UsageError for a name that is no network, or a network that takes no sample of this shape, or that has
     more weights than the memory holds. Builds nothing."""
-    widths, _ = _parsed(name)
+    kind, widths, _ = _parsed(name)
     if shape is None:
         raise UsageError(f"--backbone {name}: has no input size of its own, the shape of the samples must be given")
-    if name.startswith("resnet") and len(shape) != 3:
+    if kind != "mlp" and len(shape) != 3:
         raise UsageError(f"--backbone {name}: takes images, not {shape[0]} numbers, which mlp-128-128-128 takes")
-    if name.startswith("mlp"):
+    if kind == "conv" and last_side(shape[-1], widths[0]) < 1:
+        least = next(side for side in itertools.count(1) if last_side(side, widths[0]) >= 1)
+        raise UsageError(f"--backbone {name}: takes images of {least} px or more, these have {shape[-1]} px")
+    if kind == "mlp":
         count = _count_mlp(shape, widths)
+    elif kind == "conv":
+        count = _count_conv(shape[0], *widths)
     else:
-        count = (_count_resnet18 if name.startswith("resnet18") else _count_resnet32)(shape[0], widths[0])
+        count = (_count_resnet18 if kind == "resnet18" else _count_resnet32)(shape[0], widths[0])
     if count * BYTES > (free := free_memory()):
         raise UsageError(
             f"--backbone {name}: its {count:,} weights need {count * BYTES / 2**30:,.1f} GiB, and "
@@ -163,22 +220,28 @@ def check(name: str, shape: Shape | None) -> None:
 
 def build(name: str, shape: Shape) -> nn.Module:
     """The network of a name that `check` lets pass, untrained."""
-    widths, pool = _parsed(name)
-    if name.startswith("mlp"):
+    kind, widths, pool = _parsed(name)
+    if kind == "mlp":
         return Mlp(shape, widths)
-    return ResNet18(shape[0], widths[0], pool) if name.startswith("resnet18") else ResNet32(shape[0], widths[0])
+    if kind == "conv":
+        return Conv(shape, *widths)
+    return ResNet18(shape[0], widths[0], pool) if kind == "resnet18" else ResNet32(shape[0], widths[0])
 
 
-def _parsed(name: str) -> tuple[list[int], bool]:
-    """Widths in a name, and whether it asks for a pool."""
+def _parsed(name: str) -> tuple[str, list[int], bool]:
+    """What a name says: the kind, its numbers (widths; of convolutions their count and width), and whether it pools."""
     if re.fullmatch(f"mlp(-{WIDTH})+", name):
-        return [int(width) for width in name.split("-")[1:]], False
+        return "mlp", [int(width) for width in name.split("-")[1:]], False
+    if found := re.fullmatch(f"conv([1-{len(STRIDES)}])-({WIDTH})", name):
+        return "conv", [int(found[1]), int(found[2])], False
     if found := re.fullmatch(f"resnet18-({WIDTH})(-pool)?", name):
-        return [int(found[1])], found[2] is not None
+        return "resnet18", [int(found[1])], found[2] is not None
     if found := re.fullmatch(f"resnet32-({WIDTH})", name):
-        return [int(found[1])], False
+        return "resnet32", [int(found[1])], False
     if name.startswith("mlp"):
         meant = "an MLP is named by the widths of its hidden layers, as mlp-128-128-128"
+    elif name.startswith("conv"):
+        meant = f"1 to {len(STRIDES)} convolutions are named by their number and width, as conv4-64"
     elif name.startswith("resnet32"):
         meant = "a ResNet-32 is named by its base width, as resnet32-16"
     else:
@@ -188,6 +251,10 @@ def _parsed(name: str) -> tuple[list[int], bool]:
 
 def _count_mlp(shape: Shape, widths: list[int]) -> int:
     return sum((before + 1) * after for before, after in pairwise([math.prod(shape), *widths]))
+
+
+def _count_conv(channels: int, depth: int, width: int) -> int:
+    return sum((9 * before + 1) * width for before in [channels] + [width] * (depth - 1))
 
 
 def _count_resnet18(channels: int, width: int) -> int:

@@ -41,6 +41,8 @@ class Supervised(ContinualModel):
         "*": {"batch_size": 256, "online_iter": 1, "eval_period": -1, "eval_batch_size": 256},
         "glyphs": {"n_epochs": 18, "batch_size": 100},
         "icons": {"n_epochs": 80, "batch_size": 256},
+        # mrcl 2855a6b, `pretraining_omniglot.py`, but for the schedule
+        "omniglot": {"backbone": "conv6-256", "n_epochs": 45, "lr": 1e-4, "weight_decay": 0, "label_smoothing": 0},
     }
 
     def __init__(self, backbone: nn.Module, info: StreamInfo, args: SupervisedArgs):
@@ -52,7 +54,10 @@ class Supervised(ContinualModel):
         return self.head(features(self.backbone, x))
 
     def loss(self, batch: Batch) -> Tensor:
-        logits = self(batch.x)
+        return self.loss_of(self(batch.x), batch)
+
+    def loss_of(self, logits: Tensor, batch: Batch) -> Tensor:
+        """The loss of logits [B, C]."""
         if batch.seen < self.info.num_classes:  # class-incremental: label smoothing would put mass on masked classes
             return F.cross_entropy(mask_unseen(logits, batch.seen), batch.y)
         return F.cross_entropy(logits, batch.y, label_smoothing=self.args.label_smoothing)

@@ -69,7 +69,7 @@ class RunArgs:
         "vit_tiny_glyphs",
         "network: vit_tiny_glyphs, vit_tiny_icons; sup21k, orig21k_1k, sup21k_1k, ibot21k, ibot1k, dino1k, mocov3_1k "
         "(ViT-B/16); a timm VisionTransformer by name; several of these, with + between; or a small one by its widths, "
-        "as mlp-128-128-128, resnet18-20, resnet18-20-pool, resnet32-16",
+        "as mlp-128-128-128, conv4-64, resnet18-20, resnet18-20-pool, resnet32-16",
     )
     backbone_path: str | None = option(
         None,
@@ -155,7 +155,7 @@ class RunArgs:
 
 
 SEEDS = ("seed", "stream_seed", "init_seed", "train_seed")  # which repetition a run is
-SMALL_NETWORKS = re.compile(r"(mlp|resnet18|resnet32)(-[^+]*)?$")  # names of those that begin untrained, right or wrong
+SMALL_NETWORKS = re.compile(r"(mlp|conv\d*|resnet18|resnet32)(-[^+]*)?$")  # names of those that begin untrained
 WHOLE_TASKS = ("class-il", "task-il", "domain-il")  # streams that TaskArgs belong to
 
 

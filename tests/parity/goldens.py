@@ -71,6 +71,8 @@ INFORMATION = {
     "mepo_meta/inner_repetitions": "what the batches are, see `recorded_groups`",
     "mepo_meta/files_saved_by_reference": "the project's are read",
     "bcl/config.noise": "how the samples were drawn, which are recorded",
+    "oml/config.noise": "the same",
+    "oml/tolerances.accuracy": "sines have none; images take it",
     "eval/y": "labels of images of which logits are compared, or accuracies too, where there are some",
 }
 
@@ -109,7 +111,9 @@ class Settings(Mapping):
         if isinstance(value, dict) and value:
             return Settings(value, f"{path}.", self.unread)
         if isinstance(value, list) and any(isinstance(item, dict) for item in value):
-            return [self._wrapped(item, f"{path}[{k}]") for k, item in enumerate(value)]
+            return [
+                self._wrapped(item, f"{path}[{k}]") if isinstance(item, dict) else item for k, item in enumerate(value)
+            ]
         self.unread.add(path)
         return value
 

@@ -21,6 +21,7 @@ from . import (
     check_metrics,
     check_misa,
     check_mvp,
+    check_oml,
     check_posterior_replay,
     check_ranpac,
     check_singleprompt,
@@ -43,6 +44,7 @@ BUILT = {
     "misa": check_misa.check,
     "er": check_er.check,
     "bcl": check_bcl.check,
+    "oml": check_oml.check,
     "posterior_replay": check_posterior_replay.check,
     "lmsrr": check_lmsrr.check,
     "mepo_align": check_mepo.check_align,
@@ -50,7 +52,7 @@ BUILT = {
     "mepo_meta": check_mepo.check_meta,
     "mepo_dualprompt": check_mepo.check_with_dualprompt,
 }
-NOT_BUILT = ("oml",)  # systems and single cases
+NOT_BUILT: tuple[str, ...] = ()  # systems and single cases
 
 
 def why_skipped(folder: Path, name: str) -> str | None:

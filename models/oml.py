@@ -1,0 +1,171 @@
+"""OML: a frozen representation that was meta-learnt for it, and one plain step of the head per image.
+
+Source: Javed and White, NeurIPS 2019, arXiv:1905.12588; the authors' release (khurramjaved96/mrcl 2855a6b, 2020). No
+memory, no task, no border: the steps follow the order of the stream, however large its batches are, on images as they
+are at test time. The representation is the product of stage 1 (`oml_meta`), made once and kept under
+`--checkpoint_dir`, or a file (`--rln FILE`); with `--rln none` or a `--backbone_path` of its own it is the network as
+it comes. An untrained one is the paper's "scratch".
+On numbers (`seq-sines`) a step takes a batch, the number of the task is part of the input, and the head goes on from
+`pln.safetensors` beside the representation. Without a told task a prediction is that for the task at hand.
+Departure: classes have columns in the order in which they are met; the release uses their labels among 1,000 columns.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from backbone import features, load_weights
+from backbone.heads import prediction_network
+from backbone.products import PretrainArgs, Stage, make_stage
+from backbone.small import slots_of, with_slots
+from models.base import FEATURES, ContinualModel, ModelArgs
+from utils.args import RunArgs, option
+from utils.contracts import Batch, Restored, Session, StreamInfo
+from utils.errors import UsageError
+
+NONE = "none"  # of --rln: the network as it comes
+PLN = "pln.safetensors"
+
+
+@dataclass(kw_only=True)
+class OmlArgs(ModelArgs, PretrainArgs):
+    rln: str | None = option(
+        None,
+        "meta-learnt representation (rln.safetensors); 'none': the network as it comes; default: stage 1, or none with "
+        "a --backbone_path",
+        reads=(),
+    )
+    lr: float = option(0.001, "learning rate, constant", "among those of its search, 0.03 to 1e-5", low=0, high=100)
+    optimizer: Literal["adam", "sgd"] = option("adam", "of the head; sgd: plain", "mrcl 2855a6b; sines: sgd")
+    pln_layers: int = option(1, "layers of the head", "mrcl 2855a6b; 2019: 2", low=1, high=2)
+    pln_width: int = option(1024, "units between two such layers", "mrcl, 2019", low=1)
+    reset: bool = option(
+        True, "draw the head anew; no: go on from pln.safetensors beside the representation", "mrcl 2855a6b; sines: no"
+    )
+
+
+class Oml(ContinualModel):
+    Args = OmlArgs
+    predicts = ("classes", "numbers")
+    fixed_suffice = True
+    published = {
+        "*": {"online_iter": 1, "backbone": "conv4-64", "pretrain": "glyphs"},
+        "seq-omniglot": {"backbone": "conv6-256", "pretrain": "omniglot"},
+        "seq-sines": {
+            "backbone": "mlp-400-400-400-400-400",
+            "pretrain": "sines",
+            "optimizer": "sgd",
+            "lr": 0.003,
+            "reset": False,
+            "batch_size": 32,
+            "n_iter": 40,
+        },
+    }
+
+    def __init__(self, backbone: nn.Module, info: StreamInfo, args: OmlArgs):
+        made = None if args.rln in (None, NONE) or isinstance(info, Restored) else Path(args.rln)
+        if made is not None:
+            load_weights(backbone, made)
+        super().__init__(backbone, info, args)
+        backbone.requires_grad_(False)
+        self.numbers = info.num_targets is not None
+        if self.numbers and info.num_tasks > slots_of(backbone):
+            raise UsageError(
+                f"--model oml: the number of a task is part of its input, samples have {slots_of(backbone)} entries "
+                f"for it, and there are {info.num_tasks} tasks"
+            )
+        outputs = info.num_targets if self.numbers else info.num_classes
+        self.pln = prediction_network(backbone.num_features, outputs, args.pln_layers, args.pln_width)
+        if made is not None and not args.reset:
+            load_head(self.pln, made.with_name(PLN))
+        self.task = 0  # at hand, on numbers
+
+    @classmethod
+    def prepare(cls, run: RunArgs, args: OmlArgs) -> list[Stage]:
+        """Stage 1 on the same network, unless something says where the representation comes from; fills it in."""
+        if args.rln is None and run.backbone_path is not None:
+            args.rln = NONE
+        if args.rln is not None:
+            return []
+        head = {"pln_layers": args.pln_layers, "pln_width": args.pln_width}
+        stage = make_stage("oml_meta", "rln", run, args, None, own=head, any_network=True)
+        args.rln = str(stage.output)
+        return [stage]
+
+    @property
+    def needs_task_boundaries(self) -> bool:
+        """On numbers, whose task is part of the input."""
+        return self.numbers
+
+    @property
+    def is_told(self) -> bool:
+        return self.numbers
+
+    @property
+    def predicts_from_state(self) -> bool:
+        return self.numbers
+
+    @property
+    def has_fixed_features(self) -> bool:
+        return not self.numbers
+
+    def fixed_features(self, x: Tensor) -> Tensor:
+        """The representation, [B, D]."""
+        with torch.no_grad():
+            return features(self.backbone, x)
+
+    def shared_as(self, precision: str) -> str:
+        return f"{FEATURES} {precision}"
+
+    def forward(self, x: Tensor, fixed: Tensor | None = None) -> Tensor:
+        if self.numbers:
+            return self.given(x, self.task)
+        return self.pln(self.fixed_features(x) if fixed is None else fixed)
+
+    def given(self, x: Tensor, task: int) -> Tensor:
+        if self.numbers:
+            x = with_slots(x, torch.full((len(x),), task, device=x.device))
+        return self.pln(self.fixed_features(x))
+
+    def observe(self, batch: Batch) -> Tensor:
+        """A step per image, in order, or one on numbers; returns the mean of their losses."""
+        if self.numbers:
+            return self.step(batch.x, batch.y)
+        x = self.info.plain(batch.raw)  # image by image: how many come together must not change the last bits
+        return torch.stack([self.step(*one) for one in zip(x.split(1), batch.y.split(1), strict=True)]).mean()
+
+    def step(self, x: Tensor, y: Tensor) -> Tensor:
+        """One step of the optimiser on samples [B, ...]; returns their detached loss."""
+        with self.autocast():
+            outputs = self.given(x, self.task)
+        loss = F.mse_loss(outputs.float(), y) if self.numbers else F.cross_entropy(outputs.float(), y)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        return loss.detach()
+
+    def begin_task(self, session: Session) -> None:
+        self.task = session.index
+
+    def configure_optimizer(self) -> torch.optim.Optimizer:
+        kind = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[self.args.optimizer]
+        return kind(self.pln.parameters(), lr=self.args.lr)
+
+    def extra_state(self) -> dict[str, Any]:
+        return {"task": self.task}
+
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        self.task = state["task"]
+
+
+def load_head(head: nn.Module, file: Path) -> None:
+    """Fills a head from a file. Raises UsageError if it is not there or does not fit."""
+    if not file.is_file():
+        raise UsageError(f"--no-reset: there is no {file}; --reset draws the head anew")
+    load_weights(head, file)
