@@ -38,9 +38,8 @@ SLACK = 1.25  # of calls, which differ a little between versions of Python and t
 # prompts (er, er_ace, derpp, ncm; ranpac after its first session) the first evaluation keeps features, and later ones
 # need no pass. ranpac has one pass to train its adapters and one for its sums. bcl and ftml make several inner and
 # outer steps per batch, joint-X two updates of X on stored images. lmsrr trains the upper half of two networks, on new
-# images and as many stored ones. posterior_replay, vcl and ewc_posterior train an
-# MLP, whose forward pass is their unit; all draws of its weights (two in training, three in evaluation) are one pass
-# here, with the FLOPs of each.
+# images and as many stored ones. posterior_replay, vcl and ewc_posterior train an MLP, whose forward pass is their
+# unit; all draws of its weights (two in training, three in evaluation) are one pass here, with the FLOPs of each.
 COSTS: dict[str, tuple[float, float, float, float, float, int]] = {
     "agem": (1, 2.56, 1, 1, 0.88, 1700),
     "bcl": (2.5, 6.40, 1, 1, 0.88, 13400),
