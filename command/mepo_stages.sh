@@ -4,10 +4,10 @@
 #   bash command/mepo_stages.sh SOURCE [options of main.py]
 #
 # SOURCE: sup21k, orig21k_1k, sup21k_1k, ibot21k, ibot1k, dino1k or mocov3_1k; the weights lie in CKPT_ROOT (default:
-# checkpoints), ImageNet in DATA_ROOT/imagenet (default: data). The products go to CKPT_ROOT/mepo/SOURCE; called again it
-# goes on where it stopped. Settings of MePo's scripts: 200 images per class, alpha 0.1, 50 pseudo tasks; 5, 2 and 30 meta epochs for
-# sup21k, sup21k_1k and ibot21k. A meta epoch is 1.0 million image passes: about 50 minutes on an H100, 23 with
-# --precision bf16, by the rate of a short run (docs/gpu.md); add the decoding of ImageNet before the first one.
+# checkpoints), ImageNet in DATA_ROOT/imagenet (default: data). The products go to CKPT_ROOT/mepo/SOURCE; called again
+# it goes on where it stopped. Settings of MePo's scripts: 200 images per class, alpha 0.1, 50 pseudo tasks; 5, 2 and 30
+# meta epochs for sup21k, sup21k_1k and ibot21k. A meta epoch is 1.0 million image passes: about 50 minutes on an H100,
+# 23 with --precision bf16, by the rate of a short run (docs/gpu.md); add the decoding of ImageNet before the first one.
 set -euo pipefail
 
 repo="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"

@@ -133,12 +133,11 @@ class Transform:
     """
 
     def __init__(self, dataset: Images, device: torch.device, seed: int, size: int | None, inputs: str = "published"):
-        self.dataset, self.size, self.plain = dataset, size, inputs == "plain"
+        self.dataset, self.size, self.inputs, self.plain = dataset, size, inputs, inputs == "plain"
         self.generator = Generator().manual_seed(seed)
         if size is None:
             return
-        self.statistics = (HALF, HALF) if inputs == "network" else (dataset.mean, dataset.std)
-        self.mean, self.std = (torch.tensor(each, device=device).view(1, 3, 1, 1) for each in self.statistics)
+        self.mean, self.std = (torch.tensor(each, device=device).view(1, 3, 1, 1) for each in self._statistics())
 
     def train(self, raw: Tensor) -> Tensor:
         if self.size is None:
@@ -155,7 +154,11 @@ class Transform:
         """What decides `test`."""
         if self.size is None or self.plain:
             return [self.size]
-        return [self.size, *map(list, self.statistics)]
+        return [self.size, *map(list, self._statistics())]
+
+    def _statistics(self) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+        """Mean and standard deviation."""
+        return (HALF, HALF) if self.inputs == "network" else (self.dataset.mean, self.dataset.std)
 
     def _resized(self, raw: Tensor) -> Tensor:
         """Float [B, 3, S, S] in [0, 1]; bilinear with antialias, as torchvision's Resize."""
