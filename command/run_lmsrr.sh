@@ -11,7 +11,8 @@
 # BUFFER     images in memory (default: 500)     ROWS       only rows that contain these words, e.g. "--model lmsrr"
 #
 # Called again it goes on with the runs that are not complete. Ends with the table, and with the differences to derpp.
-# The hours that those files name are for one run of lmsrr on an H100, estimated as in run.sh.
+# The hours that those files name are the FLOPs of `--dry_run` at the rate of run.sh, in float32; that count takes every
+# weight as trained and leaves replay out.
 set -euo pipefail
 
 repo="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
