@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shlex
 import subprocess
 import sys
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -336,8 +338,11 @@ def test_the_table_of_lmsrr_is_run_with_rates_that_were_tried(recorded):
         "REPORT runs/lmsrr/seq-icons",
         "REPORT runs/lmsrr/seq-glyphs",
     ]
-    tried = [line for line in recorded("choose_lmsrr.sh", JOBS="1") if not line.startswith("REPORT")]
-    assert len(tried) == len({*tried}) == 2 * 14 * 5
+    rates = {word for line in lines for before, word in pairwise(line.split()) if before == "--lr"}
+    (grid,) = re.findall(r"RATES:-([^}]*)}", (COMMAND / "choose_lmsrr.sh").read_text())
+    assert rates <= {*grid.split()}
+    tried = [line for line in recorded("choose_lmsrr.sh", JOBS="1", RATES=" ".join(rates)) if "REPORT" not in line]
+    assert len(tried) == len({*tried}) == 2 * 14 * len(rates)
     chosen = [plans.parse(shlex.split(line)) for line in tried]
     for plan in chosen:
         equal(plan, 100, 5)
