@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# How the rates of command/lmsrr_icons.sh were chosen: five for each of its rows, on seq-icons-dev and seq-glyphs-dev, streams
-# of pretraining classes, seed 100, by the accuracy over all classes at the end (class_final), mean of both streams. The
-# streams have half the classes of the table's: 5 tasks of 20 with half the memory, 100 images, else as the table. Where
-# the best rate is the first or the last one, ask for further ones by RATES.
+# How the rates of command/lmsrr_icons.sh were chosen: five for each of its rows, on seq-icons-dev and seq-glyphs-dev,
+# streams of pretraining classes, seed 100, by the accuracy over all classes at the end (class_final), mean of both
+# streams. The streams have half the classes of the table's: 5 tasks of 20 with half the memory, 100 images, else as the
+# table. Where the best rate is the first or the last one, ask for further ones by RATES.
 #
 #   bash command/choose_lmsrr.sh [WORDS]      only lines that contain WORDS, e.g. "--model lwf"
 #
-# JOBS runs at a time (default 2), one thread each. Settings that diverge end with an error and are no rows. Called again it
-# goes on with what is missing. Tables: runs/choose_lmsrr/seq-icons-dev/ and seq-glyphs-dev/.
+# JOBS runs at a time (default 2), one thread each. Settings that diverge end with an error and are no rows. Called
+# again it goes on with what is missing. Tables: runs/choose_lmsrr/seq-icons-dev/ and seq-glyphs-dev/.
 set -euo pipefail
 
 repo="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"

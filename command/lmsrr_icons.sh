@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# LMSRR and its rivals on equal networks and equal memory: seq-icons and seq-glyphs, so that neither of the two networks is at
-# home in both, class by class, 10 tasks of 20, one pass, batches of 32, 200 images in memory (A-GEM: 20 per task), 10 seeds.
-# Every row trains the last three blocks of each network and a classifier by plain SGD; classes not met yet are not masked,
-# as in Mammoth, but for lwf and icarl, which it masks. The last two rows have one of the two networks. Rates are to be those
-# that command/choose_lmsrr.sh finds; until it has been run they are LMSRR's own for every row.
+# LMSRR and its rivals on equal networks and equal memory: seq-icons and seq-glyphs, so that neither of the two networks
+# is at home in both, class by class, 10 tasks of 20, one pass, batches of 32, 200 images in memory (A-GEM: 20 per
+# task), 10 seeds. Every row trains the last three blocks of each network and a classifier by plain SGD; classes not met
+# yet are not masked, as in Mammoth, but for lwf and icarl, which it masks. The last two rows have one of the two
+# networks. Rates are to be those that command/choose_lmsrr.sh finds; until it has been run they are LMSRR's own for
+# every row.
 #
-#   bash command/lmsrr_icons.sh                   everything; tables and figures go to results/lmsrr-icons/ and lmsrr-glyphs/
+#   bash command/lmsrr_icons.sh                   everything; tables go to results/lmsrr-icons/ and lmsrr-glyphs/
 #   bash command/lmsrr_icons.sh "--model lmsrr"   only rows that contain these words; tables to runs/lmsrr/
 #
 # JOBS, ARGS, BASELINE (default: derpp on both networks), and what happens when it is called again: see compare.sh.

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Runs LMSRR on a dataset in its published setting, and rivals on the same two ViT-B/16, as in its Fig. 2a: features side by
-# side, a linear classifier, the last three blocks of each network trained. The files lmsrr_*.sh call it, but
-# lmsrr_icons.sh. Images are augmented as the project's datasets are, with AutoAugment where they have a policy. Every row has plain SGD at LMSRR's rate, 0.03, batches of 32 and the same memory; for the rivals no rates
-# are published. The published average is the mean accuracy over tasks at the end with the task told, `task_final`.
+# Runs LMSRR on a dataset in its published setting, and rivals on the same two ViT-B/16, as in its Fig. 2a: features
+# side by side, a linear classifier, the last three blocks of each network trained. The files lmsrr_*.sh call it, but
+# lmsrr_icons.sh. Images are augmented as the project's datasets are, with AutoAugment where they have a policy. Every
+# row has plain SGD at LMSRR's rate, 0.03, batches of 32 and the same memory; for the rivals no rates are published. The
+# published average is the mean accuracy over tasks at the end with the task told, `task_final`.
 #
 #   bash command/run_lmsrr.sh DATASET TASKS [options of main.py]
 #
@@ -11,7 +12,8 @@
 # BUFFER     images in memory (default: 500)     ROWS       only rows that contain these words, e.g. "--model lmsrr"
 #
 # Called again it goes on with the runs that are not complete. Ends with the table, and with the differences to derpp.
-# The hours that those files name are for one run of lmsrr on an H100, estimated as in run.sh.
+# The hours that those files name are the FLOPs of `--dry_run` at the rate of run.sh, in float32; that count takes every
+# weight as trained and leaves replay out.
 set -euo pipefail
 
 repo="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -24,7 +26,8 @@ results="${RESULTS:-runs/lmsrr}" buffer="${BUFFER:-500}" failed=0
 rival="--lr 0.03 --trainable last --last_blocks 3"
 plain="$rival --optimizer plain --train_mask none --memory_size $buffer"
 rows=("--model lmsrr --buffer_size $buffer" "--model er $plain" "--model der $plain" "--model derpp $plain"
-    "--model fdr $plain" "--model agem $rival --n_memories $((buffer / tasks)) --replay_batch_size 32 --inputs published"
+    "--model fdr $plain"
+    "--model agem $rival --n_memories $((buffer / tasks)) --replay_batch_size 32 --inputs published"
     "--model si $rival --train_mask none" "--model finetune $rival --optimizer sgd --train_mask none")
 # These need classes of each task's own.
 [ "$dataset" = rot-mnist ] ||

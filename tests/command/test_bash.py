@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shlex
 import subprocess
 import sys
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -335,3 +337,96 @@ def test_rows_on_sines_are_the_published_runs(setting, layers, batch, recorded):
 
 def test_words_that_no_row_of_oml_has_are_refused(recorded):
     assert recorded("oml_characters.sh", "nobody", code=2) == ["run_oml: no row has the words 'nobody'"]
+
+
+# LMSRR and its rivals
+
+PAIR = "vit_tiny_glyphs+vit_tiny_icons"
+TWELVE = ["lmsrr"] * 3 + ["er", "der", "derpp", "agem", "fdr", "lwf", "si", "icarl", "finetune"]
+LMSRR_FILES = {  # dataset, tasks and passes
+    "lmsrr_cifar10.sh": ("seq-cifar10", 5, 1),
+    "lmsrr_cifar100.sh": ("seq-cifar100", 10, 1),
+    "lmsrr_tinyimg.sh": ("seq-tinyimg", 10, 10),
+    "lmsrr_imr.sh": ("seq-imr", 10, 10),
+    "lmsrr_cub200.sh": ("seq-cub200", 10, 20),
+    "lmsrr_cars196.sh": ("seq-cars196", 14, 20),
+    "lmsrr_rot_mnist.sh": ("rot-mnist", 20, 1),
+}
+
+
+def equal(plan, memory: int, tasks: int) -> None:
+    """Three blocks of each network train by plain SGD, and the memory is that of the others."""
+    own = plan.method_args
+    name = plan.run.model
+    assert getattr(own, "trainable_blocks" if name == "lmsrr" else "last_blocks") == 3
+    assert name == "lmsrr" or own.trainable == "last"
+    assert getattr(own, "optimizer", "plain") == ("sgd" if name in ("lwf", "si", "finetune") else "plain")
+    sizes = [getattr(own, size, None) for size in ("buffer_size", "memory_size")]
+    sizes.append(own.n_memories * tasks if name == "agem" else None)
+    kept = [size for size in sizes if size is not None]
+    assert all(memory - tasks < size <= memory for size in kept) and len(kept) == (
+        name not in ("lwf", "si", "finetune")
+    )
+    replayed = {"lmsrr": "minibatch_size", "agem": "replay_batch_size"}.get(name, "replay_size")
+    assert getattr(own, replayed, 32) == 32
+    masked = {"lwf": "seen", "icarl": "seen"}
+    assert getattr(own, "train_mask", "none") == masked.get(name, "none")
+    assert (plan.run.batch_size, plan.run.online_iter, plan.run.eval_period) == (32, 1, -1)
+    assert plan.tasks.inputs == "published"
+
+
+@pytest.mark.parametrize("file", LMSRR_FILES)
+def test_rows_of_lmsrr_are_plans_of_two_networks_and_one_memory(file, recorded):
+    *lines, report = recorded(file, SEEDS="3 4", BUFFER="200")
+    dataset, tasks, passes = LMSRR_FILES[file]
+    rows = [plans.parse(shlex.split(line)) for line in lines]
+    assert report == f"REPORT runs/lmsrr/{dataset} --baseline derpp"
+    apart = {"lwf", "icarl"} if dataset == "rot-mnist" else set()
+    assert {plan.run.model for plan in rows} == {*TWELVE} - apart and len(rows) == 10 - len(apart)
+    published = plans.make({"model": "lmsrr", "dataset": dataset})
+    assert (published.run.n_tasks, published.run.n_epochs) == (tasks, passes)
+    for plan in rows:
+        equal(plan, 200, tasks)
+        assert (plan.run.dataset, plan.run.n_tasks, plan.run.n_epochs) == (dataset, tasks, passes)
+        assert plan.run.scenario == ("domain-il" if dataset == "rot-mnist" else "class-il")
+        assert (plan.run.backbone, plan.method_args.lr) == ("orig21k_1k+sup21k", 0.03)
+        assert (plan.tasks.eval_passes, plan.seeds()) == ("last", (3, 4))
+        assert dataset == "rot-mnist" or plan.tasks.class_order == "natural"
+        if plan.run.model == "lmsrr":
+            assert plan.method_args.alpha == published.method_args.alpha
+
+
+def test_the_table_of_lmsrr_is_run_with_rates_that_were_tried(recorded):
+    lines = recorded("lmsrr_icons.sh", "--backbone", JOBS="1")
+    assert [line for line in lines if line.startswith("REPORT")] == [
+        "REPORT runs/lmsrr/seq-icons",
+        "REPORT runs/lmsrr/seq-glyphs",
+    ]
+    rates = {word for line in lines for before, word in pairwise(line.split()) if before == "--lr"}
+    (grid,) = re.findall(r"RATES:-([^}]*)}", (COMMAND / "choose_lmsrr.sh").read_text())
+    assert rates <= {*grid.split()}
+    tried = [line for line in recorded("choose_lmsrr.sh", JOBS="1", RATES=" ".join(rates)) if "REPORT" not in line]
+    assert len(tried) == len({*tried}) == 2 * 14 * len(rates)
+    chosen = [plans.parse(shlex.split(line)) for line in tried]
+    for plan in chosen:
+        equal(plan, 100, 5)
+        assert (plan.run.n_tasks, plan.run.scenario) == (5, "class-il")
+    for stream in ("seq-icons", "seq-glyphs"):
+        rows = [plans.parse(shlex.split(line)) for line in lines if f"--dataset {stream} " in line]
+        assert [plan.run.model for plan in rows] == [*TWELVE, "derpp", "derpp"]
+        assert [plan.run.backbone for plan in rows] == [PAIR] * 12 + PAIR.split("+")
+        assert [(plan.method_args.alpha, plan.method_args.fusion) for plan in rows[:3]] == [
+            (0.3, "both"),
+            (0, "both"),
+            (0.3, "none"),
+        ]
+        for plan in rows:
+            equal(plan, 200, 10)
+            assert (plan.run.n_tasks, plan.run.scenario) == (10, "class-il") and len(plan.seeds()) == 10
+            alike = [
+                other
+                for other in chosen
+                if (other.run.dataset, other.run.model) == (f"{stream}-dev", plan.run.model)
+                and (other.run.backbone, other.method_args.lr) == (plan.run.backbone, plan.method_args.lr)
+            ]
+            assert len(alike) == (3 if plan.run.model == "lmsrr" else 1)
