@@ -55,8 +55,10 @@ class Oml(ContinualModel):
     predicts = ("classes", "numbers")
     fixed_suffice = True
     published = {
-        "*": {"online_iter": 1, "backbone": "conv4-64", "pretrain": "glyphs"},
-        "seq-omniglot": {"backbone": "conv6-256", "pretrain": "omniglot"},
+        "*": {"online_iter": 1, "pretrain": "glyphs"},
+        "seq-characters": {"pretrain": "glyphs"},
+        "seq-glyphs": {"backbone": "conv4-64"},
+        "seq-omniglot": {"pretrain": "omniglot"},
         "seq-sines": {
             "backbone": "mlp-400-400-400-400-400",
             "pretrain": "sines",

@@ -71,7 +71,6 @@ class OmlMeta(ContinualModel):
     evaluated = False
     published = {
         "*": {"batch_size": 1, "online_iter": 1, "eval_period": -1},
-        "omniglot": {"backbone": "conv6-256"},
         "sines": {
             "backbone": "mlp-400-400-400-400-400",
             "steps": 300_000,

@@ -59,10 +59,9 @@ class Trajectories(Stream):
         counts = torch.bincount(targets, minlength=num_classes)
         least = int(counts[self.first :].min())
         if self.in_trajectory + self.in_query > least:
-            each = f" minibatches of {batch_size}" if batch_size > 1 else ""
             raise UsageError(
-                f"--update_step {update_step}: a class gives {self.in_trajectory} samples{each and ' in' + each} to a "
-                f"trajectory and {self.in_query} to its query, and the smallest has {least}; give fewer"
+                f"--update_step {update_step}: a trajectory takes {self.in_trajectory} samples of a class and the "
+                f"query {self.in_query} more, and the smallest class has {least}; give fewer"
             )
         self.others = self.draw.order[: self.draw.start[self.first]]  # rows of the first half of the classes
         if self.at_random > len(self.others):
