@@ -39,6 +39,7 @@ class OmlArgs(ModelArgs, PretrainArgs):
         None,
         "meta-learnt representation (rln.safetensors); 'none': the network as it comes; default: stage 1, or none with "
         "a --backbone_path",
+        "ours",
         reads=(),
     )
     lr: float = option(0.001, "learning rate, constant", "among those of its search, 0.03 to 1e-5", low=0, high=100)

@@ -12,7 +12,11 @@ LABELS = torch.arange(10).repeat_interleave(20)[torch.randperm(200, generator=to
 
 
 def stream(**given) -> Trajectories:
-    usual = {"steps": 5, "tasks": 3, "update_step": 4, "query": "split", "meta_batch": 15, "batch_size": 1, "seed": 1}
+    usual = {"steps": 5, "tasks": 3, "update_step": 4, "query": "split", "meta_batch": 15} | {
+        "held_out": 5,
+        "batch_size": 1,
+        "seed": 1,
+    }
     return Trajectories(LABELS, 10, **usual | given)
 
 
