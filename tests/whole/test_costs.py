@@ -35,8 +35,8 @@ SLACK = 1.25  # of calls, which differ a little between versions of Python and t
 # has no query; flyprompt has its query once per batch, for the router. An evaluation needs one prompted pass, the first
 # one the queries too, which are kept from then on. MePo adds no pass to its host's. Replay (er, er_ace, derpp) learns
 # from 8 new images and 32 stored ones, derpp from 32 more for its logits. Where the network is frozen and has no
-# prompts (er, er_ace, derpp, ncm, oml; ranpac after its first session) the first evaluation keeps features, and later ones
-# need no pass. ranpac has one pass to train its adapters and one for its sums. bcl and ftml make several inner and
+# prompts (er, er_ace, derpp, ncm, oml; ranpac after its first session) the first evaluation keeps features, and later
+# ones need no pass. ranpac has one pass to train its adapters and one for its sums. bcl and ftml make several inner and
 # outer steps per batch, joint-X two updates of X on stored images. posterior_replay, vcl and ewc_posterior train an
 # MLP, whose forward pass is their unit; all draws of its weights (two in training, three in evaluation) are one pass
 # here, with the FLOPs of each.
