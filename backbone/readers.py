@@ -70,10 +70,11 @@ def _count(keys: list[str], verb: str) -> str:
 def load_weights(network: nn.Module, file: Path) -> Report:
     """Fills the whole trunk of the network from a file, a small network from one that has its own names and no others.
 
-    A position table of another image size is resized (bicubic). The last norm of the file is ignored by a network
-    without one. Raises UsageError, and leaves the network as it was, if a key of the trunk is missing, has the wrong
-    shape or values that are not finite, or if the file has keys that are neither of the trunk nor known to be beside
-    it.
+    A position table of another image size is resized (bicubic). The first convolution of a small network that learnt
+    from grey images is shared out to three channels, so that it sees their mean. The last norm of the file is ignored
+    by a network without one. Raises UsageError, and leaves the network as it was, if a key of the trunk is missing, has
+    the wrong shape or values that are not finite, or if the file has keys that are neither of the trunk nor known to be
+    beside it.
     """
     return (_load_vit if isinstance(network, VisionTransformer) else _load_small)(network, file)
 
@@ -101,7 +102,13 @@ def _load_small(network: nn.Module, file: Path) -> Report:
         raise UsageError(f"{file}: holds a whole method; --export pth of its run leaves the network alone")
     found, trunk = {str(key): Tensor.detach(value) for key, value in state.items()}, network.state_dict()
     _check_plain(file, found, trunk)
-    return _fill(network, file, found, trunk, [], [])
+    notes = []
+    for key in trunk.keys() & found.keys():
+        grey, colour = found[key].shape, trunk[key].shape
+        if len(grey) == 4 and grey[1] == 1 and colour[1] == 3 and grey == (colour[0], 1, *colour[2:]):
+            found[key] = found[key].expand(colour) / 3
+            notes.append(f"{key}, of grey images, shared out to three channels")
+    return _fill(network, file, found, trunk, [], notes)
 
 
 def _check_plain(file: Path, found: dict[str, Tensor], trunk: dict[str, Tensor]) -> None:

@@ -39,6 +39,7 @@ class OmlArgs(ModelArgs, PretrainArgs):
         None,
         "meta-learnt representation (rln.safetensors); 'none': the network as it comes; default: stage 1, or none with "
         "a --backbone_path",
+        "ours",
         reads=(),
     )
     lr: float = option(0.001, "learning rate, constant", "among those of its search, 0.03 to 1e-5", low=0, high=100)
@@ -55,8 +56,10 @@ class Oml(ContinualModel):
     predicts = ("classes", "numbers")
     fixed_suffice = True
     published = {
-        "*": {"online_iter": 1, "backbone": "conv4-64", "pretrain": "glyphs"},
-        "seq-omniglot": {"backbone": "conv6-256", "pretrain": "omniglot"},
+        "*": {"online_iter": 1, "pretrain": "glyphs"},
+        "seq-characters": {"pretrain": "glyphs"},
+        "seq-glyphs": {"backbone": "conv4-64"},
+        "seq-omniglot": {"pretrain": "omniglot"},
         "seq-sines": {
             "backbone": "mlp-400-400-400-400-400",
             "pretrain": "sines",

@@ -31,9 +31,9 @@ from utils.args import RunArgs, option
 from utils.contracts import Batch, StreamInfo
 from utils.errors import UsageError
 from utils.files.tensors import write_tensors
-from utils.streams.trajectories import HELD_OUT
 
 RELEASE = "mrcl 2855a6b"
+HELD_OUT = 5  # images of each class in the query of "split"
 CLIP = 10.0  # limit of the entries of inner gradients, on numbers
 
 
@@ -71,7 +71,6 @@ class OmlMeta(ContinualModel):
     evaluated = False
     published = {
         "*": {"batch_size": 1, "online_iter": 1, "eval_period": -1},
-        "omniglot": {"backbone": "conv6-256"},
         "sines": {
             "backbone": "mlp-400-400-400-400-400",
             "steps": 300_000,
@@ -117,7 +116,8 @@ class OmlMeta(ContinualModel):
 
     @classmethod
     def stream_options(cls, args: OmlMetaArgs) -> dict[str, Any]:
-        return {name: getattr(args, name) for name in ("steps", "tasks", "update_step", "query", "meta_batch")}
+        given = {name: getattr(args, name) for name in ("steps", "tasks", "update_step", "query", "meta_batch")}
+        return given | {"held_out": HELD_OUT}
 
     def forward(self, x: Tensor, fixed: Tensor | None = None) -> Tensor:
         return self.pln(features(self.backbone, x))

@@ -42,7 +42,7 @@ class Supervised(ContinualModel):
         "glyphs": {"n_epochs": 18, "batch_size": 100},
         "icons": {"n_epochs": 80, "batch_size": 256},
         # mrcl 2855a6b, `pretraining_omniglot.py`, but for the schedule
-        "omniglot": {"backbone": "conv6-256", "n_epochs": 45, "lr": 1e-4, "weight_decay": 0, "label_smoothing": 0},
+        "omniglot": {"n_epochs": 45, "lr": 1e-4, "weight_decay": 0, "label_smoothing": 0},
     }
 
     def __init__(self, backbone: nn.Module, info: StreamInfo, args: SupervisedArgs):

@@ -34,6 +34,8 @@ STAGES = {
     "mepo_cov": ["--samples", "50"],
     "misa_isa": ["--samples", "20", "--num_sessions", "2", "--forget_classes", "2"],
     "supervised": ["--n_epochs", "2"],
+    "srnn": ["--n_epochs", "2"],
+    "oml_meta": ["--backbone", "conv4-8", "--steps", "60", "--tasks", "2", "--batch_size", "1"],
 }
 OWN = {
     "flyprompt": ["--rp_dim", "64"],
@@ -41,6 +43,7 @@ OWN = {
     "slca": ["--ca_epochs", "1"],
     "joint": ["--updates", "1"],
     "misa": ["--load_pt", "none"],
+    "oml": ["--rln", "none", "--backbone", "conv4-8"],
     "bcl": ["--n_memories", "20", "--replay_batch_size", "16", "--memory_strength", "1"],
     "er_ring": ["--n_memories", "20", "--replay_batch_size", "16"],
     **{name: ["--memory_size", "50", "--lr", "0.01"] for name in ("der", "fdr", "icarl")},

@@ -75,6 +75,8 @@ NEEDED = {
     "mepo_meta": {"meta_epochs": 2, "group_size": 6, "num_tasks": 2, "samples": 8},
     "mepo_cov": {"samples": 8},
     "misa_isa": {"num_sessions": 3, "updates": 2, "samples": 4, "lr": 0.001},
+    "oml": {"rln": "none"},
+    "oml_meta": {"batch_size": 1, "steps": 12, "tasks": 2, "update_step": 3},
     "flyprompt": {"rp_dim": 64},
     "ranpac": {"rp_dim": 64},
     "joint": {"updates": 2, "joint_batch": 16},

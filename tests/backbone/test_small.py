@@ -66,6 +66,8 @@ def count(network: nn.Module) -> int:
             + (28800 + 3 * 57600 + 4 * 160 + 3200 + 160)
             + (115200 + 3 * 230400 + 4 * 320 + 12800 + 320),
         ),
+        ("conv4-64", (1, 32, 32), 9 * 64 + 64 + 3 * (9 * 64 * 64 + 64)),
+        ("conv6-256", (1, 84, 84), 9 * 256 + 256 + 5 * (9 * 256 * 256 + 256)),  # OML's
         ("resnet18-20-pool", (1, 84, 84), 1093140 - 360),
         ("resnet32-16", (3, 32, 32), 465_290 - 650),  # of the release with ten classes, without their layer
         ("resnet18-64", (3, 32, 32), 11173962 - 5130),  # Mammoth's with ten classes, without their layer
@@ -110,6 +112,31 @@ def test_features_of_numbers():
     assert torch.equal(backbones.features(network, x), F.relu(F.linear(x, network.layers[0].weight)))
 
 
+def test_convolutions_are_omls():
+    """Unpadded, of strides 2, 1, 2, 1, 2, 2; the whole last map is the feature. Kaiming normal, zero biases."""
+    torch.manual_seed(0)
+    network = backbones.build("conv6-256", (1, 84, 84))
+    x = torch.rand(2, 3, 84, 84)
+    z = x[:, :1]
+    for layer, stride, side in zip(network.layers, (2, 1, 2, 1, 2, 2), (41, 39, 19, 17, 8, 3), strict=True):
+        z = F.conv2d(z, layer.weight, layer.bias, stride).relu()
+        assert z.shape[-1] == side and not layer.bias.any()
+        assert layer.weight.std().item() == pytest.approx((2 / layer.weight[0].numel()) ** 0.5, rel=0.05)
+    assert torch.equal(network(x), z.flatten(1)) and network.num_features == 2304
+
+
+def test_convolutions_of_grey_images_see_the_mean_of_colours(tmp_path):
+    grey, colour = (backbones.build("conv2-8", (channels, 16, 16)) for channels in (1, 3))
+    write_tensors(tmp_path / "grey.safetensors", grey.state_dict())
+    report = backbones.load_weights(colour, tmp_path / "grey.safetensors")
+    assert report.notes == ["layers.0.weight, of grey images, shared out to three channels"]
+    x = torch.rand(4, 3, 16, 16)
+    torch.testing.assert_close(colour(x), grey(x.mean(dim=1, keepdim=True)))
+    with pytest.raises(UsageError, match=r"layers.0.weight has shape \[8, 3, 3, 3\], the network needs \[8, 1, 3, 3\]"):
+        write_tensors(tmp_path / "colour.safetensors", colour.state_dict())
+        backbones.load_weights(grey, tmp_path / "colour.safetensors")
+
+
 def test_a_resnet_ends_as_gems_does():
     """avg_pool2d(out, 4) of a 4x4 map; the reference is written down here, with the weights of the network."""
     network = backbones.build("resnet18-4", (3, 32, 32)).eval()
@@ -150,7 +177,7 @@ def test_features_of_a_vit_are_its_class_token():
 
 
 def test_numbers_are_for_mlps():
-    for name in ("resnet18-20", "vit_tiny_glyphs", "sup21k"):
+    for name in ("conv1-8", "resnet18-20", "vit_tiny_glyphs", "sup21k"):
         with pytest.raises(UsageError, match=f"--backbone {name}: takes images, not 5 numbers"):
             backbones.build(name, (5,))
     with pytest.raises(UsageError, match="the shape of the samples must be given"):
@@ -346,6 +373,8 @@ def test_equal_commands_leave_equal_files(tmp_path, capsys):
             (["er", name], f"--backbone {name}: no such network")
             for name in ("resnet18-", "resnet18-0", "resnet18-8-x", "resnet32", "resnet32-16-pool")
         ),
+        *((["er", name], f"--backbone {name}: no such network") for name in ("conv7-8", "conv4", "conv0-8", "conv-8")),
+        (["er", "conv6-8"], "--backbone conv6-8: takes images of 43 px or more, these have 32 px"),
         (["er", "mlp-1000000-1000000"], "1,001,026,000,000 weights need 3,729.1 GiB"),
         (["er", "mlp-1000000000000"], "no such network"),
         (["er", "resnet18-999999999"], "GiB of memory are free"),

@@ -267,7 +267,33 @@ DEFAULTS = {
         "logit_norm": 0.1,
     },
     "supervised": {"lr": 1e-3, "weight_decay": 0.05, "warmup": 0.05, "label_smoothing": 0.1, "save_to": None},
+    "oml_meta": {  # mrcl, README of 2020
+        "steps": 700_000,
+        "tasks": 3,
+        "update_step": 5,
+        "query": "split",
+        "meta_batch": 15,
+        "update_lr": 0.03,
+        "meta_lr": 1e-4,
+        "pln_layers": 1,
+        "pln_width": 1024,
+        "reset": True,
+        "first_order": False,
+        "capacity": 50,
+        "save_to": None,
+    },
+    "oml": {
+        "pretrain": None,
+        "pretrain_dir": None,
+        "rln": None,
+        "lr": 0.001,
+        "optimizer": "adam",
+        "pln_layers": 1,
+        "pln_width": 1024,
+        "reset": True,
+    },
 }
+DEFAULTS["srnn"] = DEFAULTS["supervised"] | {"beta": 0.1, "sparsity": "set-kl"}
 # A stage makes one update per batch and no anytime evaluation.
 STAGE = {"online_iter": 1, "eval_period": -1}
 # Datasets that end in `glyphs` or `digits` are ours, and so is every value for them.
@@ -349,8 +375,24 @@ PUBLISHED = {
         "*": STAGE | {"batch_size": 256, "eval_batch_size": 256},
         "glyphs": {"n_epochs": 18, "batch_size": 100},
         "icons": {"n_epochs": 80, "batch_size": 256},
+        "omniglot": {"n_epochs": 45, "lr": 1e-4, "weight_decay": 0, "label_smoothing": 0},
+    },
+    "oml_meta": {
+        "*": STAGE | {"batch_size": 1},
+        "sines": {"backbone": "mlp-400-400-400-400-400", "steps": 300_000, "tasks": 10, "batch_size": 10}
+        | {"query": "minibatch", "update_lr": 0.003, "reset": False},
+        "glyphs": {"backbone": "conv4-64", "steps": 4000, "meta_lr": 3e-4},
+    },
+    "oml": {
+        "*": {"online_iter": 1, "pretrain": "glyphs"},
+        "seq-characters": {"pretrain": "glyphs"},
+        "seq-glyphs": {"backbone": "conv4-64"},
+        "seq-omniglot": {"pretrain": "omniglot"},
+        "seq-sines": {"backbone": "mlp-400-400-400-400-400", "pretrain": "sines", "optimizer": "sgd", "lr": 0.003}
+        | {"reset": False, "batch_size": 32, "n_iter": 40},
     },
 }
+PUBLISHED["srnn"] = PUBLISHED["supervised"] | {"omniglot": PUBLISHED["supervised"]["omniglot"] | {"n_epochs": 30}}
 PUBLISHED |= {"derpp": PUBLISHED["er"], "er_ace": PUBLISHED["er"], "misa": PUBLISHED["dualprompt"]}
 
 LMSRR = {"backbone": "orig21k_1k+sup21k", "eval_period": -1, "eval_passes": "last"}
@@ -666,6 +708,7 @@ def test_values_of_a_run(name, dataset):
         ("mepo_cov", "imagenet", {"scenario": "shuffled", "batch_size": 256}),
         ("misa_isa", "imagenet", {"scenario": "adaptation", "batch_size": 65, "n_epochs": 3}),
         ("misa_isa", "glyphs", {"scenario": "adaptation", "batch_size": 65}),
+        ("oml_meta", "glyphs", {"scenario": "trajectories", "batch_size": 1, "backbone": "conv4-64"}),
         ("supervised", "glyphs", {"scenario": "shuffled", "batch_size": 100, "eval_batch_size": 256, "n_epochs": 18}),
     ],
 )

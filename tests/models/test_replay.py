@@ -180,14 +180,14 @@ KEEPERS = {"er", "er_ace", "der", "derpp", "flyprompt", "lmsrr", "ncm", "ranpac"
 
 @pytest.mark.parametrize("host", HOSTS)
 def test_joint_trains_methods_that_keep_nothing_of_their_own(host):
-    given = {"model": "joint", "dataset": "seq-digits", "host": host, "load_pt": "none"}
-    plan = plans.make({name: value for name, value in given.items() if name != "load_pt" or host == "misa"})
+    none = {"misa": {"load_pt": "none"}, "oml": {"rln": "none"}}.get(host, {})
+    plan = plans.make({"model": "joint", "dataset": "seq-digits", "host": host} | none)
     if host in KEEPERS:
         with pytest.raises(UsageError, match=f"--host {host}: it keeps .* of its own; joint trains methods that keep"):
             plan.method.prepare(plan.run, plan.method_args)
         return
     assert plan.method.prepare(plan.run, plan.method_args) == []
-    own = {"host": host, "updates": 1, "joint_batch": 8} | ({"load_pt": "none"} if host == "misa" else {})
+    own = {"host": host, "updates": 1, "joint_batch": 8} | none
     run = build("joint", own, eval_period=-1, batch_size=64)
     run.trainer.train()
     assert run.trainer.history.rows[-1]["loss"] > 0

@@ -666,7 +666,7 @@ def test_dry_run_says_what_would_be_done_and_writes_nothing(places, tmp_path, ca
     assert files_below(tmp_path) == []
 
 
-@pytest.mark.parametrize("method", ["mepo_meta", "mepo_cov", "misa_isa", "supervised"])
+@pytest.mark.parametrize("method", ["mepo_meta", "mepo_cov", "misa_isa", "oml_meta", "supervised"])
 def test_a_stage_makes_the_place_of_its_product_when_it_runs_and_not_before(method, tmp_path, capsys):
     place = tmp_path / "products" / "a"
     words = ["--model", method, "--dataset", "seq-digits", "--device", "cpu", "--save_to", str(place)]

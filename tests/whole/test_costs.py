@@ -35,10 +35,10 @@ SLACK = 1.25  # of calls, which differ a little between versions of Python and t
 # has no query; flyprompt has its query once per batch, for the router. An evaluation needs one prompted pass, the first
 # one the queries too, which are kept from then on. MePo adds no pass to its host's. Replay (er, er_ace, der, derpp)
 # learns from 8 new images and 32 stored ones, derpp from 32 more for its logits; fdr and icarl from none before their
-# first task is over. Where the network is frozen and has no prompts (er ... icarl, ncm; ranpac after its first session)
-# the first evaluation keeps features, and later ones need no pass. ranpac has one pass to train its adapters and one
-# for its sums. bcl and ftml make several inner and outer steps per batch, joint-X two updates of X on stored images.
-# lmsrr trains the upper half of two networks, on new images and as many stored ones. posterior_replay, vcl and
+# first task is over. Where the network is frozen and has no prompts (er ... icarl, ncm, oml; ranpac after its first
+# session) the first evaluation keeps features, and later ones need no pass. ranpac has one pass to train its adapters
+# and one for its sums. bcl and ftml make several inner and outer steps per batch, joint-X two updates of X on stored
+# images. lmsrr trains the upper half of two networks, on new images and as many stored ones. posterior_replay, vcl and
 # ewc_posterior train an MLP, whose forward pass is their unit; all draws of its weights (two in training, three in
 # evaluation) are one pass here, with the FLOPs of each.
 COSTS: dict[str, tuple[float, float, float, float, float, int]] = {
@@ -65,11 +65,13 @@ COSTS: dict[str, tuple[float, float, float, float, float, int]] = {
     "misa": (2, 2.91, 2, 1, 1.01, 2900),
     "mvp": (2, 2.58, 2, 1, 0.95, 2800),
     "ncm": (1, 0.88, 1, 0, 0.00, 1300),
+    "oml": (1, 0.88, 1, 0, 0.00, 11000),
     "posterior_replay": (1, 11.56, 1, 1, 8.03, 1200),
     "ranpac": (2, 3.39, 1, 0, 0.00, 4400),
     "si": (1, 2.56, 1, 1, 0.88, 4300),
     "singleprompt": (1, 1.92, 1, 1, 0.95, 1600),
     "slca": (1, 2.56, 1, 1, 0.88, 1800),
+    "srnn": (1, 2.56, 1, 1, 0.88, 3500),
     "supervised": (1, 2.56, 1, 1, 0.88, 3500),
     "vcl": (1, 4.02, 1, 1, 3.01, 900),
     "mepo-misa": (2, 2.92, 2, 1, 1.01, 3000),

@@ -11,8 +11,6 @@ from utils.args import RunArgs
 from utils.errors import UsageError
 from utils.streams.base import ClassDraw, Draw, Stream, generator_of
 
-HELD_OUT = 5  # images of a trajectory's class that the query of "split" asks for
-
 
 class Trajectories(Stream):
     """The meta steps of OML (arXiv:1905.12588), each of which is a draw: K minibatches of the trajectory in their
@@ -20,8 +18,8 @@ class Trajectories(Stream):
 
     A trajectory has `update_step` minibatches of each of `tasks` classes, one class after the other. What the query has
     says `query`:
-    split: `meta_batch` images of the first half of the classes, then 5 further ones of each class of the trajectory,
-    which comes from the second half. paper: as many further images of each class as the trajectory has. minibatch: one
+    split: `meta_batch` images of the first half of the classes, then `held_out` further ones of each class of the
+    trajectory, which comes from the second half. paper: as many further images of each class as the trajectory has. minibatch: one
     further minibatch of each class. The last two draw from all classes.
     Samples of a meta step are never the same image twice. Every draw is a function of the seed and of its number.
     """
@@ -42,6 +40,7 @@ class Trajectories(Stream):
         update_step: int,
         query: str,
         meta_batch: int,
+        held_out: int,
         batch_size: int,
         seed: int,
     ):
@@ -50,7 +49,7 @@ class Trajectories(Stream):
         self.steps, self.tasks, self.seed = steps, tasks, seed
         self.num_tasks = -(-steps // self.PER_TASK)
         self.in_trajectory = update_step * batch_size  # samples of each class
-        self.in_query = {"split": HELD_OUT, "paper": self.in_trajectory, "minibatch": batch_size}[query]
+        self.in_query = {"split": held_out, "paper": self.in_trajectory, "minibatch": batch_size}[query]
         self.first = num_classes // 2 if query == "split" else 0  # of the classes of trajectories
         self.at_random = meta_batch if query == "split" else 0
         if tasks > (there := num_classes - self.first):
@@ -59,10 +58,9 @@ class Trajectories(Stream):
         counts = torch.bincount(targets, minlength=num_classes)
         least = int(counts[self.first :].min())
         if self.in_trajectory + self.in_query > least:
-            each = f" minibatches of {batch_size}" if batch_size > 1 else ""
             raise UsageError(
-                f"--update_step {update_step}: a class gives {self.in_trajectory} samples{each and ' in' + each} to a "
-                f"trajectory and {self.in_query} to its query, and the smallest has {least}; give fewer"
+                f"--update_step {update_step}: a trajectory takes {self.in_trajectory} samples of a class and the "
+                f"query {self.in_query} more, and the smallest class has {least}; give fewer"
             )
         self.others = self.draw.order[: self.draw.start[self.first]]  # rows of the first half of the classes
         if self.at_random > len(self.others):

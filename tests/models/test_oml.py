@@ -1,0 +1,225 @@
+"""OML: what a meta step changes, what its stage leaves, online steps whatever the batches; SR-NN's penalty."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import backbone as backbones
+import main
+from models.oml import Oml, OmlArgs
+from models.oml_meta import OmlMeta, OmlMetaArgs
+from models.srnn import SrnnArgs
+from tests.tiny import assert_same_weights, build, weights_of
+from utils import plan as plans
+from utils.contracts import Batch, Session
+from utils.errors import UsageError
+
+META = {"backbone": "conv2-4", "batch_size": 1, "eval_period": -1, "init_seed": 1}
+STEPS = {"steps": 4, "tasks": 2, "update_step": 3}
+
+
+def meta(**own):
+    return build("oml_meta", STEPS | own, **META)
+
+
+# Stage 1
+
+
+def test_only_rows_of_the_trajectory_are_redrawn_before_the_run():
+    model = meta().model
+    before = model.pln[-1].weight.detach().clone()
+    model.reset_rows(torch.tensor([7, 9, 7]))
+    changed = (model.pln[-1].weight != before).any(dim=1)
+    assert changed.nonzero().flatten().tolist() == [7, 9]
+    rows = model.draw_rows(500)
+    assert rows.std().item() == pytest.approx((2 / rows.shape[1]) ** 0.5, rel=0.02)
+
+
+@pytest.mark.parametrize("own", [{}, {"pln_layers": 2, "pln_width": 8}, {"query": "paper"}])
+def test_a_meta_step_moves_everything_and_the_query_is_learnt(own):
+    run = meta(**own | {"steps": 60, "meta_lr": 0.003, "update_lr": 0.1})
+    before, losses = weights_of(run.model), []
+    observe = run.model.observe
+    run.model.observe = lambda batch: losses.append(observe(batch)) or losses[-1]
+    run.trainer.train()
+    after = weights_of(run.model)
+    assert all((after[name] != before[name]).any() for name in before)
+    assert torch.stack(losses[-15:]).median() < 0.8 * torch.stack(losses[:15]).median()
+
+
+def test_a_small_network_without_weights_begins_as_released():
+    run, args = plans.make({"model": "oml_meta", "dataset": "glyphs", "backbone": "mlp-16"}).run, OmlMetaArgs()
+    OmlMeta.prepare(run, args)
+    assert args.drawn
+    torch.manual_seed(0)
+    network = backbones.build("mlp-64", (3, 32, 32))
+    OmlMeta(network, meta().info, replace(args, tasks=2))
+    assert network.layers[0].weight.std().item() == pytest.approx((2 / 3072) ** 0.5, rel=0.02)
+    OmlMeta.prepare(replace(run, backbone_path="file"), args)
+    assert not args.drawn
+
+
+def test_the_middle_of_a_thousand_steps_is_a_place_to_go_on_from():
+    whole, resumed = meta(), meta()
+    state, step = {}, whole.trainer._step
+
+    def kept(draw):
+        if whole.trainer.batch == 2:
+            state.update(copy.deepcopy(whole.trainer.state_dict()))
+        return step(draw)
+
+    whole.trainer._step = kept
+    whole.trainer.train()
+    assert state["position"] == [0, 0, 2]
+    resumed.trainer.load_state_dict(state)
+    resumed.trainer.train()
+    assert_same_weights(weights_of(whole.model), weights_of(resumed.model))
+
+
+def test_the_products_fit_the_network_and_the_head(tmp_path):
+    run = meta(save_to=str(tmp_path))
+    run.trainer.train()
+    network = backbones.build("conv2-4", (3, 32, 32))
+    backbones.load_weights(network, tmp_path / OmlMeta.product(run.model.args))
+    assert_same_weights(weights_of(network), weights_of(run.model.backbone))
+    own = {"rln": str(tmp_path / "rln.safetensors"), "reset": False}
+    model = build("oml", own, backbone="conv2-4").model
+    assert_same_weights(weights_of(model.pln), weights_of(run.model.pln))
+    assert_same_weights(weights_of(model.backbone), weights_of(run.model.backbone))
+    for given, name in (({"pln_layers": 2}, "conv2-4"), ({}, "conv2-5")):
+        with pytest.raises(UsageError, match="has shape"):
+            build("oml", own | given, backbone=name)
+    (tmp_path / "pln.safetensors").unlink()
+    with pytest.raises(UsageError, match="--no-reset: there is no .*pln.safetensors; --reset draws the head anew"):
+        build("oml", own, backbone="conv2-4")
+
+
+# Numbers: samples of a slot and x, of functions that a straight line fits
+
+
+def numbers(model: type, args, num_tasks: int = 3):
+    torch.manual_seed(0)
+    network = backbones.build("mlp-16-16", (6,))
+    info = replace(meta().info, num_targets=1, image_size=None, num_tasks=num_tasks)
+    made = model(network, info, args)
+    made.optimizer = made.configure_optimizer()
+    return made
+
+
+def test_functions_get_slots_of_their_own_anew_in_every_meta_step():
+    args = OmlMetaArgs(tasks=3, update_step=2, query="minibatch", capacity=5, reset=False)
+    model, x = numbers(OmlMeta, args), torch.rand(3 * 2 * 4 + 3 * 4, 6)
+    drawn = []
+    for _ in range(20):
+        filled = model.in_slots(x, 24)
+        assert torch.equal(filled[:, -1], x[:, -1]) and filled[:, :-1].sum(dim=1).eq(1).all()
+        slots = filled[:, :-1].argmax(dim=1)
+        first = slots[:24:8]
+        assert len(first.unique()) == 3
+        assert torch.equal(slots, torch.cat([first.repeat_interleave(8), first.repeat_interleave(4)]))
+        drawn.append(tuple(first.tolist()))
+    assert len({*drawn}) > 5 and {slot for each in drawn for slot in each} == set(range(5))
+    before = weights_of(model)
+    y = 100 * torch.rand(36, 1)
+    model.observe(Batch(x, y, x, 0))
+    assert all((value != before[name]).any() for name, value in weights_of(model).items() if "pln" in name)
+
+
+@pytest.mark.parametrize(
+    "own, reason",
+    [
+        ({"query": "split"}, "--query split: .* give minibatch or paper"),
+        ({"capacity": 6}, "--capacity 6: samples have 5 entries for the slot"),
+        ({"capacity": 5, "tasks": 6}, "--tasks 6: there are 5 slots"),
+    ],
+)
+def test_numbers_without_slots_are_refused(own, reason):
+    with pytest.raises(UsageError, match=reason):
+        numbers(OmlMeta, OmlMetaArgs(**{"query": "minibatch"} | own))
+
+
+def test_the_task_of_numbers_is_part_of_the_input():
+    model, x = numbers(Oml, OmlArgs(rln="none", optimizer="sgd", lr=0.05)), torch.zeros(8, 6)
+    x[:, -1] = torch.linspace(-1, 1, 8)
+    y = [x[:, -1:] * k for k in (1, -1, 2)]
+    assert model.needs_task_boundaries and model.is_told and not model.has_fixed_features
+    for task in range(3):
+        model.begin_task(Session(task, [task], None, 8, lambda size: iter(())))
+        for _ in range(100):
+            loss = model.observe(Batch(x, y[task], x, 0))
+        with torch.no_grad():
+            assert F.mse_loss(model.given(x, task), y[task]) == pytest.approx(loss.item(), rel=0.1)
+    assert torch.equal(model(x), model.given(x, 2)) and not torch.equal(model(x), model.given(x, 0))
+    with pytest.raises(UsageError, match="5 entries for it, and there are 6 tasks"):
+        numbers(Oml, OmlArgs(rln="none"), num_tasks=6)
+
+
+# Online
+
+
+def test_batches_of_any_size_leave_the_same_weights():
+    """Of one stream, to the bit, although the images of a larger batch are augmented together."""
+    runs = [build("oml", {"rln": "none"}, backbone="conv2-8", scenario="class-il", batch_size=64)]
+    order = torch.cat([runs[0].trainer.stream.rows(task) for task in range(3)])
+    for size in (1, 7, 64):
+        run = build("oml", {"rln": "none"}, backbone="conv2-8", scenario="class-il", batch_size=size)
+        assert torch.equal(torch.cat([run.trainer.stream.rows(task) for task in range(3)]), order)
+        run.trainer.train()
+        runs.append(run)
+    for run in runs[2:]:
+        assert_same_weights(weights_of(runs[1].model), weights_of(run.model))
+    assert_same_weights(runs[0].frozen, {name: weights_of(runs[1].model)[name] for name in runs[0].frozen})
+
+
+def test_where_the_representation_comes_from():
+    def prepared(**given):
+        plan = plans.make({"model": "oml", "dataset": "seq-glyphs", "checkpoint_dir": "products"} | given)
+        return plan.method.prepare(plan.run, plan.method_args), plan.method_args.rln
+
+    ((stage,), rln) = prepared()
+    assert (stage.model, stage.dataset, stage.options["backbone"]) == ("oml_meta", "glyphs", "conv4-64")
+    assert rln == str(stage.output) and stage.output.name == "rln.safetensors"
+    assert prepared(pln_layers=2)[0][0].output != stage.output
+    assert prepared(rln="none") == ([], "none") == prepared(backbone_path="any.safetensors")
+    assert prepared(rln="mine.safetensors") == ([], "mine.safetensors")
+
+
+def test_products_on_the_command_line(tmp_path, capsys, few_digits):
+    places = ["--results", str(tmp_path / "runs"), "--checkpoint_dir", str(tmp_path / "made"), "--device", "cpu"]
+    made = ["--model", "oml_meta", "--backbone", "conv4-4", "--steps", "3", "--tasks", "2", *few_digits]
+    assert main.main([*made, *places, "--save_to", str(tmp_path / "rln")]) == 0
+    online = ["--model", "oml", *few_digits, *places]
+    file = str(tmp_path / "rln" / "rln.safetensors")
+    assert main.main([*online, "--backbone", "conv4-4", "--backbone_path", file, "--dry_run"]) == 0
+    capsys.readouterr()
+    for option in ("--backbone_path", "--rln"):
+        assert main.main([*online, "--backbone", "conv4-5", option, file]) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1 and "has shape [4], the network needs [5]" in error
+
+
+# SR-NN
+
+
+def test_penalty_of_set_kl():
+    model = build("srnn", {"beta": 0.2}, backbone="mlp-4").model
+    z = torch.tensor([[0.0, 0.1, 0.4, 1.0], [0.0, 0.1, 0.8, 3.0]])
+    ratios = [0.2 / (active + 1e-4) for active in (0.6, 2.0)]  # the other two are not above beta
+    expected = sum(ratio - torch.tensor(ratio).log() - 1 for ratio in ratios) / 4
+    torch.testing.assert_close(model.penalty(z), expected)
+    model.args = SrnnArgs(sparsity="mean")
+    torch.testing.assert_close(model.penalty(z), z.mean())
+
+
+def test_the_penalty_makes_features_rarer():
+    def active(**own):
+        run = build("srnn", {"lr": 0.003, **own}, backbone="mlp-32", n_epochs=4, eval_period=-1)
+        run.trainer.train()
+        return run.model.backbone(torch.rand(64, 3, 32, 32)).mean().item()
+
+    assert active(beta=0.01) < 0.8 * active(beta=100.0)
