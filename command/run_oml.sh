@@ -48,7 +48,7 @@ for count in ${COUNTS:-10 50 100 200 400}; do
         done
     done <<<"$(lines "$count")" | main --dataset "$dataset" --seeds 101 102 103 104 105
     while read -r name options; do
-        rate="$("$VENV/bin/python" main.py choose "$search/$name" --option lr --by A_train --rule mode | head -n 1)"
+        rate="$("$VENV/bin/python" main.py choose "$search/$name" --option lr --by A_train --rule mode)"
         chosen+="$options --lr $rate --seeds $seeds"$'\n'
     done <<<"$(lines "$count")"
     RUNS="$results/$count" BASELINE='' REPORT=--interval bash command/compare.sh "$caller" "$dataset" "$out/$count" \
