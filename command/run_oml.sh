@@ -29,7 +29,7 @@ rows="$(sed '/^stage /d' <<<"$given" | grep -F -e "$words")" ||
     { echo "run_oml: no row has the words '$words'" >&2; exit 2; }
 seeds="$(seq -s " " "$repetitions")"
 
-main() { xargs -P "${JOBS:-2}" -L 1 "$VENV/bin/python" main.py --resume auto ${ARGS:-} "$@"; }
+main() { xargs -r -P "${JOBS:-2}" -L 1 "$VENV/bin/python" main.py --resume auto ${ARGS:-} "$@"; }
 lines() { # of the rows with COUNT classes, each after its name
     local name options
     while read -r name options; do
