@@ -29,7 +29,7 @@ rows="$(sed '/^stage /d' <<<"$given" | grep -F -e "$words")" ||
     { echo "run_oml: no row has the words '$words'" >&2; exit 2; }
 seeds="$(seq -s " " "$repetitions")"
 
-main() { xargs -P "${JOBS:-2}" -L 1 "$VENV/bin/python" main.py --resume auto ${ARGS:-} "$@"; }
+main() { xargs -r -P "${JOBS:-2}" -L 1 "$VENV/bin/python" main.py --resume auto ${ARGS:-} "$@"; }
 lines() { # of the rows with COUNT classes, each after its name
     local name options
     while read -r name options; do
@@ -48,7 +48,7 @@ for count in ${COUNTS:-10 50 100 200 400}; do
         done
     done <<<"$(lines "$count")" | main --dataset "$dataset" --seeds 101 102 103 104 105
     while read -r name options; do
-        rate="$("$VENV/bin/python" main.py choose "$search/$name" --option lr --by A_train --rule mode | head -n 1)"
+        rate="$("$VENV/bin/python" main.py choose "$search/$name" --option lr --by A_train --rule mode)"
         chosen+="$options --lr $rate --seeds $seeds"$'\n'
     done <<<"$(lines "$count")"
     RUNS="$results/$count" BASELINE='' REPORT=--interval bash command/compare.sh "$caller" "$dataset" "$out/$count" \
