@@ -78,9 +78,10 @@ class Ftml(RingMethod):
 
     def moving(self) -> list[Tensor]:
         """All that `interpolate` moves: parameters that train, and buffers of floating point; counters stay out."""
-        still = {name for name, p in self.named_parameters() if not p.requires_grad}
-        return [value for name, value in self.state_dict().items() if value.is_floating_point() and name not in still]
+        values = [value for value in self.state_dict(keep_vars=True).values() if value.is_floating_point()]
+        return [value for value in values if value.requires_grad or not isinstance(value, nn.Parameter)]
 
+    @torch.no_grad()
     def weights(self) -> list[Tensor]:
         """A copy of it."""
         return [value.clone() for value in self.moving()]
