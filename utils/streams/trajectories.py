@@ -19,8 +19,8 @@ class Trajectories(Stream):
     A trajectory has `update_step` minibatches of each of `tasks` classes, one class after the other. What the query has
     says `query`:
     split: `meta_batch` images of the first half of the classes, then `held_out` further ones of each class of the
-    trajectory, which comes from the second half. paper: as many further images of each class as the trajectory has. minibatch: one
-    further minibatch of each class. The last two draw from all classes.
+    trajectory, which comes from the second half. paper: as many further images of each class as the trajectory has.
+    minibatch: one further minibatch of each class. The last two draw from all classes.
     Samples of a meta step are never the same image twice. Every draw is a function of the seed and of its number.
     """
 
