@@ -42,6 +42,7 @@ EAGER = {
     "joint": {"lr": 0.003},
     "misa_isa": {"num_sessions": 1, "samples": 16, "lr": 0.01},
     "mepo_meta": {"inner_lr": 1.0, "lr": 0.003, "lr_head": 0.1, "group_size": 12, "num_tasks": 1},
+    "srnn": {"lr": 0.003},
     "slca": {"lr": 0.005, "lr_head": 0.1},
     "posterior_replay": {"posterior": "dirac", "lr": 0.003, "hmlp_arch": "", "cond_emb_size": 8},
     "vcl": {
