@@ -260,8 +260,8 @@ class Classes(Replay):
     def own(self) -> dict:
         variant = self.config["variant"]
         assert variant in ("split", "paper"), f"{self.case.name}: config.variant is {variant!r}"
-        own = {"query": variant, "reset": self.config["reset"]}
-        assert own["reset"] == ("step1/reset_rows" in self.case)
+        own = {"query": variant, "reset": "step1/reset_rows" in self.case}
+        self.case.expect("config.reset", own["reset"])
         return own | ({"meta_batch": self.config["rand_batch"]} if "rand_batch" in self.config else {})
 
     def flat(self, y: Tensor) -> Tensor:
