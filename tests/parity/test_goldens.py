@@ -1,4 +1,4 @@
-"""Every case below GOLDENS is compared with the project, or skipped by name because its system is not built."""
+"""Every case below GOLDENS is compared with the project."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-
-from utils.registry import METHODS
 
 from . import (
     check_bcl,
@@ -52,27 +50,17 @@ BUILT = {
     "mepo_meta": check_mepo.check_meta,
     "mepo_dualprompt": check_mepo.check_with_dualprompt,
 }
-NOT_BUILT: tuple[str, ...] = ()  # systems and single cases
-
-
-def why_skipped(folder: Path, name: str) -> str | None:
-    """Why a case cannot be compared yet, or None. Raises AssertionError for what is no case of a known system."""
-    system = name.rpartition("/")[0]
-    for missing in {system, name} & set(NOT_BUILT):
-        return f"{name}: {missing} is not built yet"
-    assert system in BUILT, f"{name}: '{system}' is no system this project knows; add it to BUILT or NOT_BUILT"
-    settings = goldens.read_settings(folder, name)
-    assert settings.get("system") == system, f"{name}: its JSON says system '{settings.get('system')}'"
-    return None
 
 
 def compare(folder: Path, name: str, scratch: Path) -> None:
-    """Runs one case. scratch: an empty folder for files."""
-    reason = why_skipped(folder, name)
-    if reason:
-        pytest.skip(reason)
+    """Runs one case. scratch: an empty folder for files. Raises AssertionError for what is no case of a known
+    system."""
+    system = name.rpartition("/")[0]
+    assert system in BUILT, f"{name}: '{system}' is no system this project knows; add it to BUILT"
+    settings = goldens.read_settings(folder, name)
+    assert settings.get("system") == system, f"{name}: its JSON says system '{settings.get('system')}'"
     case = goldens.Case(folder, name)
-    BUILT[name.rpartition("/")[0]](case, scratch)
+    BUILT[system](case, scratch)
     assert not case.left(), f"{name}: no check reads {', '.join(case.left())}"
 
 
@@ -83,11 +71,9 @@ def problem(folder: Path) -> str | None:
     names = goldens.find(folder)
     if not names:
         return f"GOLDENS={folder}: holds no case (<system>/<case>.json with <case>.npz)"
-    compared = {name.rpartition("/")[0] for name in names if why_skipped(folder, name) is None}
-    if not compared:
-        return f"GOLDENS={folder}: holds no case that can be compared"
-    if folder == goldens.SHIPPED and compared != BUILT.keys():
-        return f"{folder}: no case is shipped for {sorted(BUILT.keys() - compared)}"
+    lacking = BUILT.keys() - {name.rpartition("/")[0] for name in names}
+    if folder == goldens.SHIPPED and lacking:
+        return f"{folder}: no case is shipped for {sorted(lacking)}"
     return None
 
 
@@ -98,11 +84,6 @@ def test_case(name: str, tmp_path: Path) -> None:
 
 def test_the_folder_proves_something() -> None:
     assert not problem(goldens.root()), problem(goldens.root())
-
-
-def test_no_built_method_goes_uncompared() -> None:
-    built = METHODS.files().keys() & set(NOT_BUILT)
-    assert not built, f"models/ has {sorted(built)}: move them from NOT_BUILT to BUILT, with a check"
 
 
 # The discovery itself, on made-up folders. ---------------------------------------------------------------------------
@@ -159,10 +140,3 @@ def test_a_folder_without_cases_is_a_problem(folder: Path) -> None:
     assert "no such folder" in problem(folder / "nowhere")
     (folder / "empty").mkdir()
     assert "holds no case" in problem(folder / "empty")
-
-
-def test_a_folder_that_is_skipped_as_a_whole_is_a_problem(folder: Path, monkeypatch) -> None:
-    monkeypatch.setattr(f"{__name__}.NOT_BUILT", ("er",))
-    with pytest.raises(pytest.skip.Exception, match="er is not built"):
-        compare(folder, "er/er_reservoir", folder)
-    assert "can be compared" in problem(folder)
