@@ -189,6 +189,11 @@ OWN = {
         {name: st.integers(1, 5) for name in ("updates", "num_sessions", "forget_classes")}
         | {"session_share": st.floats(0, 1), "samples": st.none() | st.integers(1, 9)}
     ),
+    "trajectories": st.fixed_dictionaries(
+        {name: st.integers(1, 4) for name in ("steps", "tasks", "update_step")}
+        | {name: st.integers(0, 4) for name in ("meta_batch", "held_out")}
+        | {"query": st.sampled_from(["split", "paper", "minibatch"])}
+    ),
 }
 
 
@@ -198,6 +203,8 @@ def stream_settings(draw, scenario: str):
     num_classes = draw(st.integers(1, 25))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 999)))
     counts = torch.tensor([0, 1, 1, 2, 5, 20])[torch.randint(6, (num_classes,), generator=generator)]
+    if scenario == "trajectories":  # which need several images of every class
+        counts += 5
     targets = torch.arange(num_classes).repeat_interleave(counts)
     targets = targets[torch.randperm(len(targets), generator=generator)]
     options = SimpleNamespace(
@@ -208,7 +215,7 @@ def stream_settings(draw, scenario: str):
         m=draw(st.integers(0, 100)),
         varying=draw(st.booleans()),
         n_epochs=draw(st.integers(1, 2)),
-        batch_size=draw(st.integers(1, 70)),
+        batch_size=draw(st.integers(1, 3 if scenario == "trajectories" else 70)),
         stream_seed=draw(st.integers(0, LARGEST)),
     )
     if scenario == "domain-il":
@@ -254,7 +261,8 @@ def test_any_settings_give_a_lawful_stream_or_one_line(scenario):
                 assert len(draws) == len(others)
                 for draw, other in zip(draws, others, strict=True):
                     assert torch.equal(draw.indices, other.indices) and draw.augment == other.augment
-                    assert 1 <= len(draw.indices) <= options.batch_size
+                    most = stream.num_images() // own["steps"] if scenario == "trajectories" else options.batch_size
+                    assert 1 <= len(draw.indices) <= most
                     assert draw.indices.min() >= 0 and draw.indices.max() < len(targets)
                     seen.add(targets[draw.indices])
                     whole += draw.indices.tolist()

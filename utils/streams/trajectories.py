@@ -52,6 +52,8 @@ class Trajectories(Stream):
         self.in_query = {"split": held_out, "paper": self.in_trajectory, "minibatch": batch_size}[query]
         self.first = num_classes // 2 if query == "split" else 0  # of the classes of trajectories
         self.at_random = meta_batch if query == "split" else 0
+        if not self.in_query and not self.at_random:
+            raise UsageError(f"--meta_batch {meta_batch}: nothing is left for the query of a meta step; give more")
         if tasks > (there := num_classes - self.first):
             half = f", the second half of {num_classes}" if query == "split" else ""
             raise UsageError(f"--tasks {tasks}: trajectories can have {there} classes{half}; give fewer")

@@ -73,6 +73,7 @@ def test_a_meta_step_is_a_function_of_seed_and_number(monkeypatch):
         ({"tasks": 6}, "--tasks 6: trajectories can have 5 classes, the second half of 10"),
         ({"tasks": 11, "query": "paper"}, "--tasks 11: trajectories can have 10 classes; "),
         ({"meta_batch": 101}, "--meta_batch 101: the first half of the classes, .* has 100 images"),
+        ({"held_out": 0, "meta_batch": 0}, "--meta_batch 0: nothing is left"),
     ],
 )
 def test_what_has_no_stream(given, reason):
