@@ -43,7 +43,7 @@ OWN = {
     "slca": ["--ca_epochs", "1"],
     "joint": ["--updates", "1"],
     "misa": ["--load_pt", "none"],
-    "oml": ["--rln", "none", "--backbone", "conv4-8"],
+    "oml": ["--rln", "none", "--backbone", "conv4-8", "--scenario", "class-il", "--eval_train"],
     "bcl": ["--n_memories", "20", "--replay_batch_size", "16", "--memory_strength", "1"],
     "er_ring": ["--n_memories", "20", "--replay_batch_size", "16"],
     **{name: ["--memory_size", "50", "--lr", "0.01"] for name in ("der", "fdr", "icarl")},

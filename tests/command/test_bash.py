@@ -19,8 +19,7 @@ import main
 from backbone.sources import SOURCES
 from tests.tiny import ROOT
 from utils import plan as plans
-from utils.args import TaskArgs, option_names
-from utils.registry import DATASETS, METHODS
+from utils.registry import DATASETS
 
 COMMAND = ROOT / "command"
 SEVEN = ["er", "l2p", "dualprompt", "coda", "mvp", "misa", "mepo"]
@@ -284,12 +283,8 @@ OML_FILES = {  # rows, and what they learn
     "oml_characters.sh": (["oml", "pretraining", "srnn", "scratch", "oracle", "vit"], "seq-characters"),
     "oml_omniglot.sh": (["oml", "oml-2019", "pretraining", "srnn", "scratch", "oracle"], "seq-omniglot"),
 }
-needs_oml = pytest.mark.skipif(
-    "oml" not in METHODS.files() or "eval_train" not in option_names(TaskArgs), reason="waits for the method"
-)
 
 
-@needs_oml
 @pytest.mark.parametrize("file", OML_FILES)
 def test_rows_of_oml_are_searched_and_then_run(file, recorded):
     names, dataset = OML_FILES[file]
@@ -319,7 +314,6 @@ def test_rows_of_oml_are_searched_and_then_run(file, recorded):
     assert ends[-1].endswith(f"/50/{dataset} --interval")
 
 
-@needs_oml
 @pytest.mark.parametrize("setting, layers, batch", [("2020", 1, 10), ("2019", 2, 32)])
 def test_rows_on_sines_are_the_published_runs(setting, layers, batch, recorded):
     *lines, report = recorded("oml_sines.sh", "--model", SETTING=setting, JOBS="1")

@@ -13,6 +13,7 @@ from backbone.unrolled import Unrolled
 from models.oml import Oml
 from models.oml_meta import CLIP, OmlMeta
 from utils.contracts import Batch, Session, StreamInfo
+from utils.representation import statistics
 
 from .goldens import DEVICE, Case
 from .replay import Unchanged, load
@@ -337,11 +338,11 @@ class Classes(Replay):
         case = self.case
         values = model.fixed_features(case["rep/x"].to(DEVICE))
         case.close("rep/values", values, self.tolerances["loss"])
-        active = (values > 0).double()
+        found = statistics(values)
         for name, value in (
-            ("instance_active_fraction", active.mean()),
-            ("lifetime_active_fraction", active.mean(dim=0)),
-            ("dead_fraction", (active.sum(dim=0) == 0).double().mean()),
+            ("instance_active_fraction", found.instance_sparsity),
+            ("lifetime_active_fraction", found.lifetimes),
+            ("dead_fraction", found.dead),
         ):
             case.close(f"rep/{name}", value, self.tolerances["accuracy"])
 

@@ -17,6 +17,7 @@ from tests.tiny import (
     assert_same_weights,
     build,
     run_folder,
+    weights_of,
 )
 from utils import plan as plans
 from utils.classes import mask_unseen
@@ -24,6 +25,7 @@ from utils.registry import METHODS
 from utils.runs import plots
 from utils.streams import make_stream, own_options
 from utils.training.assembly import final_slots
+from utils.training.loop import Listener
 from utils.training.metrics import task_matrix
 
 
@@ -330,3 +332,45 @@ def test_the_title_of_one_small_matrix_fits_its_picture(tmp_path, monkeypatch):
     figure.canvas.draw()
     box = figure._suptitle.get_window_extent()
     assert box.x0 >= 0 and box.x1 <= figure.bbox.width
+
+
+# Images trained on
+
+
+@pytest.mark.parametrize("method", ["finetune", "ncm"])
+def test_images_trained_on_are_measured_and_change_nothing(method):
+    """Of the classes met so far, all their training images, under the test transform; with fixed features, too."""
+    plain, told = (
+        build(method, scenario="class-il", n_tasks=3, eval_period=-1, eval_train=train) for train in (False, True)
+    )
+    by_hand, trainer = [], told.trainer
+
+    class Watch(Listener):
+        def evaluated(self, _) -> None:
+            x = trainer.transform.test(trainer.images.raw(torch.arange(len(trainer.images))))
+            slots = trainer.seen.slots(trainer.images.labels)
+            met = slots >= 0
+            with torch.no_grad():
+                logits = told.model.eval()(x[met])
+            told.model.train()
+            found = mask_unseen(logits.float(), len(trainer.seen.labels)).argmax(dim=1).cpu()
+            by_hand.append((found == slots[met]).double().mean().item())
+
+    trainer.listeners = [Watch()]
+    for run in (plain, told):
+        run.trainer.train()
+    assert_same_weights(weights_of(plain.model), weights_of(told.model))
+    tables = [run.trainer.history.metrics().drop(columns="seconds") for run in (plain, told)]
+    pd.testing.assert_frame_equal(tables[0], tables[1].drop(columns="train_accuracy"))
+    assert tables[1]["train_accuracy"].tolist() == pytest.approx(by_hand) and len(by_hand) == 3
+    assert told.trainer.history.summary()["A_train"] == by_hand[-1]
+
+
+def test_accuracy_on_images_trained_on_is_reported(tmp_path, capsys):
+    words = ["--model", "ncm", "--dataset", "seq-digits", "--scenario", "class-il", "--n_tasks", "5", "--eval_train"]
+    words += ["--device", "cpu", "--results"]
+    assert main.main([*words, str(tmp_path / "whole")]) == 0
+    whole = run_folder(tmp_path / "whole")
+    assert {"train_accuracy"} < {*pd.read_csv(whole / "metrics.csv")}
+    assert main.main(["report", str(tmp_path / "whole")]) == 0
+    assert "A_train (%)" in capsys.readouterr().out
