@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections import Counter, defaultdict
 
-from utils.errors import UsageError
+from utils.errors import UsageError, printable
 from utils.runs import identity
 from utils.runs.reading import CONTENT, Run, read_metrics
 
@@ -46,7 +46,7 @@ def name_rows(runs: list[Run], over: str | None = None) -> dict[str, list[Run]]:
         differing = differing_keys(settings)
         # What was typed says most in fewest words; where that leaves two rows with one name, all that differs is told.
         names = [
-            _name(label, options, [k for k in differing if typed(k, group)])
+            _name(label, options | _paths(differing, group[0]), [k for k in differing if typed(k, group)])
             for options, group in zip(settings, members, strict=True)
         ]
         if len(set(names)) < len(names):
@@ -93,6 +93,17 @@ def typed(key: str, group: list[Run]) -> bool:
     """Whether an option (run.x, method.x, host.x), or the file that it names, was given on the command line."""
     option = key.partition(".")[2].removesuffix(CONTENT)
     return any((run.config.get("origin") or {}).get(option) == "command line" for run in group)
+
+
+def _paths(keys: list[str], run: Run) -> dict[str, str]:
+    """What of these keys names the content of a file -> the path that a run was given."""
+    found = {}
+    for key in keys:
+        part, _, option = key.removesuffix(CONTENT).partition(".")
+        path = (run.config.get(part) or {}).get(option)
+        if key.endswith(CONTENT) and path is not None:
+            found[key] = printable(str(path))
+    return found
 
 
 def _beside_host(label: str) -> tuple[str, bool]:

@@ -391,6 +391,25 @@ def test_of_files_that_were_read_those_that_were_asked_for_name_a_row(tmp_path, 
     assert names == ["mepo (misa)", "mepo (misa) meta_path=44444444", "mepo (misa) meta_path=none"]
 
 
+def test_files_are_named_by_their_paths_where_these_differ(tmp_path, capsys):
+    def named(*runs: tuple[str, str]) -> list[str]:
+        results = tmp_path / str(len([*tmp_path.iterdir()]))
+        for time, (path, digest) in enumerate(runs):
+            folder = make_run(results, "oml", time=str(time), scores={"A_auc": 0.5}, method={"rln": path})
+            config = yaml.safe_load((folder / "config.yaml").read_text())
+            config |= {"origin": {"rln": "command line"}}
+            config["identity"] = {"incidental": ["method.rln"], "read": {"method.rln": digest * 64}}
+            (folder / "config.yaml").write_text(yaml.safe_dump(config))
+            summary = json.loads((folder / "summary.json").read_text())
+            digests = {summary_file.OWN_DIGEST: summary_file.fields_sha256(summary)}
+            (folder / "summary.json").write_text(json.dumps(summary | digests))
+        out, _ = make_table(results, capsys=capsys)
+        return [line.split("|")[1].strip() for line in out.splitlines() if line.startswith("| oml")]
+
+    assert named(("a/rln", "1"), ("b/rln", "2")) == ["oml rln=a/rln", "oml rln=b/rln"]
+    assert named(("a/rln", "1"), ("a/rln", "2")) == ["oml rln=11111111", "oml rln=22222222"]
+
+
 def test_host_row_of_equal_settings_and_host_row_as_it_stands(tmp_path, capsys):
     """MePo at its own rate, beside its host at that rate and beside its host at the host's own rate."""
     for label, rate, asked, auc in (
