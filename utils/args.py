@@ -181,6 +181,9 @@ class TaskArgs:
         "all", "evaluate after every pass over a task, or after the last one alone"
     )
     eval_ahead: bool = option(False, "evaluate the tasks to come, too, and all before the first: forward transfer")
+    eval_train: bool = option(
+        False, "evaluate the training images of the classes met, too, under the test transform: forgetting alone"
+    )
 
     def coming(self, n_tasks: int) -> range:
         """Which of `n_tasks` tasks come. Raises UsageError if there are no such tasks."""

@@ -294,6 +294,8 @@ def _check_targets(plan: Plan) -> None:
         raise UsageError(f"--model {run.model}: predicts classes, and {run.dataset} has numbers to predict")
     if plan.tasks is not None and plan.tasks.eval_ahead:
         raise UsageError(f"--eval_ahead: compares accuracies, and {run.dataset} has numbers to predict")
+    if plan.tasks is not None and plan.tasks.eval_train:
+        raise UsageError(f"--eval_train: measures an accuracy, and {run.dataset} has numbers to predict")
 
 
 def _check_own_tasks(plan: Plan, count: int) -> None:

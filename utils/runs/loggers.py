@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from utils.training.history import ERROR
+from utils.training.history import ERROR, TRAIN
 
 Row = dict
 
@@ -42,7 +42,7 @@ def _soft(name: str, write: Callable[[Row], None]) -> Callable[[Row], None]:
 
 
 def _numbers(row: Row) -> dict[str, float]:
-    known = ("accuracy", ERROR, "loss", "classes_exposed")
+    known = ("accuracy", ERROR, TRAIN, "loss", "classes_exposed")
     return {f"{row['kind']}/{key}": row[key] for key in known if row.get(key) is not None}
 
 

@@ -256,13 +256,16 @@ def _parse_summary(text: str) -> dict[str, Any]:
 
 
 def _parse_metrics(text: str) -> dict[str, np.ndarray]:
-    rows = _whole_rows(text, ["kind", "samples_seen", "nominal", "task", "accuracy", "classes_exposed", "seconds"])
+    names = ["kind", "samples_seen", "nominal", "task", "accuracy", "classes_exposed", "seconds"]
+    if "train_accuracy" in text[: text.find("\n")].split(","):
+        names.append("train_accuracy")
+    rows = _whole_rows(text, names)
     kinds = np.array(rows.pop("kind"), dtype=object)
     table = _numbers(rows.values())
     if ((table < 0) | (table >= MOST_IMAGES)).any():
         raise ValueError("a number is below zero or beyond all bounds")
     numbers, undefined = dict(zip(rows, table)), dict(zip(rows, np.isnan(table)))
-    if (numbers["accuracy"] > 1).any():
+    if any((numbers[name] > 1).any() for name in ("accuracy", "train_accuracy") if name in numbers):
         raise ValueError("an accuracy is above 1")
     needed = {"samples_seen": True, "classes_exposed": True, "nominal": kinds == "anytime", "task": kinds == "task_end"}
     for name, where in needed.items():

@@ -42,6 +42,7 @@ class Summary:
     A_last: float | None
     F_last: float | None
     BWT: float | None
+    A_train: float | None = None
     class_final: float | None = None
     class_forgetting: float | None = None
     task_final: float | None = None
@@ -86,6 +87,8 @@ class Summary:
         plain = {
             name: None if isinstance(value, float) and math.isnan(value) else value for name, value in told.items()
         }
+        if plain["A_train"] is None:  # a run without --eval_train says nothing of it
+            del plain["A_train"]
         return json.dumps(plain | {OWN_DIGEST: fields_sha256(plain)}, indent=2) + "\n"
 
     @property
@@ -174,6 +177,8 @@ def recomputed(metrics: Columns, classes: Columns, tasks: pd.DataFrame) -> dict[
         list(last_pass.values()) if evaluated else [],
         class_table(classes)[0],
     )
+    if ends.any() and "train_accuracy" in metrics:
+        found["A_train"] = float(np.asarray(metrics["train_accuracy"], dtype=float)[ends][-1])
     return dict.fromkeys(MEASURES, float("nan")) | found | measures_of_tasks(tasks)
 
 

@@ -50,21 +50,25 @@ def assemble(
     seeded for training.
 
     network: the backbone. images: as `read_images` gives them. image_size: side in pixels of the network's input,
-    None for numbers. restored: the weights of a run will be put in. kept: folder of the features of test images that
-    runs share, None: this one does not. Raises UsageError if there is no image to evaluate on, or for options that the
+    None for numbers. restored: the weights of a run will be put in. kept: folder of the features of images that runs
+    share, None: this one does not. Raises UsageError if there is no image to evaluate on, or for options that the
     method refuses.
     """
     options, (training, test) = plan.run, images
     tasks = plan.tasks or TaskArgs()
     is_plain = tasks.inputs == "plain"
     transform = Transform(dataset, training.device, options.train_seed, image_size, is_plain)
-    evaluator = None
+    evaluator = on_training = None
     if test is not None:
         slots = final_slots(stream, training.labels) if tasks.eval_ahead else None
         how_measured = options.eval_batch_size, options.eval_mask, stream, slots
         evaluator = Evaluator(test, transform, *how_measured, kept, options.precision)
         met = training.labels[torch.cat(stream.tasks)] if isinstance(stream, TaskList) else training.labels
         evaluator.check(met)
+        if tasks.eval_train:
+            told = stream if stream.announces else None  # only then does its accuracy need the tasks
+            how_measured = options.eval_batch_size, options.eval_mask, told, None
+            on_training = Evaluator(training, transform, *how_measured, kept, options.precision)
     info = (Restored if restored else StreamInfo)(
         num_classes=stream.num_outputs,
         num_tasks=stream.num_tasks,
@@ -83,7 +87,7 @@ def assemble(
     torch.manual_seed(options.train_seed)
     periods = options.online_iter, options.eval_period
     how = options.on_nan == "skip", tasks.eval_passes == "all", tasks.eval_ahead
-    return Trainer(model, stream, training, transform, evaluator, *periods, *how)
+    return Trainer(model, stream, training, transform, evaluator, *periods, *how, on_training=on_training)
 
 
 def _gone(indices: Tensor) -> Tensor:

@@ -28,6 +28,7 @@ class Scores:
     the images of each task [T], NaN where none was met; empty where classes come in several tasks. Of a method that
     tells tasks apart also with the task inferred ("inferred", the same as "class", "inferred_X" by its criterion X) and
     the share of images whose task was ("found", "found_X").
+    train: accuracy on the training images of the classes met, None where nobody asked.
     is_error: average is the mean squared error of predicted numbers, there is no class, and per_task has "mse_given"
     and "mse_inferred".
     """
@@ -36,14 +37,16 @@ class Scores:
     per_class: Tensor
     per_task: dict[str, list[float]] = field(default_factory=dict)
     is_error: bool = False
+    train: float | None = None
 
 
 class Evaluator:
-    """Evaluates a method on the test images whose class has been met, in ascending test index.
+    """Evaluates a method on the images whose class has been met, of the test part or of that trained on, in ascending
+    index.
 
     batch_size matters to methods whose prediction depends on the batch (MePo's batch alignment); the released trainers
     use twice the training batch. mask: "seen" masks classes not met, "none" lets them compete.
-    Images go through the test transform batch by batch; a method's `fixed_features` are computed once per test image
+    Images go through the test transform batch by batch; a method's `fixed_features` are computed once per image
     and kept on the device, since its frozen backbone and the test transform never change. Where they suffice, images
     are not looked at any more. kept: the folder where runs share them (`utils.data.features`), None: this one does not.
     precision: of the run.
@@ -287,7 +290,7 @@ class Evaluator:
             return self.transform.test(self.images.raw(chunk))
 
     def _fixed_features(self, model: Learner) -> Tensor:
-        """Of all test images."""
+        """Of all images."""
 
         def of(part: Tensor) -> Tensor:
             return model.fixed_features(self._inputs(part))

@@ -15,6 +15,7 @@ from utils.training.metrics import MEASURES, gcl_summary, measures_of_tasks
 
 METRIC_COLUMNS = ["kind", "samples_seen", "nominal", "task", "accuracy", "loss", "classes_exposed", "seconds"]
 ERROR = "mse"  # one more column, behind the accuracy, where numbers are predicted
+TRAIN = "train_accuracy"  # one more there, where the images trained on are evaluated, too
 
 
 class _Texts:
@@ -73,7 +74,8 @@ class History:
         if average is None:
             return None
         last = self.class_rows[-1]
-        return Scores(average, torch.tensor(last["accuracy"]), last.get("per_task", {}), is_error)
+        per_class, per_task = torch.tensor(last["accuracy"]), last.get("per_task", {})
+        return Scores(average, per_class, per_task, is_error, self.rows[-1].get(TRAIN))
 
     def last_measured(self) -> str:
         """The newest average in words; empty if there is none."""
@@ -87,6 +89,8 @@ class History:
         measured = (
             {"accuracy": average} if scores is None or not scores.is_error else {"accuracy": None, ERROR: average}
         )
+        if scores is not None and scores.train is not None:
+            measured[TRAIN] = scores.train
         self.rows.append({"kind": kind, "samples_seen": samples_seen} | measured | values)
 
     def summary(self) -> dict[str, float]:
@@ -96,6 +100,8 @@ class History:
         task_end = [row["accuracy"] for row in last_pass.values() if row["accuracy"] is not None]
         classes = {row["task"]: np.array(row["accuracy"]) for row in self.class_rows}
         found = gcl_summary(anytime, task_end, list(classes.values()))
+        if last_pass:
+            found["A_train"] = [*last_pass.values()][-1].get(TRAIN, float("nan"))
         return dict.fromkeys(MEASURES, float("nan")) | found | measures_of_tasks(self.per_task())
 
     def per_task(self) -> pd.DataFrame:
@@ -119,8 +125,9 @@ class History:
     def metrics(self) -> pd.DataFrame:
         """`metrics.csv`."""
         columns = list(METRIC_COLUMNS)
-        if any(ERROR in row for row in self.rows):
-            columns.insert(columns.index("accuracy") + 1, ERROR)
+        for extra in (ERROR, TRAIN):
+            if any(extra in row for row in self.rows):
+                columns.insert(columns.index("accuracy") + 1, extra)
         frame = pd.DataFrame(self.rows, columns=columns)
         return frame.astype({"nominal": "Int64", "task": "Int64"})
 

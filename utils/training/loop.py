@@ -43,7 +43,7 @@ class Trainer:
     eval_period: images between anytime evaluations (negative: none). evaluator None: the method is never evaluated.
     online_iter: updates per arriving batch, of a method that repeats them. every_pass: whether it is evaluated after
     every pass over a task, or after the last alone. ahead: whether that measures the tasks to come as well, and once
-    all before the first.
+    all before the first. on_training: evaluates the images trained on, whenever `evaluator` does; None: nobody asked.
 
     The state of a run between two batches is `state_dict`; a new Trainer of the same settings, with the same weights of
     a frozen backbone, that loads it goes on exactly where the other stood.
@@ -68,11 +68,12 @@ class Trainer:
         skip_nan: bool = False,
         every_pass: bool = True,
         ahead: bool = False,
+        on_training: Evaluator | None = None,
     ):
         self.model, self.stream, self.images, self.transform = model, stream, images, transform
         self.evaluator, self.online_iter, self.eval_period = evaluator, online_iter, eval_period
         self.listeners: list[Listener] = []
-        self.skip_nan, self.every_pass, self.ahead = skip_nan, every_pass, ahead
+        self.skip_nan, self.every_pass, self.ahead, self.on_training = skip_nan, every_pass, ahead, on_training
         self.device = images.device
         self.history = History()
         self.seen = SeenClasses(stream.num_classes, stream.known_classes, stream.num_domains)
@@ -242,7 +243,12 @@ class Trainer:
 
     def _evaluate(self) -> Scores | None:
         self.check_loss()  # what follows from it has nothing to say
-        return None if self.evaluator is None else self.evaluator(self.model, self.seen)
+        if self.evaluator is None:
+            return None
+        scores = self.evaluator(self.model, self.seen)
+        if self.on_training is None:
+            return scores
+        return replace(scores, train=self.on_training(self.model, self.seen).average)
 
     def _with_tasks_ahead(self, accuracy: Scores | None) -> Scores | None:
         """An accuracy at the end of the task at hand, with those on tasks to come."""

@@ -34,6 +34,7 @@ MEASURES = {
     "A_last": Measure("%", "more", "accuracy at the end"),
     "F_last": Measure("%", "less", "forgetting of classes"),
     "BWT": Measure("%", "more", "backward transfer of classes"),
+    "A_train": Measure("%", "more", "accuracy at the end on the training images of the classes met"),
     "class_final": Measure("%", "more", "mean over tasks at the end, among all classes met"),
     "class_forgetting": Measure("%", "less", "forgetting of tasks, among all classes met"),
     "task_final": Measure("%", "more", "mean over tasks at the end, the task being told"),
