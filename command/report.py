@@ -20,6 +20,12 @@ def main(argv: list[str]) -> None:
         help="also the paired difference of each row to the row of this name; 'host': of each row 'mepo (X)' to X",
     )
     parser.add_argument("--over", metavar="OPTION", help="also A_auc over the values of this option of numbers: lr ...")
+    parser.add_argument(
+        "--interval",
+        action="store_true",
+        help="mean and 95%% bootstrap interval over seeds instead of mean and deviation; of runs with --eval_train, "
+        "too, both accuracies over the classes learnt",
+    )
     options = parser.parse(argv)
     requirements.check()
     from utils.files.disk import unlisted
@@ -31,7 +37,7 @@ def main(argv: list[str]) -> None:
         for line in [line for folder in given if folder.is_dir() for line in unlisted(folder)]:
             print(f"warning: {line}; no run in it counts", file=sys.stderr)
         out = Path(options.out) if options.out else shared_folder(given)
-        report(given, out, options.baseline, options.over)
+        report(given, out, options.baseline, options.over, options.interval)
 
 
 if __name__ == "__main__":

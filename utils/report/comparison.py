@@ -19,6 +19,7 @@ import pandas as pd
 from utils.errors import UsageError, printable
 from utils.files.atomic import written_whole
 from utils.report import differences, forgetting, sweep, tables
+from utils.report.class_curves import class_curves, draw_classes
 from utils.report.grouping import name_rows, newest_per_seed, stage_notes, stream_notes, unfinished_notes, unknown_notes
 from utils.report.markup import latex_table, markdown_table, markdown_text
 from utils.report.ranking import draw_ranking, ranked
@@ -44,11 +45,13 @@ Sweep = tuple[list[sweep.Line], list[str]]  # lines, notes
 Pictures = dict[str, Callable[[Path], bool]]  # file name -> what draws it, and says whether it could
 
 
-def report(given: list[Path], out: Path, baseline: str | None = None, over: str | None = None) -> None:
+def report(
+    given: list[Path], out: Path, baseline: str | None = None, over: str | None = None, interval: bool = False
+) -> None:
     """Prints the tables of all runs below the given folders, and writes them and the pictures to `out`.
 
     baseline: name of the row that the others are compared with, or "host". over: option over whose values A_auc is
-    drawn.
+    drawn. interval: in the tables, instead of the deviation; and drawn over the classes learnt.
     """
     runs, problems = read_runs(find_runs(given))
     runs_of = defaultdict(list)
@@ -65,7 +68,7 @@ def report(given: list[Path], out: Path, baseline: str | None = None, over: str 
     numbers: dict[str, str] = {}
     told: list[str] = []
     for scene, (rows, notes) in scenes.items():
-        cells = tables.table(rows) if rows else []
+        cells = tables.table(rows, interval) if rows else []
         sections.append(section(scene, cells, notes))
         if not rows:
             continue
@@ -75,7 +78,7 @@ def report(given: list[Path], out: Path, baseline: str | None = None, over: str 
             comparisons, about = differences.compare(rows, baseline)
             sections.append(difference_section(comparisons, about, baseline))
             told += filter(None, (differences.sentence(one, ", ".join(scene)) for one in comparisons))
-        drawings, unread = drawings_of(rows, ", ".join(scene), names[scene])
+        drawings, unread = drawings_of(rows, ", ".join(scene), names[scene], interval)
         if over is not None and scene in sweeps:
             swept, left_out = sweeps[scene]
             sections.append(sweep_section(over, swept, left_out))
@@ -87,7 +90,8 @@ def report(given: list[Path], out: Path, baseline: str | None = None, over: str 
         problems += unread
 
     warnings = [printable(f"warning: {problem}") for problem in problems]
-    sections += [tables.LEGEND] if baseline is None else [tables.LEGEND, differences.LEGEND]
+    legend = f"{tables.INTERVAL if interval else tables.SPREAD} {tables.LEGEND}"
+    sections += [legend] if baseline is None else [legend, differences.LEGEND]
     print("\n\n".join(sections) + "\n")
     for warning in warnings:
         print(warning, file=sys.stderr)
@@ -172,8 +176,9 @@ def file_names(scenes: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
     return names
 
 
-def drawings_of(rows: Rows, title: str, name: str) -> tuple[Pictures, list[str]]:
-    """The pictures of one table, and one line for each file that cannot be read. name: how the file names end."""
+def drawings_of(rows: Rows, title: str, name: str, interval: bool = False) -> tuple[Pictures, list[str]]:
+    """The pictures of one table, and one line for each file that cannot be read. name: how the file names end.
+    interval: also that over the classes learnt."""
     pictures: Pictures = {}
     if len(rows) > MOST_ROWS:
         title = f"{title}: the best {MOST_ROWS} of {len(rows):,} methods and settings"
@@ -185,6 +190,10 @@ def drawings_of(rows: Rows, title: str, name: str) -> tuple[Pictures, list[str]]
         pictures[f"comparison-{name}.png"] = partial(draw_ranking, ranking=ranked(rows, curves), title=title)
     elif curves:
         pictures[f"comparison-{name}.png"] = partial(draw_comparison, curves=curves, title=title)
+
+    over_classes = {row: lines for row, runs in metrics.items() if (lines := class_curves(runs)) is not None}
+    if interval and over_classes:
+        pictures[f"classes-{name}.png"] = partial(draw_classes, curves=over_classes, title=title)
 
     accuracies, unread_classes = read_each(
         rows, read_class_accuracies, "it does not count in the pictures of forgetting"

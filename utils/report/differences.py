@@ -1,7 +1,6 @@
 """Paired differences of rows to a baseline, seed by seed, with a bootstrap interval and a sign-flip test.
 
-Source: percentile interval: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13. Sign flips of
-paired differences: Fisher, The Design of Experiments (1935), chapter III.
+Source: sign flips of paired differences: Fisher, The Design of Experiments (1935), chapter III.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from utils.errors import UsageError
+from utils.report.bootstrap import FEWEST, RESAMPLES, bootstrap_interval
 from utils.report.grouping import host_in, short, typed
 from utils.report.tables import NONE, shown
 from utils.runs.reading import Run
@@ -19,10 +19,8 @@ from utils.runs.summary import defined
 from utils.training.metrics import MEASURES
 
 HOST = "host"  # as a baseline: the host of each row that has one
-RESAMPLES = 10_000
 ENOUGH = 10  # seeds from which the bootstrap interval is about as wide as it says
 MOST_SENTENCES = 3  # comparisons that are told in words, too
-FEWEST = 3  # seeds below which a resampled mean says nothing
 MOST_EXACT = 16  # seeds up to which all sign flips are tried
 LEGEND = (
     "Difference: row minus baseline in percentage points, mean over the seeds that both have on the same stream; more "
@@ -123,16 +121,6 @@ def _unlike(run: Run, host_run: Run) -> list[str]:
 
 
 # Statistics
-
-
-def bootstrap_interval(differences: list[float]) -> tuple[float, float] | None:
-    """95 % percentile interval of the mean, always from the same draws; None below three values."""
-    if len(differences) < FEWEST:
-        return None
-    values = np.array(differences)
-    drawn = np.random.default_rng(0).integers(len(values), size=(RESAMPLES, len(values)))
-    low, high = np.percentile(values[drawn].mean(axis=1), [2.5, 97.5])
-    return float(low), float(high)
 
 
 def sign_flip_p(differences: list[float]) -> float:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from utils.report.differences import FEWEST, bootstrap_interval
+from utils.report.bootstrap import FEWEST, bootstrap_interval
 from utils.report.grouping import host_in, wrapper_in
 from utils.runs.plots import (
     LINE_STYLES,

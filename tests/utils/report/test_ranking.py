@@ -12,7 +12,7 @@ from matplotlib.text import Text
 
 from tests.utils.report.test_comparison import assert_picture, made_up_metrics, make_run, make_table
 from utils.report import comparison, ranking
-from utils.report.differences import bootstrap_interval
+from utils.report.bootstrap import bootstrap_interval
 from utils.runs import plots
 
 
