@@ -1,0 +1,116 @@
+"""Which value of an option is best, by a measure of validation runs that differ in it and in their seeds alone."""
+
+from __future__ import annotations
+
+import difflib
+import statistics
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from utils.errors import UsageError
+from utils.report.grouping import differing_keys, key_of, newest_per_seed, short
+from utils.report.tables import titled
+from utils.runs.reading import CONTENT, Run
+from utils.runs.summary import defined
+from utils.training.metrics import MEASURES
+
+MOST_NAMED = 5  # options, or runs, in one line
+
+
+@dataclass(frozen=True)
+class Choice:
+    """value: the chosen one. scores: value -> seed -> measure, values from the largest number down. votes: value -> of
+    how many seeds it is the best."""
+
+    value: str
+    measure: str
+    scores: dict[str, dict[tuple, float]]
+    votes: Counter[str]
+
+    def table(self, option: str) -> list[list[str]]:
+        """Heading and rows for print: the measure of each seed, its mean, and the votes."""
+        seeds = sorted({seed for scores in self.scores.values() for seed in scores}, key=str)
+        alone = len({seed[0] for seed in seeds}) == len(seeds)
+        heads = [f"seed {seed[0] if alone else seed}" for seed in seeds]
+        is_share = MEASURES[self.measure].unit == "%"
+        rows = []
+        for value, scores in self.scores.items():
+            numbers = [*(scores[seed] for seed in seeds), statistics.fmean(scores.values())]
+            texts = [f"{100 * number:.2f}" if is_share else f"{number:.4g}" for number in numbers]
+            rows.append([value, *texts, str(self.votes[value])])
+        heading = [f"{titled(self.measure)} of {option}", *heads, "mean", "votes"]
+        return [heading, *rows]
+
+
+def choose(runs: list[Run], option: str, measure: str, rule: Literal["mode", "mean"]) -> Choice:
+    """The best value of an option over runs. mode: the value that is best for most seeds; of values that are equally
+    good for a seed the largest has its vote, of values with equally many votes the smallest is taken. mean: that with
+    the best mean over seeds, of equal ones the smallest.
+
+    Raises UsageError if the runs differ in anything else but seeds, or lack a seed of a value, or the measure.
+    """
+    scores: dict[str, dict[tuple, float]] = {}
+    for run in newest_per_seed([run for run in _alike(runs, option) if run.summary])[0]:
+        score = getattr(run.ended, measure)
+        if not defined(score):
+            hint = "; it takes --eval_train" if measure == "A_train" else ""
+            raise UsageError(f"--by {measure}: {run.folder} has none{hint}")
+        scores.setdefault(_value(run, option), {})[run.seeds] = score
+    _refuse_gaps(runs, option, scores)
+    scores = {value: scores[value] for value in _from_above(scores)}
+    better = -1 if MEASURES[measure].better == "less" else 1
+    votes: Counter[str] = Counter()
+    for seed in [*scores.values()][0]:
+        votes[max(scores, key=lambda value: better * scores[value][seed])] += 1  # of equal ones the first
+    smallest_first = [*scores][::-1]
+    if rule == "mode":
+        best = max(smallest_first, key=lambda value: votes[value])
+    else:
+        best = max(smallest_first, key=lambda value: better * statistics.fmean(scores[value].values()))
+    return Choice(best, measure, scores, votes)
+
+
+def _alike(runs: list[Run], option: str) -> list[Run]:
+    """The runs. Raises UsageError unless they differ in the option, and beside it in seeds alone."""
+    keys = {key_of(run.settings, option) for run in runs}
+    if keys == {None}:
+        known = sorted({key.partition(".")[2] for run in runs for key in run.settings if not key.endswith(CONTENT)})
+        near = difflib.get_close_matches(option, known, n=1, cutoff=0.4)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise UsageError(f"--option {option}: no option of this name decides what these runs compute{hint}")
+    own = {name for key in keys if key is not None for name in (key, key + CONTENT)}
+    if others := [key for key in differing_keys([run.settings for run in runs]) if key not in own]:
+        told = ", ".join(f"{short(key)} ({' | '.join(_told(runs, key))})" for key in others[:MOST_NAMED])
+        more = f" and {len(others) - MOST_NAMED} more" if len(others) > MOST_NAMED else ""
+        raise UsageError(f"the runs differ in more than {option} and seeds: {told}{more}; name folders of one kind")
+    return runs
+
+
+def _told(runs: list[Run], key: str) -> list[str]:
+    return [f"{value:.40}" for value in sorted({run.settings.get(key, "unset") for run in runs})[:MOST_NAMED]]
+
+
+def _value(run: Run, option: str) -> str:
+    key = key_of(run.settings, option)
+    assert key is not None
+    return run.settings[key]
+
+
+def _refuse_gaps(runs: list[Run], option: str, scores: dict[str, dict[tuple, float]]) -> None:
+    """Raises UsageError if there is a value that not every seed has, in a run that ended."""
+    seeds = {run.seeds for run in runs}
+    values = _from_above({_value(run, option) for run in runs})
+    gaps = {value: sorted(str(seed[0]) for seed in seeds - scores.get(value, {}).keys()) for value in values}
+    if lacking := [f"{option} {value} lacks seed {', '.join(gap)}" for value, gap in gaps.items() if gap]:
+        more = f" and {len(lacking) - MOST_NAMED} more" if len(lacking) > MOST_NAMED else ""
+        raise UsageError(f"{'; '.join(lacking[:MOST_NAMED])}{more}; every value needs a run of every seed that ended")
+
+
+def _from_above(values: Iterable[str]) -> list[str]:
+    """Numbers from the largest down; other values by their text."""
+    try:
+        return sorted(values, key=lambda value: -float(value))
+    except ValueError:
+        return sorted(values)
