@@ -74,9 +74,8 @@ class History:
         if average is None:
             return None
         last = self.class_rows[-1]
-        return Scores(
-            average, torch.tensor(last["accuracy"]), last.get("per_task", {}), is_error, self.rows[-1].get(TRAIN)
-        )
+        per_class, per_task = torch.tensor(last["accuracy"]), last.get("per_task", {})
+        return Scores(average, per_class, per_task, is_error, self.rows[-1].get(TRAIN))
 
     def last_measured(self) -> str:
         """The newest average in words; empty if there is none."""

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import json
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,13 +20,16 @@ from tests.tiny import (
     Patches,
     assert_same_weights,
     build,
+    rows_of,
     run_folder,
-    weights_of,
 )
 from utils import plan as plans
 from utils.classes import mask_unseen
+from utils.errors import UsageError
 from utils.registry import METHODS
 from utils.runs import plots
+from utils.runs.reading import read_run
+from utils.runs.summary import OWN_DIGEST, fields_sha256
 from utils.streams import make_stream, own_options
 from utils.training.assembly import final_slots
 from utils.training.loop import Listener
@@ -274,6 +281,75 @@ def test_a_task_to_come_is_measured_on_the_columns_that_it_will_have():
         assert torch.equal(trainer.seen.slots(images.labels), slots)
 
 
+@pytest.mark.parametrize(("scenario", "trainable"), [("class-il", "head"), ("task-il", "all")])
+def test_the_images_trained_on_are_measured_and_change_nothing(scenario, trainable):
+    runs = []
+    for train in (False, True):
+        runs.append(build("er", {"trainable": trainable}, scenario=scenario, eval_train=train))
+        runs[-1].trainer.train()
+    assert_same_weights(*(dict(run.model.named_parameters()) for run in runs))
+    alone, both = (run.trainer for run in runs)
+    tables = [trainer.history.metrics() for trainer in (alone, both)]
+    assert "train_accuracy" not in tables[0] and np.isnan(alone.history.summary()["A_train"])
+    assert list(tables[1])[4:6] == ["accuracy", "train_accuracy"] and tables[1]["train_accuracy"].notna().all()
+    assert tables[1].drop(columns=["train_accuracy", "seconds"]).equals(tables[0].drop(columns="seconds"))
+    assert both.history.per_task().equals(alone.history.per_task())
+    images = both.images
+    with torch.no_grad():
+        logits = both.model.eval()(both.transform.test(images.raw(torch.arange(len(images)))))
+    slots = both.seen.slots(images.labels)
+    if scenario == "task-il":
+        task_of = torch.tensor(both.stream.tasks_of_labels())
+        own = task_of[images.labels][:, None] == task_of[torch.tensor(both.seen.labels)]
+        logits = logits.masked_fill(~own, -torch.inf)
+    expected = (logits.argmax(dim=1) == slots).double().mean().item()
+    assert both.history.summary()["A_train"] == tables[1]["train_accuracy"].iloc[-1] == pytest.approx(expected)
+
+
+def test_only_images_of_classes_met_count_as_trained_on():
+    """A network that knows every class from the start."""
+    run = build(Knowing, scenario="class-il", n_tasks=4, eval_period=-1, eval_train=True, validation=0.25)
+    trainer = run.trainer
+    images = trainer.images
+    Knowing.slot_of = {}
+    for part in (images, trainer.evaluator.images):
+        slots = final_slots(trainer.stream, images.labels)[part.labels].tolist()
+        x = trainer.transform.test(part.raw(torch.arange(len(part))))
+        Knowing.slot_of |= {image.sum().item(): slot for image, slot in zip(x, slots, strict=True)}
+    trainer.train()
+    assert [row["train_accuracy"] for row in trainer.history.rows] == [1.0] * 4
+
+
+def test_a_run_goes_on_with_what_it_measured_of_the_images_trained_on():
+    given = {"scenario": "class-il", "eval_train": True}
+    whole, states = build("er", **given), []
+
+    class Ends(Listener):
+        def task_ended(self, trainer):
+            states.append(copy.deepcopy(trainer.state_dict()))
+
+    whole.trainer.listeners = [Ends()]
+    whole.trainer.train()
+    later = build("er", **given)
+    later.trainer.load_state_dict(states[0])
+    later.trainer.train()
+    assert rows_of(later.trainer) == rows_of(whole.trainer)
+
+
+def test_a_run_says_what_it_measured_of_the_images_trained_on(glyph_weights, tmp_path):
+    words = ["--model", "er", "--dataset", "seq-digits", "--device", "cpu", "--backbone_path", str(glyph_weights)]
+    words += ["--scenario", "class-il", "--classes", "4", "--n_tasks", "2", "--n_iter", "2"]
+    assert main.main([*words, "--eval_train", "--results", str(tmp_path / "runs")]) == 0
+    folder = run_folder(tmp_path / "runs")
+    ended = read_run(folder).ended
+    assert "A_train" not in replace(ended, A_train=float("nan")).as_json({})  # as of a run without the option
+    assert ended.A_train == pd.read_csv(folder / "metrics.csv")["train_accuracy"].iloc[-1]
+    summary = json.loads((folder / "summary.json").read_text()) | {"A_train": 0.123}
+    (folder / "summary.json").write_text(json.dumps(summary | {OWN_DIGEST: fields_sha256(summary)}))
+    with pytest.raises(UsageError, match=r"A_train is 0.123000, by the run's tables it is"):
+        read_run(folder)
+
+
 def test_domains_to_come_are_measured(tmp_path, capsys):
     words = ["--model", "finetune", "--optimizer", "sgd", "--dataset", "perm-digits", "--n_tasks", "3"]
     words += ["--device", "cpu", "--eval_ahead", "--results", str(tmp_path / "runs")]
@@ -289,6 +365,7 @@ def test_domains_to_come_are_measured(tmp_path, capsys):
     [
         ("--classes 5", "--classes 5: only streams of whole tasks take it"),
         ("--eval_ahead", "--eval_ahead True: only streams of whole tasks take it"),
+        ("--eval_train", "--eval_train True: only streams of whole tasks take it"),
         ("--inputs plain --scenario si-blurry", "--inputs plain: only streams of whole tasks"),
         ("--scenario class-il --classes 11", "--classes 11: there are 10"),
         ("--scenario class-il --classes 4", "--n_tasks 5: a class-incremental split of 4 classes has 1 ... 4"),
@@ -332,45 +409,3 @@ def test_the_title_of_one_small_matrix_fits_its_picture(tmp_path, monkeypatch):
     figure.canvas.draw()
     box = figure._suptitle.get_window_extent()
     assert box.x0 >= 0 and box.x1 <= figure.bbox.width
-
-
-# Images trained on
-
-
-@pytest.mark.parametrize("method", ["finetune", "ncm"])
-def test_images_trained_on_are_measured_and_change_nothing(method):
-    """Of the classes met so far, all their training images, under the test transform; with fixed features, too."""
-    plain, told = (
-        build(method, scenario="class-il", n_tasks=3, eval_period=-1, eval_train=train) for train in (False, True)
-    )
-    by_hand, trainer = [], told.trainer
-
-    class Watch(Listener):
-        def evaluated(self, _) -> None:
-            x = trainer.transform.test(trainer.images.raw(torch.arange(len(trainer.images))))
-            slots = trainer.seen.slots(trainer.images.labels)
-            met = slots >= 0
-            with torch.no_grad():
-                logits = told.model.eval()(x[met])
-            told.model.train()
-            found = mask_unseen(logits.float(), len(trainer.seen.labels)).argmax(dim=1).cpu()
-            by_hand.append((found == slots[met]).double().mean().item())
-
-    trainer.listeners = [Watch()]
-    for run in (plain, told):
-        run.trainer.train()
-    assert_same_weights(weights_of(plain.model), weights_of(told.model))
-    tables = [run.trainer.history.metrics().drop(columns="seconds") for run in (plain, told)]
-    pd.testing.assert_frame_equal(tables[0], tables[1].drop(columns="train_accuracy"))
-    assert tables[1]["train_accuracy"].tolist() == pytest.approx(by_hand) and len(by_hand) == 3
-    assert told.trainer.history.summary()["A_train"] == by_hand[-1]
-
-
-def test_accuracy_on_images_trained_on_is_reported(tmp_path, capsys):
-    words = ["--model", "ncm", "--dataset", "seq-digits", "--scenario", "class-il", "--n_tasks", "5", "--eval_train"]
-    words += ["--device", "cpu", "--results"]
-    assert main.main([*words, str(tmp_path / "whole")]) == 0
-    whole = run_folder(tmp_path / "whole")
-    assert {"train_accuracy"} < {*pd.read_csv(whole / "metrics.csv")}
-    assert main.main(["report", str(tmp_path / "whole")]) == 0
-    assert "A_train (%)" in capsys.readouterr().out
