@@ -12,7 +12,7 @@ Departure: classes have columns in the order in which they are met; the release 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -136,22 +136,18 @@ class Oml(ContinualModel):
             x = with_slots(x, torch.full((len(x),), task, device=x.device))
         return self.pln(self.fixed_features(x))
 
-    def observe(self, batch: Batch) -> Tensor:
+    def loss(self, batch: Batch) -> Tensor:
+        outputs = self.given(batch.x, self.task).float()
+        return F.mse_loss(outputs, batch.y) if self.numbers else F.cross_entropy(outputs, batch.y)
+
+    def observe(self, batch: Batch) -> Tensor | None:
         """A step per image, in order, or one on numbers; returns the mean of their losses."""
         if self.numbers:
-            return self.step(batch.x, batch.y)
+            return super().observe(batch)
         x = self.info.plain(batch.raw)  # image by image: how many come together must not change the last bits
-        return torch.stack([self.step(*one) for one in zip(x.split(1), batch.y.split(1), strict=True)]).mean()
-
-    def step(self, x: Tensor, y: Tensor) -> Tensor:
-        """One step of the optimiser on samples [B, ...]; returns their detached loss."""
-        with self.autocast():
-            outputs = self.given(x, self.task)
-        loss = F.mse_loss(outputs.float(), y) if self.numbers else F.cross_entropy(outputs.float(), y)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizer.step()
-        return loss.detach()
+        ones = zip(x.split(1), batch.y.split(1), strict=True)
+        losses = [super(Oml, self).observe(replace(batch, x=image, y=slot)) for image, slot in ones]
+        return torch.stack(losses).mean()
 
     def begin_task(self, session: Session) -> None:
         self.task = session.index

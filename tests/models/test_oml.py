@@ -189,7 +189,7 @@ def test_where_the_representation_comes_from():
     assert prepared(rln="mine.safetensors") == ([], "mine.safetensors")
 
 
-def test_products_on_the_command_line(tmp_path, capsys, few_digits):
+def test_products_on_the_command_line(tmp_path, capsys, few_digits, in_process):
     places = ["--results", str(tmp_path / "runs"), "--checkpoint_dir", str(tmp_path / "made"), "--device", "cpu"]
     made = ["--model", "oml_meta", "--backbone", "conv4-4", "--steps", "3", "--tasks", "2", *few_digits]
     assert main.main([*made, *places, "--save_to", str(tmp_path / "rln")]) == 0

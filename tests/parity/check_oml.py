@@ -301,8 +301,8 @@ class Classes(Replay):
         best = case["eval/sweep_lr"][max(range(len(found)), key=found.__getitem__)]  # the first of the best
         case.equal("eval/best_lr", best)
         model, losses, after = self.make_online(best.item(), "adam"), [], []
-        step = model.step
-        model.step = lambda *one: losses.append(step(*one)) or losses[-1]
+        loss = model.loss
+        model.loss = lambda one: losses.append(loss(one)) or losses[-1]
         for k in range(classes):
             own = slice(k * each, (k + 1) * each)
             model.observe(self.batch(x[own], y[own]))
@@ -311,7 +311,7 @@ class Classes(Replay):
                 after.append(
                     (self.accuracy(model, x[met], y[met]), self.accuracy(model, test_x[tested], test_y[tested]))
                 )
-        case.close("eval/online_loss", torch.stack(losses), self.tolerances["loss"])
+        case.close("eval/online_loss", torch.stack(losses).detach(), self.tolerances["loss"])
         close("eval/train_accuracy_after_class", torch.tensor([train for train, _ in after]))
         close("eval/test_accuracy_after_class", torch.tensor([test for _, test in after]))
         for part, images, labels in (("train", x, y), ("test", test_x, test_y)):
