@@ -92,7 +92,7 @@ def _parser() -> Parser:
     add("--batch_size", type=int, metavar="INT", help=f"images of a training batch; tests have twice [{BATCH_SIZE}]")
     add("--repeats", type=int, metavar="INT", help=f"at most, of each case [{repeats}]")
     add("--seconds", type=float, metavar="FLOAT", help=f"shared by all cases, each has one repeat [{seconds:g}]")
-    suites = "readme: the tables of README, every method and MePo on each, 18 minutes; growth: how cost grows"
+    suites = "readme: the table of README, every method and MePo on each, 18 minutes; growth: how cost grows"
     add("--suite", choices=[*SUITES, GROWTH], help=suites)
     add("--json", metavar="FILE", help="also write all repeats there")
     add("--show", metavar="FILE", help="measure nothing, take the results of that file")

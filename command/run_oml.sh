@@ -22,7 +22,7 @@ repo="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 . "$repo/command/setup.sh"
 cd "$repo"
 export OMP_NUM_THREADS=1
-caller="$1" dataset="$2" out="$3" words="${4:-}"
+caller="${COUNTS:+COUNTS=\"$COUNTS\" }${RATES:+RATES=\"$RATES\" }$1" dataset="$2" out="$3" words="${4:-}"
 repetitions="${RUNS:-10}" results="${RESULTS:-runs/oml}" failed=0
 given="$(cat)"
 rows="$(sed '/^stage /d' <<<"$given" | grep -F -e "$words")" ||

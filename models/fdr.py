@@ -27,6 +27,7 @@ from utils.errors import UsageError
 from utils.finite import FiniteRows
 
 SIZE = 128  # images per pass over the samples of a task
+TASKS = 3  # column of the memory: images, slots, logits, tasks
 
 
 @dataclass(kw_only=True)
@@ -93,9 +94,4 @@ class Fdr(Er):
             raw, y = batch.raw[chosen][kept], batch.y[chosen][kept]
             added.append((raw, y, logits[kept], torch.full_like(y, session.index)))
         self.train()
-        parts = [torch.cat(column) for column in zip(*added)]
-        if len(self.buffer):
-            tasks = self.buffer.columns[3][: len(self.buffer)]
-            first = torch.cat([torch.where(tasks == task)[0][:share] for task in tasks.unique()])
-            parts = [torch.cat((column[first], new)) for column, new in zip(self.buffer.columns, parts)]
-        self.buffer.refill(*parts)
+        self.buffer.share_out(share, TASKS, *(torch.cat(column) for column in zip(*added)))

@@ -30,6 +30,7 @@ from utils.contracts import Batch, Session, StreamInfo
 from utils.errors import UsageError
 
 SIZE = 128  # images per pass over the samples of a task, or over the memory
+SLOTS = 1  # column of the memory: images, slots
 FAR = -1e9  # below every score; infinite ones would pass for an error
 
 
@@ -130,12 +131,7 @@ class Icarl(Er):
         chosen = torch.cat([own[herd(z[own], share)] for own in rows])
         taken = torch.zeros(len(y), dtype=torch.bool, device=y.device).index_fill_(0, chosen, True)
         raw = torch.cat([batch.raw[kept] for batch, kept in zip(session.again(SIZE), taken.split(SIZE))])
-        parts = [raw[chosen.argsort().argsort()], y[chosen]]
-        if len(self.buffer):
-            slots = self.buffer.slots[: len(self.buffer)]
-            first = torch.cat([torch.where(slots == slot)[0][:share] for slot in slots.unique()])
-            parts = [torch.cat((column[first], new)) for column, new in zip(self.buffer.columns, parts)]
-        self.buffer.refill(*parts)
+        self.buffer.share_out(share, SLOTS, raw[chosen.argsort().argsort()], y[chosen])
         self._means = None
         self.train()
 

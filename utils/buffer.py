@@ -73,8 +73,13 @@ class ReservoirBuffer:
         for column, offered in zip(self.columns, rows_of, strict=True):
             column[position] = offered[row]
 
-    def refill(self, *rows_of: Tensor) -> None:
-        """Holds these rows instead, `size` of them at most: images [N, C, H, W], slots [N], others [N, ...]."""
+    def share_out(self, share: int, column: int, *rows_of: Tensor) -> None:
+        """Keeps the first `share` rows of each value in a column, and behind them these, `size` at most in all: images
+        [N, C, H, W], slots [N], others [N, ...]."""
+        if self.stored:
+            owner = self.columns[column][: self.stored]
+            first = torch.cat([torch.where(owner == value)[0][:share] for value in owner.unique()])
+            rows_of = tuple(torch.cat((kept[first], new)) for kept, new in zip(self.columns, rows_of, strict=True))
         self.columns, self.stored, self.seen = [], 0, 0
         self.add(*rows_of)
 
