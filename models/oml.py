@@ -7,7 +7,7 @@ are at test time. The representation is the product of stage 1 (`oml_meta`), mad
 it comes. An untrained one is the paper's "scratch".
 On numbers (`seq-sines`) a step takes a batch, the number of the task is part of the input, and the head goes on from
 `pln.safetensors` beside the representation. Without a told task a prediction is that for the task at hand.
-Departure: classes have columns in the order in which they are met; the release uses their labels among 1,000 columns.
+Departure: classes have columns in the order in which they are met; in the release labels are columns.
 """
 
 from __future__ import annotations
@@ -46,6 +46,13 @@ class OmlArgs(ModelArgs, PretrainArgs):
     optimizer: Literal["adam", "sgd"] = option("adam", "of the head; sgd: plain", "mrcl 2855a6b; sines: sgd")
     pln_layers: int = option(1, "layers of the head", "mrcl 2855a6b; 2019: 2", low=1, high=2)
     pln_width: int = option(1024, "units between two such layers", "mrcl, 2019", low=1)
+    outputs: int = option(
+        1000,
+        "columns of the head at least: those without a class are learnt as wrong answers and never given",
+        "mrcl 2855a6b",
+        low=1,
+        high=1_000_000,
+    )
     reset: bool = option(
         True, "draw the head anew; no: go on from pln.safetensors beside the representation", "mrcl 2855a6b; sines: no"
     )
@@ -83,7 +90,7 @@ class Oml(ContinualModel):
                 f"--model oml: the number of a task is part of its input, samples have {slots_of(backbone)} entries "
                 f"for it, and there are {info.num_tasks} tasks"
             )
-        outputs = info.num_targets if self.numbers else info.num_classes
+        outputs = info.num_targets if self.numbers else max(info.num_classes, args.outputs)
         self.pln = prediction_network(backbone.num_features, outputs, args.pln_layers, args.pln_width)
         if made is not None and not args.reset:
             load_head(self.pln, made.with_name(PLN))
@@ -129,16 +136,17 @@ class Oml(ContinualModel):
     def forward(self, x: Tensor, fixed: Tensor | None = None) -> Tensor:
         if self.numbers:
             return self.given(x, self.task)
-        return self.pln(self.fixed_features(x) if fixed is None else fixed)
+        return self.pln(self.fixed_features(x) if fixed is None else fixed)[:, : self.info.num_classes]
 
     def given(self, x: Tensor, task: int) -> Tensor:
-        if self.numbers:
-            x = with_slots(x, torch.full((len(x),), task, device=x.device))
-        return self.pln(self.fixed_features(x))
+        if not self.numbers:
+            return self(x)
+        return self.pln(self.fixed_features(with_slots(x, torch.full((len(x),), task, device=x.device))))
 
     def loss(self, batch: Batch) -> Tensor:
-        outputs = self.given(batch.x, self.task).float()
-        return F.mse_loss(outputs, batch.y) if self.numbers else F.cross_entropy(outputs, batch.y)
+        if self.numbers:
+            return F.mse_loss(self.given(batch.x, self.task).float(), batch.y)
+        return F.cross_entropy(self.pln(self.fixed_features(batch.x)).float(), batch.y)
 
     def observe(self, batch: Batch) -> Tensor | None:
         """A step per image, in order, or one on numbers; returns the mean of their losses."""
@@ -154,7 +162,7 @@ class Oml(ContinualModel):
 
     def configure_optimizer(self) -> torch.optim.Optimizer:
         kind = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[self.args.optimizer]
-        return kind(self.pln.parameters(), lr=self.args.lr)
+        return kind(self.pln.parameters(), lr=self.args.lr, fused=True)  # most of the time of a step
 
     def extra_state(self) -> dict[str, Any]:
         return {"task": self.task}

@@ -87,7 +87,7 @@ def test_the_products_fit_the_network_and_the_head(tmp_path):
     network = backbones.build("conv2-4", (3, 32, 32))
     backbones.load_weights(network, tmp_path / OmlMeta.product(run.model.args))
     assert_same_weights(weights_of(network), weights_of(run.model.backbone))
-    own = {"rln": str(tmp_path / "rln.safetensors"), "reset": False}
+    own = {"rln": str(tmp_path / "rln.safetensors"), "reset": False, "outputs": run.info.num_classes}
     model = build("oml", own, backbone="conv2-4").model
     assert_same_weights(weights_of(model.pln), weights_of(run.model.pln))
     assert_same_weights(weights_of(model.backbone), weights_of(run.model.backbone))
@@ -174,6 +174,17 @@ def test_batches_of_any_size_leave_the_same_weights():
     for run in runs[2:]:
         assert_same_weights(weights_of(runs[1].model), weights_of(run.model))
     assert_same_weights(runs[0].frozen, {name: weights_of(runs[1].model)[name] for name in runs[0].frozen})
+
+
+def test_columns_without_a_class_are_learnt_as_wrong_and_never_given():
+    run = build("oml", {"rln": "none", "outputs": 40, "lr": 0.01}, backbone="conv2-8", scenario="class-il")
+    classes, spare = run.info.num_classes, run.model.pln[-1].bias[run.info.num_classes :]
+    assert len(spare) == 40 - classes and not spare.any()
+    run.trainer.train()
+    assert (spare < 0).all()
+    with torch.no_grad():
+        assert run.model(torch.rand(2, 3, 32, 32)).shape == (2, classes)
+    assert len(build("oml", {"rln": "none", "outputs": 1}, backbone="conv2-8").model.pln[-1].bias) == classes
 
 
 def test_where_the_representation_comes_from():

@@ -199,7 +199,7 @@ class Replay:
     def make_online(self, lr: float, optimizer: str, num_tasks: int = 1) -> Oml:
         """Online, on the representation that the meta steps left, with the recorded head."""
         network = self.network().to(DEVICE)
-        args = Oml.Args(rln="none", lr=lr, optimizer=optimizer, **self.layers())
+        args = Oml.Args(rln="none", lr=lr, optimizer=optimizer, outputs=self.outputs, **self.layers())
         model = Oml(network, self.info(self.outputs, num_tasks), args).to(DEVICE)
         self.load(model, "final/")
         self.load(model, "eval/init/")
