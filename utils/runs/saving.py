@@ -12,7 +12,7 @@ from utils.runs.signals import Stopped, StopRequest
 from utils.training.history import History
 from utils.training.loop import Listener, Trainer
 
-LONG = 50  # evaluations, and tasks, up to which every one is written at once
+LONG = 10  # evaluations, and tasks, up to which every one is written at once
 SHARE = 4  # later on writing takes one part of the time to so many others
 
 
