@@ -329,8 +329,25 @@ def test_rows_on_sines_are_the_published_runs(setting, layers, batch, recorded):
     assert recorded("oml_sines.sh", SETTING="2018", code=2) == ["oml_sines: SETTING=2018: neither 2019 nor 2020"]
 
 
+def test_rows_of_oml_on_a_blurry_stream_are_searched_where_nobody_looks(recorded):
+    lines = recorded("oml_glyphs.sh", "--model", JOBS="1")
+    plan_of = [plans.parse(shlex.split(line)) for line in lines if line.startswith("--")]
+    assert [(plan.run.model, plan.run.dataset) for plan in plan_of[:2]] == [
+        ("oml_meta", "glyphs"),
+        ("supervised", "glyphs"),
+    ]
+    assert {(plan.run.dataset, plan.run.scenario) for plan in plan_of[2:]} == {("seq-glyphs", "si-blurry")}
+    searched = [plan for plan in plan_of[2:] if plan.run.validation]
+    rows = [plan for plan in plan_of[2:] if not plan.run.validation]
+    assert len(rows) == 11 and len(searched) == 3 * 8 and {plan.seeds() for plan in searched} == {(100,)}
+    assert {plan.seeds() for plan in rows} == {(1, 2, 3, 4, 5)}
+    assert {plan.method_args.lr for plan in rows if plan.run.model not in ("ncm", "ranpac")} == {0.003}  # as chosen
+    assert sum(line.startswith("CHOOSE") for line in lines) == 8 and lines[-1].startswith("REPORT")
+
+
 def test_words_that_no_row_of_oml_has_are_refused(recorded):
     assert recorded("oml_characters.sh", "nobody", code=2) == ["run_oml: no row has the words 'nobody'"]
+    assert recorded("oml_glyphs.sh", "nobody", code=2)[-1] == "oml_glyphs: no row has the words 'nobody'"
 
 
 # LMSRR and its rivals
