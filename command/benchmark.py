@@ -114,12 +114,18 @@ def measure_all(options: Any, before: Result | None) -> Result:
     methods, repeats, seconds = USUAL if options.suite is None else SUITES[options.suite]
     methods, repeats, seconds = options.methods or methods, options.repeats or repeats, options.seconds or seconds
     batch_size = options.batch_size or BATCH_SIZE
-    subjects = subjects_of(methods, options.backbones or BACKBONES, options.precisions or PRECISIONS)
-    device, cases, until = devices.pick(options.device), [], time.monotonic() + seconds
+    device, precisions = devices.pick(options.device), options.precisions or PRECISIONS
+    left_out = options.precisions is None and devices.lacks_bf16(device)
+    if left_out:
+        precisions = ["32"]
+    subjects = subjects_of(methods, options.backbones or BACKBONES, precisions)
+    cases, until = [], time.monotonic() + seconds
     with Cores() as cores, tempfile.TemporaryDirectory() as work:
         plans = [plan_of(subject, batch_size, device, Path(work)) for subject in subjects]
         if before is not None:
             _check_common([_described(*pair) for pair in zip(subjects, plans)], before, options.against)
+        if left_out:
+            print("bf16 is left out: this CPU has no arithmetic for it; --precisions bf16 measures it", file=sys.stderr)
         cores.take(device)
         for k, (subject, plan) in enumerate(zip(subjects, plans)):
             share = (until - time.monotonic()) / (len(subjects) - k)

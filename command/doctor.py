@@ -104,6 +104,8 @@ def devices() -> Iterator[Finding]:
     """Which devices torch sees, and whether they compute."""
     import torch
 
+    from utils.device import lacks_bf16
+
     names = ["cpu", *(f"cuda:{k}" for k in range(torch.cuda.device_count()))]
     for name in names:
         about = f"{torch.get_num_threads()} threads"
@@ -115,7 +117,8 @@ def devices() -> Iterator[Finding]:
             for dtype in (torch.float32, torch.bfloat16):
                 if not bool((ones.to(dtype) @ ones.to(dtype) == 64).all()):
                     raise ArithmeticError(f"a product of matrices in {dtype} is wrong")
-            yield OK, f"{name}: {about}"
+            slow = ", no arithmetic for bf16" if lacks_bf16(torch.device(name)) else ""
+            yield OK, f"{name}: {about}{slow}"
         except (RuntimeError, ArithmeticError) as error:
             yield FAULT, f"{name}: {about}; it does not compute ({reason(error)}); use another --device"
     if len(names) == 1 and shutil.which("nvidia-smi"):

@@ -289,7 +289,14 @@ def export(job: Job, folder: Path) -> None:
 def train(job: Job, cores: Cores, stage: bool) -> Path:
     """Trains a run and writes its folder. stage: it is one that another run needs."""
     print(*job.found.lines(job.plan.run.dataset, job.dataset.num_classes), sep="\n", file=sys.stderr)
-    threads = cores.take(devices.pick(job.plan.run.device))
+    device = devices.pick(job.plan.run.device)
+    if job.plan.run.precision == "bf16" and devices.lacks_bf16(device):
+        print(
+            "warning: --precision bf16: this CPU has no arithmetic for it, and takes many times as long as with "
+            "--precision 32",
+            file=sys.stderr,
+        )
+    threads = cores.take(device)
     trainer, plan, settings = prepared(job)
     folder, state = resume.open_run(plan.run, settings | {"threads": threads}, trainer.device, stage)
     if threads is not None and (begun := folder.threads() or cores.usual) != threads:

@@ -37,6 +37,12 @@ def autocast(device: torch.device, precision: str) -> Callable[[], contextlib.Ab
     return lambda: torch.autocast(device.type, dtype=torch.bfloat16)
 
 
+def lacks_bf16(device: torch.device) -> bool:
+    """Whether it is a CPU without arithmetic for bf16, on which that takes many times as long as float32."""
+    has_it = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)  # of builds of torch that can tell
+    return device.type == "cpu" and has_it is not None and not has_it()
+
+
 def full_precision(tensor: torch.Tensor) -> contextlib.AbstractContextManager:
     """A context in which autocast is off for the tensor's device."""
     if tensor.device.type == "meta":  # knows no autocast

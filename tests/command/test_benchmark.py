@@ -121,7 +121,8 @@ def result(tmp_path_factory) -> Path:
     import main
 
     file = tmp_path_factory.mktemp("speed") / "a.json"
-    words = ["benchmark", "--methods", "dualprompt", "mepo:singleprompt", "--repeats", "2", "--json", file, *SMALL]
+    words = ["benchmark", "--methods", "dualprompt", "mepo:singleprompt", "--precisions", "32", "bf16", *SMALL]
+    words += ["--repeats", "2", "--json", file]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(measured, "SQUARE", (8, 8, 8))
         patch.setattr(machine, "LONG", 0.0)
@@ -171,6 +172,15 @@ def test_a_method_without_prompts(said, quick, tmp_path):
     first, second = speed.read(tmp_path / "a.json").cases
     assert BACKWARD in first.repeats[0].seconds and BACKWARD not in second.repeats[0].seconds
     assert first.repeats[0].limit["32"].keys() == {"square"}
+
+
+@pytest.mark.parametrize("lacks", [True, False])
+def test_bf16_is_measured_unasked_where_the_cpu_has_it(lacks, said, quick, tmp_path, monkeypatch):
+    monkeypatch.setattr("utils.device.lacks_bf16", lambda device: lacks)
+    words = ["--methods", "ncm", "--backbones", "resnet18-2", "--batch_size", 3, "--repeats", 1, "--device", "cpu"]
+    code, _, errors = said("benchmark", *words, "--json", tmp_path / "a.json")
+    assert code == 0 and ("bf16 is left out" in errors[0]) == lacks
+    assert [case.precision for case in speed.read(tmp_path / "a.json").cases] == (["32"] if lacks else ["32", "bf16"])
 
 
 def test_time_ends_the_repeats_but_not_the_first(said, quick, tmp_path):

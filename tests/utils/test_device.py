@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import backbone
+import main
 from command import train as training
 from tests.tiny import build
 from utils import device as devices
@@ -65,6 +66,17 @@ def test_every_run_resets_the_peak_before_it_loads_anything(tmp_path, monkeypatc
             training.run(replace(job, plan=plan.with_seed(seed)), Cores(early=False))
     assert met == ["reset", "network", "images"] * 2
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("lacks", [True, False])
+def test_bf16_on_a_cpu_without_it_is_warned_of(lacks, monkeypatch, tmp_path, capsys, few_digits, in_process):
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: not lacks)
+    words = ["--model", "ncm", "--backbone", "mlp-8", *few_digits, "--device", "cpu", "--results", str(tmp_path)]
+    for precision in ("32", "bf16"):
+        assert main.main([*words, "--precision", precision]) == 0
+        assert ("--precision bf16: this CPU has no arithmetic for it" in capsys.readouterr().err) == (
+            lacks and precision == "bf16"
+        )
 
 
 @pytest.mark.parametrize("readable", [True, False])
