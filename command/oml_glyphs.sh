@@ -29,8 +29,6 @@ $online	--model oml $conv
 $online	--model oml --backbone conv4-64 --backbone_path $made/pretraining.safetensors
 $online	--model oml --backbone conv4-64 --rln none
 $batches	--model er --trainable head $conv
-$batches	--model finetune --trainable head $conv
--	--model ncm $conv
 ROWS
 }
 

@@ -339,10 +339,10 @@ def test_rows_of_oml_on_a_blurry_stream_are_searched_where_nobody_looks(recorded
     assert {(plan.run.dataset, plan.run.scenario) for plan in plan_of[2:]} == {("seq-glyphs", "si-blurry")}
     searched = [plan for plan in plan_of[2:] if plan.run.validation]
     rows = [plan for plan in plan_of[2:] if not plan.run.validation]
-    assert len(rows) == 11 and len(searched) == 3 * 8 and {plan.seeds() for plan in searched} == {(100,)}
+    assert len(rows) == 9 and len(searched) == 3 * 7 and {plan.seeds() for plan in searched} == {(100,)}
     assert {plan.seeds() for plan in rows} == {(1, 2, 3, 4, 5)}
     assert {plan.method_args.lr for plan in rows if plan.run.model not in ("ncm", "ranpac")} == {0.003}  # as chosen
-    assert sum(line.startswith("CHOOSE") for line in lines) == 8 and lines[-1].startswith("REPORT")
+    assert sum(line.startswith("CHOOSE") for line in lines) == 7 and lines[-1].startswith("REPORT")
 
 
 def test_words_that_no_row_of_oml_has_are_refused(recorded):
