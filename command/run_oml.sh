@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # OML's protocol on characters, class after class and an image at a time; oml_characters.sh and oml_omniglot.sh call it.
-# For every row and number of classes eight learning rates are tried, each on five draws of classes (seeds 101 to 105),
-# by the accuracy on the images that were learnt. The rate that is the best of most draws then learns other draws.
+# For every row and number of classes learning rates are tried, each on five draws of classes (seeds 101 to 105), by the
+# accuracy on the images that were learnt: three in the middle, then the next one while the best is the first or the last
+# of those tried (the release tries all eight). The rate that is the best of most draws then learns other draws.
 #
 #   bash command/run_oml.sh CALLER DATASET OUT [WORDS] <ROWS
 #
@@ -11,7 +12,7 @@
 # ROWS    a name and options of main.py, a line each; --n_tasks 1: the classes come mixed; those of the name "stage"
 #         are runs of their own, before all others
 # COUNTS  numbers of classes (default: 10 50 100 200 400)
-# RATES   those that are tried (default: the release's)
+# RATES   what they are chosen from, the largest first (default: the release's)
 # RUNS    repetitions, seeds 1, 2 ... (default: 10)
 # RESULTS --results (default: runs/oml)
 #
@@ -28,6 +29,9 @@ given="$(cat)"
 rows="$(sed '/^stage /d' <<<"$given" | grep -F -e "$words")" ||
     { echo "run_oml: no row has the words '$words'" >&2; exit 2; }
 seeds="$(seq -s " " "$repetitions")"
+# shellcheck disable=SC2206,SC2207,SC2086  # RATES is a list
+grid=($(LC_ALL=C printf '%g ' ${RATES:-0.03 0.01 0.003 0.001 0.0003 0.0001 0.00003 0.00001}))  # as `choose` prints them
+middle=$(( ${#grid[@]} > 3 ? (${#grid[@]} - 3) / 2 : 0 ))
 
 main() { xargs -r -P "${JOBS:-2}" -L 1 "$VENV/bin/python" main.py --resume auto ${ARGS:-} "$@"; }
 lines() { # of the rows with COUNT classes, each after its name
@@ -41,15 +45,34 @@ lines() { # of the rows with COUNT classes, each after its name
 
 sed -n 's/^stage //p' <<<"$given" | main --results "$results"
 for count in ${COUNTS:-10 50 100 200 400}; do
-    search="$results/search/$count" chosen=""
+    search="$results/search/$count" todo="" chosen=""
+    declare -A first=() last=() best=()  # of each row: the rates that were tried, by their places; the best of them
+    try() { # NAME, OPTIONS, RATE
+        todo+="$2 --lr $3 --results $search/$1"$'\n' waiting+=" $1 "
+    }
+    waiting=""
     while read -r name options; do
-        for rate in ${RATES:-0.03 0.01 0.003 0.001 0.0003 0.0001 0.00003 0.00001}; do
-            echo "$options --lr $rate --results $search/$name"
-        done
-    done <<<"$(lines "$count")" | main --dataset "$dataset" --seeds 101 102 103 104 105
+        first[$name]=$middle last[$name]=$((${#grid[@]} < 3 ? ${#grid[@]} - 1 : middle + 2))
+        for rate in "${grid[@]:middle:3}"; do try "$name" "$options" "$rate"; done
+    done <<<"$(lines "$count")"
+    while [ -n "$todo" ]; do
+        main --dataset "$dataset" --seeds 101 102 103 104 105 <<<"${todo%$'\n'}"
+        searched="$waiting" todo="" waiting=""
+        while read -r name options; do
+            [[ "$searched" == *" $name "* ]] || continue
+            best[$name]="$("$VENV/bin/python" main.py choose "$search/$name" --option lr --by A_train --rule mode)"
+            if [ "${best[$name]}" = "${grid[first[$name]]}" ] && [ "${first[$name]}" -gt 0 ]; then
+                first[$name]=$((first[$name] - 1))
+                try "$name" "$options" "${grid[first[$name]]}"
+            elif [ "${best[$name]}" = "${grid[last[$name]]}" ] &&
+                [ "${last[$name]}" -lt $((${#grid[@]} - 1)) ]; then
+                last[$name]=$((last[$name] + 1))
+                try "$name" "$options" "${grid[last[$name]]}"
+            fi
+        done <<<"$(lines "$count")"
+    done
     while read -r name options; do
-        rate="$("$VENV/bin/python" main.py choose "$search/$name" --option lr --by A_train --rule mode)"
-        chosen+="$options --lr $rate --seeds $seeds"$'\n'
+        chosen+="$options --lr ${best[$name]} --seeds $seeds"$'\n'
     done <<<"$(lines "$count")"
     RUNS="$results/$count" BASELINE='' REPORT=--interval bash command/compare.sh "$caller" "$dataset" "$out/$count" \
         ${words:+"--model"} <<<"${chosen%$'\n'}" || failed=1

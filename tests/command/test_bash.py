@@ -278,7 +278,7 @@ def test_rows_on_toys_are_the_published_runs(recorded):
 
 # OML
 
-RATES = [0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001, 0.00003, 0.00001]
+RATES = [0.003, 0.001, 0.0003]  # tried at first; 0.01 is tried, too, where 0.003 is chosen, and then 0.003 stands
 OML_FILES = {  # rows, and what they learn
     "oml_characters.sh": (["oml", "pretraining", "srnn", "scratch", "oracle", "vit"], "seq-characters"),
     "oml_omniglot.sh": (["oml", "oml-2019", "pretraining", "srnn", "scratch", "oracle"], "seq-omniglot"),
@@ -294,22 +294,23 @@ def test_rows_of_oml_are_searched_and_then_run(file, recorded):
     runs = [plan for plan in plan_of if plan.run.dataset == dataset]
     assert [plan.run.model for plan in stages][-3:] == ["oml_meta", "supervised", "srnn"]
     assert {plan.run.backbone for plan in stages} == {"conv4-64" if dataset == "seq-characters" else "conv6-256"}
-    assert len(runs) == 2 * len(names) * 9
+    assert len(runs) == 2 * len(names) * 5
     for k, count in enumerate((10, 50)):
-        own = runs[k * 9 * len(names) :][: 9 * len(names)]
-        search, last = own[: 8 * len(names)], own[8 * len(names) :]
-        assert [plan.method_args.lr for plan in search] == RATES * len(names)
+        own = runs[k * 5 * len(names) :][: 5 * len(names)]
+        search, last = own[: 4 * len(names)], own[4 * len(names) :]
+        assert [plan.method_args.lr for plan in search] == RATES * len(names) + [0.01] * len(names)
         assert {plan.seeds() for plan in search} == {(101, 102, 103, 104, 105)}
         assert {plan.method_args.lr for plan in last} == {0.003} and {plan.seeds() for plan in last} == {
             (*range(1, 51),)
         }
-        for name, plan in zip([*[name for name in names for _ in RATES], *names], own, strict=True):
+        tried = [name for name in names for _ in RATES]
+        for name, plan in zip([*tried, *names, *names], own, strict=True):
             assert (plan.tasks.classes, plan.run.scenario, plan.tasks.class_order) == (count, "class-il", "natural")
             assert (plan.run.batch_size, plan.run.eval_mask, plan.tasks.eval_train) == (1, "none", True)
             mixed = (1, 5) if name == "oracle" else (count, 1)
             assert (plan.run.n_tasks, plan.run.n_epochs) == mixed
     ends = [line for line in lines if line.startswith(("CHOOSE", "REPORT"))]
-    assert [line.split()[0] for line in ends] == (["CHOOSE"] * len(names) + ["REPORT"]) * 2
+    assert [line.split()[0] for line in ends] == (["CHOOSE"] * 2 * len(names) + ["REPORT"]) * 2
     assert all(f"/search/10/{name} --option lr --by A_train --rule mode" in line for name, line in zip(names, ends))
     assert ends[-1].endswith(f"/50/{dataset} --interval")
 
@@ -327,6 +328,22 @@ def test_rows_on_sines_are_the_published_runs(setting, layers, batch, recorded):
         assert plan.seeds() == (*range(1, 51),)
     assert len(rows) == 3 and "--interval" in report
     assert recorded("oml_sines.sh", SETTING="2018", code=2) == ["oml_sines: SETTING=2018: neither 2019 nor 2020"]
+
+
+@pytest.mark.parametrize(
+    ("rates", "tried"),
+    [
+        ("0.003", ["0.003"]),
+        ("0.01 0.003", ["0.01", "0.003"]),
+        ("0.01 0.003 0.001 0.0003 0.0001", ["0.003", "0.001", "0.0003", "0.01"]),  # the best is the first of three
+        ("0.03 0.01 0.005 0.003 0.00003", ["0.01", "0.005", "0.003", "3e-05"]),  # the last
+        ("0.01 0.003 0.001", ["0.01", "0.003", "0.001"]),
+    ],
+)
+def test_rates_are_tried_as_far_as_the_best_is_at_the_edge(rates, tried, recorded):
+    lines = recorded("oml_characters.sh", "--model oml --rln none --backbone", COUNTS="10", JOBS="1", RATES=rates)
+    searched = [shlex.split(line) for line in lines if "/search/" in line and not line.startswith("CHOOSE")]
+    assert [words[words.index("--lr") + 1] for words in searched] == tried
 
 
 def test_rows_of_oml_on_a_blurry_stream_are_searched_where_nobody_looks(recorded):
