@@ -42,15 +42,14 @@ lines() { # of the rows with COUNT classes, each after its name
             "--eval_period -1 --eval_passes last --eval_train"
     done <<<"$rows"
 }
+try() { # NAME, OPTIONS, RATE: lists five runs to be made, and the row that waits for them
+    todo+="$2 --lr $3 --results $search/$1"$'\n' waiting+=" $1 "
+}
 
 sed -n 's/^stage //p' <<<"$given" | main --results "$results"
 for count in ${COUNTS:-10 50 100 200 400}; do
-    search="$results/search/$count" todo="" chosen=""
+    search="$results/search/$count" todo="" waiting="" chosen=""
     declare -A first=() last=() best=()  # of each row: the rates that were tried, by their places; the best of them
-    try() { # NAME, OPTIONS, RATE
-        todo+="$2 --lr $3 --results $search/$1"$'\n' waiting+=" $1 "
-    }
-    waiting=""
     while read -r name options; do
         first[$name]=$middle last[$name]=$((${#grid[@]} < 3 ? ${#grid[@]} - 1 : middle + 2))
         for rate in "${grid[@]:middle:3}"; do try "$name" "$options" "$rate"; done
