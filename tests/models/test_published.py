@@ -290,6 +290,7 @@ DEFAULTS = {
         "optimizer": "adam",
         "pln_layers": 1,
         "pln_width": 1024,
+        "outputs": 1000,
         "reset": True,
     },
 }
