@@ -136,8 +136,7 @@ class Oml(ContinualModel):
     def forward(self, x: Tensor, fixed: Tensor | None = None) -> Tensor:
         if self.numbers:
             return self.given(x, self.task)
-        *hidden, last = self.pln
-        z = nn.Sequential(*hidden)(self.fixed_features(x) if fixed is None else fixed)
+        z, last = self.pln[:-1](self.fixed_features(x) if fixed is None else fixed), self.pln[-1]
         return F.linear(z, last.weight[: self.info.num_classes], last.bias[: self.info.num_classes])
 
     def given(self, x: Tensor, task: int) -> Tensor:
