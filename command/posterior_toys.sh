@@ -2,7 +2,8 @@
 # Posterior meta-replay on its authors' two toys, six modes in the plane and three functions of a number, beside
 # separate networks, fine-tuning and the prior-focused methods, each with the options that are published for the toy:
 # two lines for PR-BbB on regression-1d, and none there for separate networks (see models/posterior_replay.py). Ten
-# seeds; five of vcl, which draws a hundred networks per update.
+# seeds; five of the slow ones, which are separate networks and fine-tuning (up to 10,001 updates per task) and vcl (a
+# hundred networks drawn per update).
 #
 #   bash command/posterior_toys.sh                      everything; tables and figures go to results/posterior/
 #   bash command/posterior_toys.sh "--posterior bbb"    only rows that contain these words; tables to runs/posterior/
@@ -13,15 +14,15 @@ set -euo pipefail
 
 here="$(dirname "${BASH_SOURCE[0]}")" words="${1:-}" ran=0 failed=0
 export RUNS=runs/posterior BASELINE=
-ten="--seeds 1 2 3 4 5 6 7 8 9 10"
+ten="--seeds 1 2 3 4 5 6 7 8 9 10" five="--seeds 1 2 3 4 5"
 rows="--model posterior_replay --posterior bbb $ten
 --model posterior_replay --posterior dirac $ten
---model posterior_replay --posterior bbb --protection separate $ten
---model posterior_replay --posterior dirac --protection separate $ten
---model posterior_replay --posterior bbb --protection none $ten
---model posterior_replay --posterior dirac --protection none $ten
+--model posterior_replay --posterior bbb --protection separate $five
+--model posterior_replay --posterior dirac --protection separate $five
+--model posterior_replay --posterior bbb --protection none $five
+--model posterior_replay --posterior dirac --protection none $five
 --model ewc_posterior $ten
---model vcl --seeds 1 2 3 4 5"
+--model vcl $five"
 
 compare() { # DATASET, a row of its own
     local all="$rows"$'\n'"$2 $ten"
