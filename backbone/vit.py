@@ -80,7 +80,8 @@ AT_ONCE = 64
 
 class Linear(nn.Linear):
     """A layer whose weights, as long as they are frozen, are cast once to the precision of autocast, not in every pass.
-    What is cast is no part of its state, and is made again where the weights have changed or moved."""
+    What is cast is no part of its state, and is made again where the weights are others, have changed, or have moved:
+    of what is written through `.data` torch does not tell."""
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, *_weights(self, x.device.type))
@@ -102,9 +103,21 @@ def _weights(layer: nn.Linear, device: str) -> tuple[Tensor, Tensor | None]:
     dtype = torch.get_autocast_dtype(device)
     state = (dtype, *((p.data_ptr(), p._version) for p in (weight, bias) if p is not None))
     kept = getattr(layer, "_kept", None)
-    if kept is None or kept[0] != state:
-        layer._kept = kept = (state, *(None if p is None else p.detach().to(dtype) for p in (weight, bias)))
-    return kept[1:]
+    if kept is None or kept.weight is not weight or kept.bias is not bias or kept.state != state:
+        cast = (None if p is None else p.detach().to(dtype) for p in (weight, bias))
+        layer._kept = kept = _Cast(weight, bias, state, *cast)
+    return kept.low_weight, kept.low_bias
+
+
+@dataclass(frozen=True)
+class _Cast:
+    """A layer's weights, held so that no later ones get their address, what was true of them, and what they became."""
+
+    weight: Tensor
+    bias: Tensor | None
+    state: tuple
+    low_weight: Tensor
+    low_bias: Tensor | None
 
 
 def embed(vit: VisionTransformer, images: Tensor) -> Tensor:

@@ -63,8 +63,10 @@ def main(argv: list[str]) -> None:
         from command.growth import measure_growth
         from utils import device as devices
 
-        with signals.obeyed():
-            measure_growth(devices.pick(options.device), Path(options.json) if options.json else None)
+        device = devices.pick(options.device)
+        with signals.obeyed(), Cores() as cores:
+            cores.take(device)
+            measure_growth(device, Path(options.json) if options.json else None)
         return
     before = speed.read(Path(options.against)) if options.against else None
     with signals.obeyed():

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import io
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,9 @@ def watch(trainer: Trainer, phases: Phases) -> None:
         (trainer.model, "observe", OTHER, None),
     ):
         setattr(owner, name, around(phase, getattr(owner, name), then))
+    # A memory is drawn and transformed by the method, through these.
+    transform, images = trainer.transform, trainer.images
+    learner.info = replace(learner.info, augment=transform.train, plain=transform.test, images=images.raw)
     if trainer.model.optimizer is not None:
         trainer.model.optimizer.register_step_pre_hook(lambda *_: phases.enter(OPTIMISER))
         trainer.model.optimizer.register_step_post_hook(lambda *_: phases.enter(OTHER))

@@ -32,7 +32,7 @@ STREAM = ["--n_tasks", "2", "--eval_period", "500"]
 STAGES = {
     "mepo_meta": ["--samples", "4", "--meta_epochs", "2", "--group_size", "10", "--num_tasks", "5"],
     "mepo_cov": ["--samples", "50"],
-    "misa_isa": ["--samples", "20", "--num_sessions", "2", "--forget_classes", "2", "--n_epochs", "2"],
+    "misa_isa": ["--samples", "6", "--num_sessions", "2", "--forget_classes", "2", "--n_epochs", "2"],
     "supervised": ["--n_epochs", "2"],
     "srnn": ["--n_epochs", "2"],
     "oml_meta": ["--backbone", "conv4-8", "--steps", "60", "--tasks", "2", "--batch_size", "1"],

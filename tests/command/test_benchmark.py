@@ -12,8 +12,9 @@ from command import measured, workload
 from command.benchmark import PROMPT_METHODS, SUITES
 from tests.command.test_predict import refused
 from utils import machine
+from utils.phases import Phases
 from utils.report import speed
-from utils.report.speed import BACKWARD, BATCH, FIRST, FORWARD, LATER, OPTIMISER, PARTS, QUERY
+from utils.report.speed import BACKWARD, BATCH, DRAW, FIRST, FORWARD, LATER, OPTIMISER, PARTS, QUERY, TRANSFORM
 
 BATCH_SIZE = 4
 SMALL = ["--backbones", "vit_tiny_icons", "--batch_size", BATCH_SIZE, "--device", "cpu"]
@@ -88,6 +89,18 @@ def test_known_queries_change_no_bit(word, tmp_path):
     x = trainer.transform.test(trainer.images.raw(torch.arange(2 * BATCH_SIZE)))
     query = model.fixed_features(x)
     assert torch.equal(model(x, query), model(x))
+
+
+def test_what_a_method_draws_of_its_memory_is_timed_as_drawn_and_transformed(tmp_path):
+    trainer, phases, met = workload.trainer_of(plan_of("er", tmp_path), 1), Phases(), []
+    for owner, name in ((trainer.images, "raw"), (trainer.transform, "train"), (trainer.transform, "test")):
+        work = getattr(owner, name)
+        setattr(owner, name, lambda *given, work=work: met.append(phases.now) or work(*given))
+    measured.watch(trainer, phases)
+    info = trainer.model.info
+    images = info.images(torch.arange(2))
+    info.augment(images), info.plain(images)
+    assert met == [DRAW, TRANSFORM, TRANSFORM]
 
 
 def test_every_prompt_method_is_counted():
@@ -246,9 +259,9 @@ def test_files_of_others(change, part, said, tmp_path, result, unmeasured):
 
 
 def test_numbers_that_are_none(said, tmp_path, result):
-    for place, value in (("seconds", "training batch"), ("limit", "32")):
+    for place, name, value in (("seconds", "training batch", None), ("limit", "32", None), ("limit", "other", {})):
         found = json.loads(result.read_text())
-        found["cases"][0]["repeats"][0][place][value] = None
+        found["cases"][0]["repeats"][0][place][name] = value
         (tmp_path / "b.json").write_text(json.dumps(found))
         refused(said("benchmark", "--show", tmp_path / "b.json"), "is damaged")
     assert said("benchmark", "--show", result)[0] == 0

@@ -28,11 +28,11 @@ NUMBERS, DIGEST = "features", "sha256"  # names in a file
 
 
 def kept_features(
-    folder: Path, weights: dict[str, Tensor], settings: list, parts: Iterable[Callable[[], Tensor]]
+    folder: Path, weights: dict[str, Tensor], settings: list, count: int, parts: Iterable[Callable[[], Tensor]]
 ) -> Tensor:
     """Features [N, ...] whose batches `parts` compute in order; from the folder, where it has them, or put there.
 
-    weights: of the network. settings: what else decides the numbers, plain values. What cannot be kept is a warning.
+    count: N. weights: of the network. settings: what else decides the numbers, plain values. What cannot be kept is a warning.
     """
     first, *rest = parts
     begin = first()
@@ -42,6 +42,8 @@ def kept_features(
         found = _read(file)
         if not isinstance(found, str) and not torch.equal(found[: len(begin)], begin.cpu()):
             found = "its first batch is not what is computed now"
+        if not isinstance(found, str) and len(found) != count:
+            found = f"it has {len(found):,} images, not {count:,}"
         if not isinstance(found, str):
             with contextlib.suppress(OSError):  # a folder that may only be read
                 os.utime(file)
@@ -76,20 +78,21 @@ def _write(file: Path, features: Tensor) -> None:
     """Raises OSError."""
     size = features.numel() * features.element_size()
     if size <= LIMIT and features.isfinite().all():  # the run will say what is wrong with others
-        _make_room(file.parent, size)
+        _make_room(file.parent, LIMIT - size)
         write_tensors(file, {NUMBERS: features, DIGEST: _digest(file, features)})
+        _make_room(file.parent, LIMIT)  # others may have written meanwhile
 
 
-def _make_room(folder: Path, size: int) -> None:
-    """Removes the files that were not read for longest, what a killed process left among them."""
+def _make_room(folder: Path, limit: int) -> None:
+    """Removes the files that were not read for longest, what a killed process left among them, down to these bytes."""
     states = []
     for file in (*folder.glob(FILES), *folder.glob(".features-*.part")):
         with contextlib.suppress(FileNotFoundError):  # another process made room
             state = file.stat()
             states.append((state.st_mtime, state.st_size, file))
-    size += sum(bytes_ for _, bytes_, _ in states)
+    size = sum(bytes_ for _, bytes_, _ in states)
     for _, bytes_, file in sorted(states):
-        if size > LIMIT:
+        if size > limit:
             file.unlink(missing_ok=True)
             size -= bytes_
 

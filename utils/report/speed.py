@@ -148,7 +148,7 @@ def _repeat(found: dict[str, Any], precision: str) -> Repeat:
         name: {kind: _positive(rate) for kind, rate in _dict(rates).items()}
         for name, rates in _dict(found["limit"]).items()
     }
-    if not limit["32"] or not limit[precision]:
+    if not {"32", precision} <= limit.keys() or not all(limit.values()):
         raise ValueError("a repeat without a limit")
     seconds = {phase: _number(value) for phase, value in _dict(found["seconds"]).items()}
     for phase in NEEDED:
@@ -227,9 +227,9 @@ def phases(case: Case) -> str:
 
 
 def comparison(now: Result, before: Result) -> str:
-    """Every phase of the cases that both have, and the limit."""
+    """The machine of the other file, every phase of the cases that both have, and the limit."""
     old = {case.key(): case for case in before.cases}
-    parts = []
+    parts = [heading(before)[0]]
     for case in now.cases:
         if case.key() not in old:
             parts.append(printable(f"{case.title()}: not in the other file"))

@@ -305,7 +305,7 @@ class Evaluator:
             *(machine[part] for part in ("cpu", "threads", "gpu")),
         ]  # they change the last bits
         settings = [name, self.images.sha256(), self.transform.settings(), *rounding]
-        return kept_features(self.kept, model.backbone.state_dict(), settings, parts)
+        return kept_features(self.kept, model.backbone.state_dict(), settings, len(self.images), parts)
 
 
 def _without_score(votes: Votes) -> Tensor:

@@ -29,7 +29,7 @@ def asked(folder, numbers=NUMBERS, settings=("a",), weights=None):
         return rows
 
     parts = [lambda rows=rows: part(rows) for rows in numbers.split(2)]
-    found = kept_features(folder, weights or {"w": torch.ones(2)}, [*settings], parts)
+    found = kept_features(folder, weights or {"w": torch.ones(2)}, [*settings], len(numbers), parts)
     return found, len(computed)
 
 
@@ -77,12 +77,18 @@ def test_features_that_would_be_others_here_are_computed_again(tmp_path, capsys)
     assert torch.equal(asked(tmp_path)[0], NUMBERS)
     assert "its first batch is not what is computed now; computed again" in capsys.readouterr().err
     assert asked(tmp_path)[1] == 1
+    for part, count in ((NUMBERS[:6], 6), (torch.cat((NUMBERS, NUMBERS)), 16)):
+        (file,) = tmp_path.iterdir()
+        file.unlink()
+        asked(tmp_path, part)
+        assert torch.equal(asked(tmp_path)[0], NUMBERS)
+        assert f"it has {count} images, not 8; computed again" in capsys.readouterr().err
 
 
 def test_what_was_not_read_for_longest_leaves_first(tmp_path, monkeypatch):
     asked(tmp_path)
     (first,) = tmp_path.iterdir()
-    monkeypatch.setattr(features, "LIMIT", 2 * first.stat().st_size + NUMBERS.nbytes)
+    monkeypatch.setattr(features, "LIMIT", 3 * first.stat().st_size)
     own = [tmp_path / "weights.safetensors", tmp_path / "notes.txt"]  # of somebody else
     for file in own:
         file.write_bytes(bytes(10**6))
@@ -97,6 +103,7 @@ def test_what_was_not_read_for_longest_leaves_first(tmp_path, monkeypatch):
     asked(tmp_path, settings=("d",))
     assert first.exists() and not second.exists() and all(file.exists() for file in own)
     assert not list(tmp_path.glob(".*.part"))
+    assert sum(file.stat().st_size for file in tmp_path.glob(features.FILES)) <= features.LIMIT
     monkeypatch.setattr(features, "LIMIT", NUMBERS.nbytes - 1)
     before = set(tmp_path.iterdir())
     assert asked(tmp_path, settings=("e",))[1] == 4 and set(tmp_path.iterdir()) == before
