@@ -157,7 +157,8 @@ def test_data_that_cannot_be_listed(place, tmp_path, capsys):
 def test_features_of_test_images(place, tmp_path, capsys):
     folder = tmp_path / "data" / "features"
     for value in (1.0, 2.0):
-        features.kept_features(folder, {"w": torch.ones(2)}, [value], 1000, [lambda value=value: torch.full((1000,), value)])
+        part = torch.full((1000,), value)
+        features.kept_features(folder, {"w": torch.ones(2)}, [value], 1000, [part.clone])
     code, lines = place(capsys=capsys)
     assert code == 0 and "  ok     2 files in data/features, 0.0 of at most 1,024 MiB" in lines
     file = sorted(folder.iterdir())[0]

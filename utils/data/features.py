@@ -32,7 +32,8 @@ def kept_features(
 ) -> Tensor:
     """Features [N, ...] whose batches `parts` compute in order; from the folder, where it has them, or put there.
 
-    count: N. weights: of the network. settings: what else decides the numbers, plain values. What cannot be kept is a warning.
+    count: N. weights: of the network. settings: what else decides the numbers, plain values. What cannot be kept is a
+    warning.
     """
     first, *rest = parts
     begin = first()
