@@ -208,7 +208,7 @@ def _attention(block: nn.Module, normed: Tensor, prompts, keep: int | None) -> T
 def _attend(attn: nn.Module, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Attention of queries [B, heads, N, d] over keys and values [B, heads, L, d], by whichever way is faster.
 
-    The fused kernel is, but for bf16 on a CPU, whose backward pass takes 2 to 12 times as long as products and softmax.
+    The fused kernel is, but for bf16 on a CPU, whose backward pass takes 3 to 7 times as long as products and softmax.
     """
     dropout = attn.attn_drop.p if attn.training else 0.0
     if value.device.type == "cpu" and value.dtype == torch.bfloat16:
