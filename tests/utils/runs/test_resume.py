@@ -46,31 +46,15 @@ def stop_after(monkeypatch):
     return set_up
 
 
-METHODS = {
-    "er": ["--model", "er"],
-    "coda": ["--model", "coda"],
-    "flyprompt": ["--model", "flyprompt", "--rp_dim", "64"],
-    "joint": ["--model", "joint", "--updates", "1"],
-    "mepo_meta": [
-        "--model",
-        "mepo_meta",
-        "--samples",
-        "4",
-        "--meta_epochs",
-        "2",
-        "--group_size",
-        "10",
-        "--num_tasks",
-        "5",
-    ],
-}
+META = ["--samples", "4", "--meta_epochs", "2", "--group_size", "10", "--num_tasks", "5"]
+METHODS = {"er": [], "joint": ["--updates", "1"], "mepo_meta": META}  # the others: tests/whole/test_kill.py
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_stopped_run_goes_on_exactly(method, words, unbroken, stop_after, monkeypatch, tmp_path, capsys):
     if method == "mepo_meta":  # a stage has no tasks and no evaluation
         words = [w for pair in zip(words[::2], words[1::2], strict=True) if pair[0] != "--n_tasks" for w in pair]
-    words = [*METHODS[method], *words]
+    words = ["--model", method, *METHODS[method], *words]
     whole = unbroken(words)
     broken = [*words, "--results", str(tmp_path / "broken")]
     for batches in (3, 9):  # twice
@@ -97,7 +81,7 @@ def wait_for_checkpoint(results: Path, process: subprocess.Popen, number: int) -
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 75), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
 def test_signals_at_any_moment_change_nothing(number, code, words, unbroken, tmp_path):
     words = ["--model", "er", *words, "--save_every", "0"]
     whole = unbroken(words)
