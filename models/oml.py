@@ -176,4 +176,9 @@ def load_head(head: nn.Module, file: Path) -> None:
     """Fills a head from a file. Raises UsageError if it is not there or does not fit."""
     if not file.is_file():
         raise UsageError(f"--no-reset: there is no {file}; --reset draws the head anew")
-    load_weights(head, file)
+    try:
+        load_weights(head, file)
+    except UsageError as error:
+        raise UsageError(
+            f"--no-reset: {error}; --outputs, --pln_layers and --pln_width are those it was made with, or --reset"
+        ) from error

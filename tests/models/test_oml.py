@@ -91,9 +91,11 @@ def test_the_products_fit_the_network_and_the_head(tmp_path):
     model = build("oml", own, backbone="conv2-4").model
     assert_same_weights(weights_of(model.pln), weights_of(run.model.pln))
     assert_same_weights(weights_of(model.backbone), weights_of(run.model.backbone))
-    for given, name in (({"pln_layers": 2}, "conv2-4"), ({}, "conv2-5")):
-        with pytest.raises(UsageError, match="has shape"):
-            build("oml", own | given, backbone=name)
+    with pytest.raises(UsageError, match="has shape"):
+        build("oml", own, backbone="conv2-5")
+    for given in ({"pln_layers": 2}, {"outputs": run.info.num_classes + 1}):
+        with pytest.raises(UsageError, match="--no-reset: .*has shape.*; --outputs, .* or --reset"):
+            build("oml", own | given, backbone="conv2-4")
     (tmp_path / "pln.safetensors").unlink()
     with pytest.raises(UsageError, match="--no-reset: there is no .*pln.safetensors; --reset draws the head anew"):
         build("oml", own, backbone="conv2-4")
