@@ -19,4 +19,5 @@ exec bash "$(dirname "${BASH_SOURCE[0]}")/compare.sh" \
 --model posterior_replay --posterior dirac --protection none --batch_size 128 --n_iter 5000 --lr 5e-4
 --model vcl --batch_size 128 --n_iter 2000 --lr 1e-4 --kl_scale 10 --keep_orig_init
 --model ewc_posterior --batch_size 32 --n_iter 2001 --lr 5e-4 --ewc_lambda 10
+--model ewc_posterior --batch_size 32 --n_iter 2001 --lr 5e-4 --ewc_lambda 10 --det_multi_head
 ROWS
