@@ -18,6 +18,7 @@ Shapes: B images, N tokens (class token first), D width, L prompt length, M rows
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -74,7 +75,8 @@ NO_PROMPTS: Prompts = {}
 Adapters = Mapping[int, Callable[[Tensor], Tensor]]
 NO_ADAPTERS: Adapters = {}
 
-# Images that pass a CPU at a time where no gradient is wanted, so that what lies between two layers stays in its cache.
+# Images that pass a CPU at a time where no gradient is wanted, at most, so that what lies between two layers stays in
+# its cache. Parts are of even sizes: few images are slow, and have other last bits.
 AT_ONCE = 64
 
 
@@ -151,8 +153,9 @@ def run_blocks(
     are wanted, [B, keep, D]; the last of these blocks computes nothing else.
     """
     if len(tokens) > AT_ONCE and tokens.device.type == "cpu" and not torch.is_grad_enabled():
-        starts = range(0, len(tokens), AT_ONCE)
-        parts = ((tokens[i : i + AT_ONCE], _of(prompts, slice(i, i + AT_ONCE))) for i in starts)
+        size = math.ceil(len(tokens) / math.ceil(len(tokens) / AT_ONCE))
+        starts = range(0, len(tokens), size)
+        parts = ((tokens[i : i + size], _of(prompts, slice(i, i + size))) for i in starts)
         return torch.cat([run_blocks(vit, *part, adapters, keep, stop) for part in parts])
     blocks = vit.blocks[:stop]
     for layer, block in enumerate(blocks):

@@ -207,6 +207,14 @@ def test_many_images_give_what_each_of_them_gives():
         torch.testing.assert_close(encode(vit, tokens, prompts), at_once, **CLOSE)
 
 
+@torch.no_grad()
+def test_no_part_of_many_images_is_small():
+    vit, sizes = tiny_vit(), []
+    vit.blocks[0].norm1.register_forward_hook(lambda module, inputs, output: sizes.append(len(output)))
+    encode(vit, embed(vit, some_images(AT_ONCE + 1)))
+    assert sizes == [AT_ONCE // 2 + 1, AT_ONCE // 2]
+
+
 def test_frozen_weights_are_cast_once(monkeypatch):
     vit, images, seen = cast_once(tiny_vit()).requires_grad_(False), some_images(), []
     linear = F.linear
