@@ -176,7 +176,7 @@ def gauss_init(hyper: Hypernetwork, main: MainNetwork, emb_variance: float, keep
         uniform(layer.weight, 1 / layer.in_features)
         nn.init.zeros_(layer.bias)
     if hyper.chunks is not None:
-        wanted = torch.full((len(hyper.chunk_embeddings[0]) * hyper.chunks.size,), RHO_VARIANCE)
+        wanted = torch.full((len(hyper.chunk_embeddings[0]) * hyper.chunks.size,), RHO_VARIANCE, device="cpu")
         wanted[: main.size] = MEAN_VARIANCE
         width, size = hyper.chunks.emb_size, len(hyper.embeddings[0])
         variance = ((size + width) * wanted.view(-1, hyper.chunks.size).mean(1) - size * emb_variance) / width

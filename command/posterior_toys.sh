@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Posterior meta-replay on its authors' two toys, six modes in the plane and three functions of a number, beside
 # separate networks, fine-tuning and the prior-focused methods, each with the options that are published for the toy:
-# two lines for PR-BbB on regression-1d, and none there for separate networks (see models/posterior_replay.py). Ten
-# seeds; five of the slow ones, which are separate networks and fine-tuning (up to 10,001 updates per task) and vcl (a
-# hundred networks drawn per update).
+# two lines for PR-BbB on regression-1d, and none there for separate networks (see models/posterior_replay.py), whose
+# options fine-tuning has on both. Ten seeds; five of the slow ones, which are separate networks and fine-tuning (up to
+# 10,001 updates per task) and vcl (a hundred networks drawn per update).
 #
 #   bash command/posterior_toys.sh                      everything; tables and figures go to results/posterior/
 #   bash command/posterior_toys.sh "--posterior bbb"    only rows that contain these words; tables to runs/posterior/

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Runs posterior meta-replay, separate networks, fine-tuning and the prior-focused methods on a dataset, with what is
-# published for it beside the methods; posterior_split_mnist.sh, posterior_perm_mnist.sh, posterior_cifar10.sh call it.
+# published for it beside the methods, fine-tuning with the options of separate networks; posterior_split_mnist.sh,
+# posterior_perm_mnist.sh and posterior_cifar10.sh call it.
 #
 #   bash command/run_posterior.sh DATASET [options of main.py]
 #

@@ -107,6 +107,13 @@ def test_variances_of_a_gaussian_start(chunks):
     assert 0.0027 < mean[:, :2100].var() < 0.0033 and 0.075 < rho[:, 700:].var() < 0.091
 
 
+def test_a_gaussian_start_of_chunks_can_be_sketched():
+    with torch.device("meta"):
+        main = MainNetwork(small.build("mlp-40", (50,)), 10)
+        chunks = Chunks(700, 64, per_task=True)
+        gauss_init(Hypernetwork(2 * main.size, 200, [], 4, chunks=chunks), main, 1.0, keep_means=False)
+
+
 def test_kept_means_begin_as_weights_of_a_plain_network():
     torch.manual_seed(0)
     main = MainNetwork(small.build("resnet18-2", (3, 8, 8)), 10)

@@ -245,10 +245,11 @@ def test_the_small_network_on_permuted_mnist(recorded):
 def test_rows_on_digits_have_what_is_published_for_split_mnist(recorded):
     *lines, report = recorded("posterior_digits.sh", "--", JOBS="1")
     rows, kinds = planned(lines)
-    assert kinds == POSTERIOR and report == "REPORT runs/posterior/seq-digits"
-    for plan, (model, posterior, protection) in zip(rows, kinds, strict=True):
+    assert kinds == [*POSTERIOR, POSTERIOR[-1]] and report == "REPORT runs/posterior/seq-digits"
+    for k, (plan, (model, posterior, protection)) in enumerate(zip(rows, kinds, strict=True)):
         given = {"posterior": posterior, "protection": protection} if model == "posterior_replay" else {}
-        published = plans.make({"model": model, "dataset": "seq-mnist"} | given)
+        own = {"det_multi_head": True} if k == len(POSTERIOR) else {}
+        published = plans.make({"model": model, "dataset": "seq-mnist"} | given | own)
         assert plan.method_args == published.method_args and plan.tasks.n_iter == published.tasks.n_iter
         assert (plan.tasks.class_order, plan.tasks.inputs) == ("natural", "plain") and plan.run.eval_period == -1
         assert (plan.run.backbone, plan.run.batch_size) == (published.run.backbone, published.run.batch_size)

@@ -237,6 +237,26 @@ def test_the_model_of_a_task_and_the_surest_one(heads, width):
     assert torch.equal(surest, torch.stack(told)[chosen, torch.arange(5)])
 
 
+@pytest.mark.parametrize("heads", ["split", "shared", "growing"])
+def test_the_model_of_a_task_without_classes_is_never_chosen(heads):
+    """Nothing of it came; with growing heads its model is that of the task before."""
+    model, x = make({"heads": heads}).model, torch.randn(5, 3, 32, 32)
+    for task, columns in enumerate((range(0, 4), range(4, 4), range(4, 8))):
+        model.begin_task(Session(task, list(columns), columns, len(columns), lambda size: iter(())))
+    votes = model.eval().votes(x)
+    assert all((score[1] == -torch.inf).all() and score[[0, 2]].isfinite().all() for score in votes.scores.values())
+    surest = votes.outputs[votes.scores["ent"].argmax(0), torch.arange(5)]
+    assert torch.equal(model(x), surest)
+
+
+@pytest.mark.parametrize("method", ["posterior_replay", "vcl", "ewc_posterior"])
+def test_training_images_are_voted_on_too(method):
+    own = {"posterior": "dirac"} if method == "posterior_replay" else {}
+    run = make(own, method, scenario="class-il", eval_train=True)
+    run.trainer.train()
+    assert 0 <= run.trainer.history.summary()["A_train"] <= 1
+
+
 def test_predictions_are_the_same_every_time_and_one_by_one():
     run = make()
     learn(run, 0)

@@ -201,6 +201,28 @@ def test_signals_end_a_command_in_one_line(name, moment):
     assert (done.returncode, done.stdout, done.stderr) == (code, "", f"{word}{end}\n")
 
 
+LOST = """
+import os, signal, sys, weakref
+from utils.runs import signals
+class Gone: pass
+def command():
+    with signals.obeyed():
+        gone = Gone()
+        watched = weakref.ref(gone, lambda ref: (os.kill(os.getpid(), getattr(signal, sys.argv[1])), len("x")))
+        del gone
+        assert signals.StopRequest().code == int(sys.argv[2])
+        print("work")
+import main
+main.leave(main.answer(command))
+"""
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 75), ("SIGINT", 130)])
+def test_a_signal_that_meets_a_finaliser_is_not_lost(name, code):
+    done = python("-c", LOST, name, str(code), text=True)
+    assert (done.returncode, done.stdout) == (code, "work\n") and "Exception ignored" in done.stderr
+
+
 def test_a_hangup_that_is_ignored_stays_ignored():
     ignore = lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)  # noqa: E731  (as nohup does)
     done = python("-c", HELD, "later", "SIGHUP", text=True, preexec_fn=ignore)

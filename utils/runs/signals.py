@@ -51,16 +51,27 @@ def _ignored(number: int) -> bool:
     return number == getattr(signal, "SIGHUP", None) and signal.getsignal(number) == signal.SIG_IGN
 
 
+_asked: int | None = None  # exit code that a signal asked for
+
+
 @contextlib.contextmanager
 def obeyed() -> Iterator[None]:
-    """They end the work at once, by `Stopped` or KeyboardInterrupt, so that it leaves nothing half done."""
-    with handled(stop, STOPPING), handled(signal.default_int_handler, (signal.SIGINT,)):
+    """They end the work at once, by `Stopped` or KeyboardInterrupt, so that it leaves nothing half done.
+
+    An exception that meets a finaliser goes no further; then the next `StopRequest` or the end of the work stops.
+    """
+    global _asked
+    _asked = None
+    with handled(_stop, CODES):
         yield
+        if _asked is not None:
+            raise Stopped(_asked)
 
 
-def stop(number: int, frame: object) -> None:
-    """A handler that stops at once, as Python does by itself for Ctrl-C."""
-    raise Stopped(CODES[signal.Signals(number)])
+def _stop(number: int, frame: object) -> None:
+    global _asked
+    _asked = CODES[signal.Signals(number)]
+    raise KeyboardInterrupt if number == signal.SIGINT else Stopped(_asked)
 
 
 def quit_at_once(number: int, frame: object) -> None:
@@ -88,7 +99,7 @@ class StopRequest:
     """code: exit code that a signal asked for, None so far."""
 
     def __init__(self) -> None:
-        self.code: int | None = None
+        self.code = _asked
 
     def listening(self) -> contextlib.AbstractContextManager[None]:
         """Notes the signals of `CODES`; a second Ctrl-C stops at once."""

@@ -65,7 +65,8 @@ def assemble(
         met = training.labels[torch.cat(stream.tasks)] if isinstance(stream, TaskList) else training.labels
         evaluator.check(met)
         if tasks.eval_train:
-            told = stream if stream.announces else None  # only then does its accuracy need the tasks
+            # Only then does its accuracy need the tasks.
+            told = stream if stream.announces or plan.method.tells_tasks_apart else None
             how_measured = options.eval_batch_size, options.eval_mask, told, None
             on_training = Evaluator(training, transform, *how_measured, kept, options.precision)
     info = (Restored if restored else StreamInfo)(
