@@ -50,7 +50,8 @@ def describe(
     info = expected_stream(plan, dataset, counts, size)
     held_out = int(options.validation * counts[0])
     images, tests = info.num_images, held_out or counts[1]
-    come = images if plan.tasks is not None else counts[0] - held_out
+    num_batches = None if plan.tasks is None else plan.tasks.n_iter
+    come = images if plan.tasks is not None and num_batches is None else counts[0] - held_out
     streamed = options.scenario in ("si-blurry", "class-il", "task-il", "domain-il")
     model = sketch(plan, info, input_shape(dataset, size)).eval()
     shape = input_shape(dataset, size)
@@ -65,7 +66,8 @@ def describe(
         f"  stream    {options.scenario}, {info.num_tasks} tasks"
         + (f" of {options.n_tasks}" if info.num_tasks < options.n_tasks and plan.tasks is not None else "")
         + (f", n = {options.n}, m = {options.m}" if options.scenario == "si-blurry" else "")
-        + f", batches of {options.batch_size}, {options.online_iter} updates each",
+        + f", batches of {options.batch_size}, {options.online_iter} updates each"
+        + (f", {num_batches:,} batches of each task" if num_batches else ""),
         f"  network   {options.backbone}, {total:,} parameters, {trainable:,} of them trained",
         *(f"  {'' if k else 'weights':9} {place}" for k, place in enumerate(weights)),
     ]
@@ -82,12 +84,15 @@ def describe(
             cost += f"; a run about {training / 1e12:,.1f} TFLOP of training"
             cost += f" and {testing / 1e12:,.1f} in {evaluations} evaluations"
         lines.append(cost)
+    elif model.tells_tasks_apart:
+        lines.append("  cost      not counted: each task has a model, which is not there before it")
     return "\n".join(lines)
 
 
 def flops(model: Learner, shape: Shape) -> int | None:
-    """Floating-point operations of one test sample as it comes; None for a stage that classifies nothing."""
-    if not model.evaluated:
+    """Floating-point operations of one test sample as it comes; None for a stage that classifies nothing, and for a
+    method whose tasks each have a model, which is not there before they come."""
+    if not model.evaluated or model.tells_tasks_apart:
         return None
     with sizes_that_fit(), FlopCounterMode(display=False) as counter, torch.no_grad():
         model(torch.empty(1, *shape, device="meta"))

@@ -172,7 +172,9 @@ class TaskArgs:
     classes: int | None = option(None, "how many classes come at all, drawn by the stream seed; default: all", low=1)
     first_task: int = option(0, "first of the --n_tasks tasks that comes", low=0)
     last_task: int | None = option(None, "last task that comes; default: of all", low=0)
-    n_iter: int | None = option(None, "batches per task, from an endless reshuffled stream, instead of passes", low=1)
+    n_iter: int | None = option(
+        None, "batches per task, from an endless reshuffled stream, instead of passes", low=1, high=1_000_000
+    )
     inputs: Literal["published", "network", "plain"] = option(
         "published",
         "mean and standard deviation: published: the dataset's own; network: 0.5, as Google's ViTs were trained; "

@@ -676,6 +676,13 @@ def test_a_stage_makes_the_place_of_its_product_when_it_runs_and_not_before(meth
     assert list(tmp_path.iterdir()) == []
 
 
+def test_dry_run_of_so_many_batches_and_a_model_per_task(tmp_path, capsys):
+    assert main.main(["--model", "ewc_posterior", "--dataset", "modes-2d", "--n_iter", "70", "--dry_run"]) == 0
+    out = capsys.readouterr().out
+    assert "60 training and 600 test samples" in out and "batches of 32, 1 updates each, 70 batches of each task" in out
+    assert "not counted: each task has a model" in out and "FLOP" not in out
+
+
 def test_dry_run_names_missing_weights_and_stages(tmp_path, capsys):
     words = ["--model", "mepo", "--host", "l2p", "--dataset", "seq-imr", "--checkpoint_dir", str(tmp_path)]
     assert main.main([*words, "--dry_run"]) == 0
