@@ -2,7 +2,7 @@
 # LMSRR and its rivals on equal networks and equal memory: seq-icons and seq-glyphs, so that neither of the two networks
 # is at home in both, class by class, 10 tasks of 20, one pass, batches of 32, 200 images in memory (A-GEM: 20 per
 # task), 10 seeds. Every row trains the last three blocks of each network and a classifier by plain SGD; classes not met
-# yet are not masked, as in Mammoth, but for lwf and icarl, which it masks. The last two rows have one of the two
+# yet are not masked, as in Mammoth, but for lwf, icarl and agem, which it masks. The last two rows have one of the two
 # networks. Rates are to be those that command/choose_lmsrr.sh finds; until it has been run they are LMSRR's own for
 # every row.
 #
@@ -31,8 +31,9 @@ rows="--model lmsrr --buffer_size 200 --backbone $pair --lr 0.03
 --model derpp $plain $last --backbone vit_tiny_glyphs --lr $derpp_glyphs
 --model derpp $plain $last --backbone vit_tiny_icons --lr $derpp_icons"
 
-name="derpp backbone=$pair" # as the report calls it: by what was typed and differs
+name=derpp # as the report calls it: by what was typed and differs
 [ "$derpp $derpp" = "$derpp_glyphs $derpp_icons" ] || name+=" lr=$derpp"
+name+=" backbone=$pair"
 export RUNS="${RUNS:-runs/lmsrr}" ARGS="${ARGS:---seeds 1 2 3 4 5 6 7 8 9 10}" BASELINE="${BASELINE-$name}"
 [ $# -eq 0 ] || BASELINE="" # some rows only, the baseline perhaps not among them
 for stream in icons glyphs; do

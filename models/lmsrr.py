@@ -79,7 +79,7 @@ class Lmsrr(ContinualModel):
     needs_task_boundaries = True
     published = {
         "*": {"backbone": "vit_tiny_glyphs+vit_tiny_icons", "batch_size": 32, "online_iter": 1},
-        "seq-cifar10": LONG | {"n_tasks": 5, "alpha": 0.1},
+        "seq-cifar10": LONG | {"n_tasks": 5, "alpha": 0.1, "autoaugment": False},
         "seq-cifar100": LONG,
         "rot-mnist": RARELY | {"backbone": PAIR, "alpha": 0.1},
         "seq-tinyimg": LONG | {"alpha": 0.1, "n_epochs": 10},

@@ -409,7 +409,7 @@ def test_rows_of_lmsrr_are_plans_of_two_networks_and_one_memory(file, recorded):
     *lines, report = recorded(file, SEEDS="3 4", BUFFER="200")
     dataset, tasks, passes = LMSRR_FILES[file]
     rows = [plans.parse(shlex.split(line)) for line in lines]
-    assert report == f"REPORT runs/lmsrr/{dataset} --baseline derpp"
+    assert report == f"REPORT runs/lmsrr/200/{dataset} --baseline derpp"
     apart = {"lwf", "icarl"} if dataset == "rot-mnist" else set()
     assert {plan.run.model for plan in rows} == {*TWELVE} - apart and len(rows) == 10 - len(apart)
     published = plans.make({"model": "lmsrr", "dataset": dataset})

@@ -55,6 +55,16 @@ def assert_weights(run: Run, expected: dict[str, torch.Tensor]) -> None:
 # Which classes compete
 
 
+@pytest.mark.parametrize("name", ["icarl", "fdr", "lwf", "gem", "finetune"])
+def test_classes_of_which_no_batch_holds_an_image_have_no_column(name):
+    run = build(name, scenario="class-il", n_iter=1, batch_size=2, eval_period=-1)
+    run.trainer.train()
+    stream, met = run.trainer.stream, len(run.trainer.seen)
+    assert stream.columns(stream.num_tasks - 1).stop == met <= 2 * stream.num_tasks < run.info.num_classes
+    measured = run.trainer.history.summary()
+    assert measured["task_final"] >= measured["class_final"]
+
+
 @pytest.mark.parametrize("name", ["er", "derpp", "der", "fdr", "lwf", "si", "icarl", "finetune"])
 def test_all_classes_compete_if_none_is_masked(name):
     for mask, moved in (("seen", 4), ("none", 12)):

@@ -55,12 +55,19 @@ class ClassIncremental(Reshuffled):
         tasks = by_task(task_of[targets], len(parts))
         super().__init__(tasks, parts, num_classes, seed, batch_size, num_epochs, split.num_batches)
         self.num_outputs = sum(map(len, parts))
-        # A class without an image is never met, and gets no column unless it is announced.
-        has_images = torch.bincount(targets, minlength=num_classes) > 0
-        counts = [len(part) if self.announces else int(has_images[part].sum()) for part in parts]
+        # A class without an image, or of which no batch holds one, is never met: no column unless it is announced.
+        counts = [
+            len(part) if self.announces else len(targets[self._come(task)].unique()) for task, part in enumerate(parts)
+        ]
         ends = list(accumulate(counts))
         self._columns = [range(end - count, end) for end, count in zip(ends, counts)]
         self._task_of = task_of.tolist()
+
+    def _come(self, task: int) -> Tensor:
+        """Indices of the images of a task that are in a batch."""
+        if self.num_batches_each is None or self.num_batches_each * self.batch_size >= len(self.tasks[task]):
+            return self.tasks[task]
+        return torch.cat([draw.indices for draw in self.batches(task, 0)])
 
     def columns(self, task: int) -> range:
         return self._columns[task]
