@@ -205,6 +205,8 @@ def input_size(name: str) -> int | None:
 def _common_size(name: str) -> int:
     sizes = {}
     for part in name.split("+"):
+        if not part:
+            raise UsageError(f"--backbone {name}: a network is missing beside a +")
         if (size := input_size(part)) is None:
             raise UsageError(f"--backbone {name}: networks side by side are pretrained ViTs, and {part} is none")
         sizes[part] = size

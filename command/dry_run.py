@@ -79,8 +79,9 @@ def describe(
         if streamed:
             evaluations = info.num_tasks + (images // options.eval_period if options.eval_period > 0 else 0)
             training = TRAINING * forward * images * options.n_epochs * options.online_iter
-            # Classes appear evenly, so that an evaluation sees half of the test images on average.
-            testing = forward * evaluations * tests / 2
+            # Classes or domains appear evenly, so that an evaluation sees half of the test images on average.
+            domains = info.num_tasks if dataset.max_domains and dataset.tasks is None else 1
+            testing = forward * evaluations * tests * domains / 2
             cost += f"; a run about {training / 1e12:,.1f} TFLOP of training"
             cost += f" and {testing / 1e12:,.1f} in {evaluations} evaluations"
         lines.append(cost)

@@ -20,10 +20,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbone import features, load_weights
+from backbone import begins_untrained, features, load_weights
 from backbone.heads import prediction_network
 from backbone.products import PretrainArgs, Stage, make_stage
-from backbone.small import slots_of, with_slots
+from backbone.small import kaiming, slots_of, with_slots
 from models.base import FEATURES, ContinualModel, ModelArgs
 from utils.args import RunArgs, option
 from utils.contracts import Batch, Restored, Session, StreamInfo
@@ -35,6 +35,8 @@ PLN = "pln.safetensors"
 
 @dataclass(kw_only=True)
 class OmlArgs(ModelArgs, PretrainArgs):
+    """drawn: whether the network begins untrained; no option, `prepare` fills it in."""
+
     rln: str | None = option(
         None,
         "meta-learnt representation (rln.safetensors); 'none': the network as it comes; default: stage 1, or none with "
@@ -56,6 +58,7 @@ class OmlArgs(ModelArgs, PretrainArgs):
     reset: bool = option(
         True, "draw the head anew; no: go on from pln.safetensors beside the representation", "mrcl 2855a6b; sines: no"
     )
+    drawn: bool = False
 
 
 class Oml(ContinualModel):
@@ -85,6 +88,8 @@ class Oml(ContinualModel):
         super().__init__(backbone, info, args)
         backbone.requires_grad_(False)
         self.numbers = info.num_targets is not None
+        if self.numbers and args.drawn and made is None:  # as stage 1 begins; convolutions are so already
+            kaiming(backbone)
         if self.numbers and info.num_tasks > slots_of(backbone):
             raise UsageError(
                 f"--model oml: the number of a task is part of its input, samples have {slots_of(backbone)} entries "
@@ -99,6 +104,11 @@ class Oml(ContinualModel):
     @classmethod
     def prepare(cls, run: RunArgs, args: OmlArgs) -> list[Stage]:
         """Stage 1 on the same network, unless something says where the representation comes from; fills it in."""
+        args.drawn = begins_untrained(run.backbone, run.backbone_path)
+        if args.rln not in (None, NONE) and run.backbone_path is not None:
+            raise UsageError(
+                f"--rln {args.rln}: would replace the weights of --backbone_path {run.backbone_path}; give one of them"
+            )
         if args.rln is None and run.backbone_path is not None:
             args.rln = NONE
         if args.rln is not None:

@@ -76,6 +76,7 @@ def test_weights_of_each_network(files, tmp_path):
         (["finetune", "vit_tiny_glyphs+mlp-10"], "are pretrained ViTs, and mlp-10 is none"),
         (["finetune", "mlp-10+vit_tiny_glyphs"], "are pretrained ViTs, and mlp-10 is none"),
         (["lmsrr", "vit_tiny_glyphs+nonsense"], "--backbone nonsense: timm knows no such model"),
+        (["er", "vit_tiny_glyphs+"], "--backbone vit_tiny_glyphs+: a network is missing beside a +"),
         (["lmsrr", "vit_tiny_glyphs"], "lmsrr fuses several ViTs, and vit_tiny_glyphs is not"),
         (["lmsrr", f"{PAIR}", "--trainable_blocks", "7"], "--trainable_blocks 7: the network has 6 blocks"),
         (["er", PAIR, "--trainable", "last", "--last_blocks", "7"], "--last_blocks 7: the network has 6 blocks"),

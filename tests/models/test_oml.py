@@ -101,6 +101,14 @@ def test_the_products_fit_the_network_and_the_head(tmp_path):
         build("oml", own, backbone="conv2-4")
 
 
+def test_one_thing_says_where_the_representation_comes_from(tmp_path):
+    plan = plans.make(
+        {"model": "oml", "dataset": "seq-digits", "rln": str(tmp_path / "a"), "backbone_path": str(tmp_path / "b")}
+    )
+    with pytest.raises(UsageError, match="--rln .*a: would replace the weights of --backbone_path .*b; give one of"):
+        plan.method.prepare(plan.run, plan.method_args)
+
+
 # Numbers: samples of a slot and x, of functions that a straight line fits
 
 
@@ -111,6 +119,14 @@ def numbers(model: type, args, num_tasks: int = 3):
     made = model(network, info, args)
     made.optimizer = made.configure_optimizer()
     return made
+
+
+def test_scratch_begins_as_the_stage_does():
+    norms = {}
+    for drawn in (False, True):
+        layer = numbers(Oml, OmlArgs(rln="none", drawn=drawn)).backbone
+        norms[drawn] = next(p for p in layer.parameters() if p.ndim == 2).std().item()
+    assert norms[True] > 1.3 * norms[False]  # sqrt(2 / 6) and sqrt(2 / 22) of 96 numbers
 
 
 def test_functions_get_slots_of_their_own_anew_in_every_meta_step():
