@@ -7,7 +7,8 @@ are at test time. The representation is the product of stage 1 (`oml_meta`), mad
 it comes. An untrained one is the paper's "scratch".
 On numbers (`seq-sines`) a step takes a batch, the number of the task is part of the input, and the head goes on from
 `pln.safetensors` beside the representation. Without a told task a prediction is that for the task at hand.
-Departure: classes have columns in the order in which they are met; in the release labels are columns.
+Departures: classes have columns in the order in which they are met, where the release has labels for columns; and the
+columns without a class, which the release lets win, are never given.
 """
 
 from __future__ import annotations
