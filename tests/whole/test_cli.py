@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -681,6 +682,14 @@ def test_dry_run_of_so_many_batches_and_a_model_per_task(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "60 training and 600 test samples" in out and "batches of 32, 1 updates each, 70 batches of each task" in out
     assert "not counted: each task has a model" in out and "FLOP" not in out
+
+
+def test_dry_run_counts_the_test_images_of_every_domain(capsys):
+    cost, words = {}, ["--model", "finetune", "--dataset", "perm-digits", "--backbone", "vit_tiny_glyphs", "--dry_run"]
+    for tasks in ("20", "80"):
+        assert main.main([*words, "--n_tasks", tasks]) == 0
+        cost[tasks] = float(re.search(r"([\d.,]+) in \d+ evaluations", capsys.readouterr().out)[1].replace(",", ""))
+    assert 15 < cost["80"] / cost["20"] < 17  # four times as many evaluations, each of four times as many images
 
 
 def test_dry_run_names_missing_weights_and_stages(tmp_path, capsys):
