@@ -50,8 +50,10 @@ def describe(
     info = expected_stream(plan, dataset, counts, size)
     held_out = int(options.validation * counts[0])
     images, tests = info.num_images, held_out or counts[1]
-    num_batches = None if plan.tasks is None else plan.tasks.n_iter
-    come = images if plan.tasks is not None and num_batches is None else counts[0] - held_out
+    come, num_batches = counts[0] - held_out, None
+    if plan.tasks is not None:
+        once, num_batches = replace(plan, tasks=replace(plan.tasks, n_iter=None)), plan.tasks.n_iter
+        come = expected_stream(once, dataset, counts, size).num_images
     streamed = options.scenario in ("si-blurry", "class-il", "task-il", "domain-il")
     model = sketch(plan, info, input_shape(dataset, size)).eval()
     shape = input_shape(dataset, size)

@@ -7,9 +7,9 @@
 #
 #   bash command/run_lmsrr.sh DATASET TASKS [options of main.py]
 #
-# DATA_ROOT  --data_dir (default: data)                CKPT_ROOT  --checkpoint_dir (default: checkpoints)
-# RESULTS    --results (default: runs/lmsrr/BUFFER)    SEEDS      default: 1 2 3
-# BUFFER     images in memory (default: 500)           ROWS       only rows that contain these words, e.g. "--model lmsrr"
+# DATA_ROOT  --data_dir (default: data)               CKPT_ROOT  --checkpoint_dir (default: checkpoints)
+# RESULTS    --results (default: runs/lmsrr/BUFFER)   SEEDS      default: 1 2 3
+# BUFFER     images in memory (default: 500)          ROWS       only rows that contain these words, e.g. "--model lmsrr"
 #
 # Called again it goes on with the runs that are not complete. Ends with the table, and with the differences to derpp.
 # The hours that those files name are the FLOPs of `--dry_run` at the rate of run.sh, in float32; that count takes every

@@ -85,14 +85,13 @@ class Fdr(Er):
         added = []
         self.eval()
         for batch, chosen in zip(session.again(SIZE), drawn.split(SIZE)):
-            chosen = chosen.to(batch.y.device) & (batch.y >= 0)  # -1: no batch had any of that class
             if not chosen.any():
                 continue
+            chosen = chosen.to(batch.y.device)
             with self.autocast():
                 logits = self(batch.x[chosen]).float()
             kept = self.finite(logits)
             raw, y = batch.raw[chosen][kept], batch.y[chosen][kept]
             added.append((raw, y, logits[kept], torch.full_like(y, session.index)))
         self.train()
-        if added:
-            self.buffer.share_out(share, TASKS, *(torch.cat(column) for column in zip(*added)))
+        self.buffer.share_out(share, TASKS, *(torch.cat(column) for column in zip(*added)))

@@ -127,7 +127,7 @@ class Icarl(Er):
         for batch in session.again(SIZE):
             met.append((self.unit_features(batch.x), batch.y))
         z, y = (torch.cat(column) for column in zip(*met))
-        rows = [torch.where(y == slot)[0] for slot in y.unique() if slot >= 0]  # -1: no batch had any of that class
+        rows = [torch.where(y == slot)[0] for slot in y.unique()]
         chosen = torch.cat([own[herd(z[own], share)] for own in rows])
         taken = torch.zeros(len(y), dtype=torch.bool, device=y.device).index_fill_(0, chosen, True)
         raw = torch.cat([batch.raw[kept] for batch, kept in zip(session.again(SIZE), taken.split(SIZE))])

@@ -56,18 +56,22 @@ class ClassIncremental(Reshuffled):
         super().__init__(tasks, parts, num_classes, seed, batch_size, num_epochs, split.num_batches)
         self.num_outputs = sum(map(len, parts))
         # A class without an image, or of which no batch holds one, is never met: no column unless it is announced.
-        counts = [
-            len(part) if self.announces else len(targets[self._come(task)].unique()) for task, part in enumerate(parts)
-        ]
+        self._rows = tasks if self.announces else [self._met(task, targets) for task in range(len(tasks))]
+        counts = [len(part) if self.announces else len(targets[rows].unique()) for part, rows in zip(parts, self._rows)]
         ends = list(accumulate(counts))
         self._columns = [range(end - count, end) for end, count in zip(ends, counts)]
         self._task_of = task_of.tolist()
 
-    def _come(self, task: int) -> Tensor:
-        """Indices of the images of a task that are in a batch."""
-        if self.num_batches_each is None or self.num_batches_each * self.batch_size >= len(self.tasks[task]):
-            return self.tasks[task]
-        return torch.cat([draw.indices for draw in self.batches(task, 0)])
+    def _met(self, task: int, targets: Tensor) -> Tensor:
+        """Rows of the training set of a task, of the classes that are in its batches."""
+        rows = self.tasks[task]
+        if self.num_batches_each is None or self.num_batches_each * self.batch_size >= len(rows):
+            return rows
+        come = targets[torch.cat([draw.indices for draw in self.batches(task, 0)])]
+        return rows[torch.isin(targets[rows], come)]
+
+    def rows(self, task: int) -> Tensor:
+        return self._rows[task]
 
     def columns(self, task: int) -> range:
         return self._columns[task]
