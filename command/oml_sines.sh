@@ -11,8 +11,8 @@
 # STEPS  meta steps (default: 10000 in 2020, where 300,000 are published; 2000 in 2019, 20,000)
 # RUNS   repetitions, seeds 1, 2 ... (default: 50)
 #
-# Table and pictures go to results/oml/sines-SETTING/. JOBS, ARGS, and what happens when it is called again: see
-# compare.sh.
+# Table and pictures go to results/oml/sines-SETTING/: errors over functions learnt, and on each at the end. JOBS, ARGS
+# (but not --seeds: those are RUNS'), and what happens when it is called again: see compare.sh.
 set -euo pipefail
 
 repo="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -38,7 +38,7 @@ caller="${RUNS:+RUNS=$RUNS }${STEPS:+STEPS=$STEPS }SETTING=$setting bash command
 export RUNS="runs/oml_sines/$setting"
 
 OMP_NUM_THREADS=1 xargs -P "${JOBS:-2}" -L 1 "$VENV/bin/python" main.py --model oml_meta --dataset sines \
-    --results "$RUNS" --resume auto <<STAGES
+    --results "$RUNS" --resume auto ${ARGS:-} <<STAGES
 $network $meta --save_to $made/oml
 $network $meta --update_lr 0 --save_to $made/pretraining
 STAGES

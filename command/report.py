@@ -24,7 +24,7 @@ def main(argv: list[str]) -> None:
         "--interval",
         action="store_true",
         help="mean and 95%% bootstrap interval over seeds instead of mean and deviation; of runs with --eval_train "
-        "also both accuracies over the classes learnt",
+        "also both accuracies over the classes learnt, of numbers the error over the functions learnt",
     )
     options = parser.parse(argv)
     requirements.check()

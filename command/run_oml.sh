@@ -16,7 +16,7 @@
 # RUNS    repetitions, seeds 1, 2 ... (default: 10)
 # RESULTS --results (default: runs/oml)
 #
-# JOBS, ARGS, and what happens when it is called again: see compare.sh.
+# JOBS, ARGS (but not --seeds: those are RUNS'), and what happens when it is called again: see compare.sh.
 set -euo pipefail
 
 repo="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -43,7 +43,7 @@ lines() { # of the rows with COUNT classes, each after its name
     done <<<"$rows"
 }
 try() { # NAME, OPTIONS, RATE: lists five runs to be made, and the row that waits for them
-    todo+="$2 --lr $3 --results $search/$1"$'\n' waiting+=" $1 "
+    todo+="$2 --lr $3 --results $search/$1/$3"$'\n' waiting+=" $1 "
 }
 
 sed -n 's/^stage //p' <<<"$given" | main --results "$results"
@@ -59,7 +59,9 @@ for count in ${COUNTS:-10 50 100 200 400}; do
         searched="$waiting" todo="" waiting=""
         while read -r name options; do
             [[ "$searched" == *" $name "* ]] || continue
-            best[$name]="$("$VENV/bin/python" main.py choose "$search/$name" --option lr --by A_train --rule mode)"
+            tried=("${grid[@]:first[$name]:last[$name] - first[$name] + 1}") # no others, which may have been begun before
+            best[$name]="$("$VENV/bin/python" main.py choose "${tried[@]/#/$search/$name/}" \
+                --option lr --by A_train --rule mode)"
             if [ "${best[$name]}" = "${grid[first[$name]]}" ] && [ "${first[$name]}" -gt 0 ]; then
                 first[$name]=$((first[$name] - 1))
                 try "$name" "$options" "${grid[first[$name]]}"

@@ -36,7 +36,8 @@ PLN = "pln.safetensors"
 
 @dataclass(kw_only=True)
 class OmlArgs(ModelArgs, PretrainArgs):
-    """drawn: whether the network begins untrained; no option, `prepare` fills it in."""
+    """No options, `prepare` fills them in: drawn: whether the network begins untrained; beside: the file of the
+    representation that came by --backbone_path, beside which there may be a head."""
 
     rln: str | None = option(
         None,
@@ -57,9 +58,12 @@ class OmlArgs(ModelArgs, PretrainArgs):
         high=1_000_000,
     )
     reset: bool = option(
-        True, "draw the head anew; no: go on from pln.safetensors beside the representation", "mrcl 2855a6b; sines: no"
+        True,
+        "draw the head anew; no: go on from pln.safetensors beside the representation, if that has a file",
+        "mrcl 2855a6b; sines: no",
     )
     drawn: bool = False
+    beside: str | None = None
 
 
 class Oml(ContinualModel):
@@ -98,8 +102,12 @@ class Oml(ContinualModel):
             )
         outputs = info.num_targets if self.numbers else max(info.num_classes, args.outputs)
         self.pln = prediction_network(backbone.num_features, outputs, args.pln_layers, args.pln_width)
-        if made is not None and not args.reset:
-            load_head(self.pln, made.with_name(PLN))
+        origin = args.beside if made is None else made
+        if not args.reset and not isinstance(info, Restored):
+            if origin is not None:
+                load_head(self.pln, Path(origin).with_name(PLN))
+            elif not self.numbers:  # there it is the default
+                raise UsageError("--no-reset: the representation has no file, so there is no head beside it; --reset")
         self.task = 0  # at hand, on numbers
 
     @classmethod
@@ -110,8 +118,9 @@ class Oml(ContinualModel):
             raise UsageError(
                 f"--rln {args.rln}: would replace the weights of --backbone_path {run.backbone_path}; give one of them"
             )
-        if args.rln is None and run.backbone_path is not None:
+        if run.backbone_path is not None:
             args.rln = NONE
+            args.beside = None if args.drawn else run.backbone_path
         if args.rln is not None:
             return []
         head = {"pln_layers": args.pln_layers, "pln_width": args.pln_width}

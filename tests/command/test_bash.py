@@ -312,7 +312,10 @@ def test_rows_of_oml_are_searched_and_then_run(file, recorded):
             assert (plan.run.n_tasks, plan.run.n_epochs) == mixed
     ends = [line for line in lines if line.startswith(("CHOOSE", "REPORT"))]
     assert [line.split()[0] for line in ends] == (["CHOOSE"] * 2 * len(names) + ["REPORT"]) * 2
-    assert all(f"/search/10/{name} --option lr --by A_train --rule mode" in line for name, line in zip(names, ends))
+    for name, line in zip(names, ends):  # the rates tried, no other runs that may lie beside them
+        *folders, option, lr, by, measure, rule, mode = line.split()[1:]
+        assert [folder.split("/search/")[1] for folder in folders] == [f"10/{name}/{rate}" for rate in RATES]
+        assert [option, lr, by, measure, rule, mode] == ["--option", "lr", "--by", "A_train", "--rule", "mode"]
     assert ends[-1].endswith(f"/50/{dataset} --interval")
 
 

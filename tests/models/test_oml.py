@@ -96,6 +96,11 @@ def test_the_products_fit_the_network_and_the_head(tmp_path):
     for given in ({"pln_layers": 2}, {"outputs": run.info.num_classes + 1}):
         with pytest.raises(UsageError, match="--no-reset: .*has shape.*; --outputs, .* or --reset"):
             build("oml", own | given, backbone="conv2-4")
+    beside = {"rln": "none", "beside": str(tmp_path / "rln.safetensors")}  # of a --backbone_path
+    model = Oml(network, run.info, OmlArgs(**own | beside))
+    assert_same_weights(weights_of(model.pln), weights_of(run.model.pln))
+    with pytest.raises(UsageError, match="--no-reset: the representation has no file, so there is no head beside it"):
+        build("oml", own | {"rln": "none"}, backbone="conv2-4")
     (tmp_path / "pln.safetensors").unlink()
     with pytest.raises(UsageError, match="--no-reset: there is no .*pln.safetensors; --reset draws the head anew"):
         build("oml", own, backbone="conv2-4")
@@ -215,6 +220,9 @@ def test_where_the_representation_comes_from():
     assert rln == str(stage.output) and stage.output.name == "rln.safetensors"
     assert prepared(pln_layers=2)[0][0].output != stage.output
     assert prepared(rln="none") == ([], "none") == prepared(backbone_path="any.safetensors")
+    plan = plans.make({"model": "oml", "dataset": "seq-sines", "backbone_path": "any.safetensors"})
+    plan.method.prepare(plan.run, plan.method_args)
+    assert plan.method_args.beside == "any.safetensors" and not plan.method_args.reset
     assert prepared(rln="mine.safetensors") == ([], "mine.safetensors")
 
 

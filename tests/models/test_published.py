@@ -400,7 +400,7 @@ LMSRR = {"backbone": "orig21k_1k+sup21k", "eval_period": -1, "eval_passes": "las
 LMSRR_LONG = LMSRR | {"class_order": "natural", "n_tasks": 10}
 PUBLISHED["lmsrr"] = {
     "*": {"backbone": "vit_tiny_glyphs+vit_tiny_icons", "batch_size": 32, "online_iter": 1},
-    "seq-cifar10": LMSRR_LONG | {"n_tasks": 5, "alpha": 0.1},
+    "seq-cifar10": LMSRR_LONG | {"n_tasks": 5, "alpha": 0.1, "autoaugment": False},
     "seq-cifar100": LMSRR_LONG,
     "rot-mnist": LMSRR | {"alpha": 0.1},
     "seq-tinyimg": LMSRR_LONG | {"alpha": 0.1, "n_epochs": 10},

@@ -19,8 +19,16 @@ import pandas as pd
 from utils.errors import UsageError, printable
 from utils.files.atomic import written_whole
 from utils.report import differences, forgetting, sweep, tables
-from utils.report.class_curves import class_curves, draw_classes
 from utils.report.grouping import name_rows, newest_per_seed, stage_notes, stream_notes, unfinished_notes, unknown_notes
+from utils.report.learning_curves import (
+    CLASSES,
+    FUNCTIONS,
+    Curves,
+    class_curves,
+    draw_learning,
+    first_and_last,
+    function_curves,
+)
 from utils.report.markup import latex_table, markdown_table, markdown_text
 from utils.report.ranking import draw_ranking, ranked
 from utils.report.sweep_picture import draw_sweep
@@ -40,6 +48,8 @@ LATEX_HEAD = "% Tables for a document with \\usepackage{booktabs}; one tabular p
 
 MOST_ROWS = 50  # of a picture; more take a minute to draw and are taller than any page
 
+LEARNING = {"classes": CLASSES, "functions": FUNCTIONS}  # pictures over what was learnt
+
 Rows = dict[str, list[Run]]  # row name -> its runs, one per seed
 Sweep = tuple[list[sweep.Line], list[str]]  # lines, notes
 Pictures = dict[str, Callable[[Path], bool]]  # file name -> what draws it, and says whether it could
@@ -51,7 +61,7 @@ def report(
     """Prints the tables of all runs below the given folders, and writes them and the pictures to `out`.
 
     baseline: name of the row that the others are compared with, or "host". over: option over whose values A_auc is
-    drawn. interval: in the tables, instead of the deviation; and drawn over the classes learnt.
+    drawn. interval: in the tables, instead of the deviation; and drawn over the classes or functions learnt.
     """
     runs, problems = read_runs(find_runs(given))
     runs_of = defaultdict(list)
@@ -78,7 +88,10 @@ def report(
             comparisons, about = differences.compare(rows, baseline)
             sections.append(difference_section(comparisons, about, baseline))
             told += filter(None, (differences.sentence(one, ", ".join(scene)) for one in comparisons))
-        drawings, unread = drawings_of(rows, ", ".join(scene), names[scene], interval)
+        curves = learning_of(rows) if interval else {}
+        if functions := curves.get("functions"):
+            sections.append(functions_section(functions))
+        drawings, unread = drawings_of(rows, ", ".join(scene), names[scene], curves)
         if over is not None and scene in sweeps:
             swept, left_out = sweeps[scene]
             sections.append(sweep_section(over, swept, left_out))
@@ -142,6 +155,11 @@ def difference_section(comparisons: list[differences.Comparison], notes: list[st
     return "\n\n".join([markdown_text(heading), *parts, *map(markdown_text, notes)])
 
 
+def functions_section(curves: dict[str, Curves]) -> str:
+    """Heading and table of how the error rises while functions are learnt."""
+    return "\n\n".join(["### Mean over the functions learnt", markdown_table(first_and_last(curves))])
+
+
 def sweeps_of(tables_of: dict[tuple[str, str], Rows], option: str) -> dict[tuple[str, str], Sweep]:
     """Lines over an option, of the scenes that have any. Raises UsageError where they cannot be drawn or read."""
     sweep.check_option(option, [run for rows in tables_of.values() for runs in rows.values() for run in runs])
@@ -176,10 +194,24 @@ def file_names(scenes: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
     return names
 
 
-def drawings_of(rows: Rows, title: str, name: str, interval: bool = False) -> tuple[Pictures, list[str]]:
+def learning_of(rows: Rows) -> dict[str, dict[str, Curves]]:
+    """Curves of the rows that have them, over "classes" and over "functions"; none where no row has."""
+    found = {
+        "classes": {row: class_curves(runs) for row, runs in read_each(rows, read_metrics, "")[0].items()},
+        "functions": {row: function_curves(runs) for row, runs in read_each(rows, read_tasks, "")[0].items()},
+    }
+    return {kind: own for kind, curves in found.items() if (own := {row: c for row, c in curves.items() if c})}
+
+
+def drawings_of(
+    rows: Rows, title: str, name: str, learning: dict[str, dict[str, Curves]]
+) -> tuple[Pictures, list[str]]:
     """The pictures of one table, and one line for each file that cannot be read. name: how the file names end.
-    interval: also that over the classes learnt."""
-    pictures: Pictures = {}
+    learning: by `learning_of`."""
+    pictures: Pictures = {
+        f"{kind}-{name}.png": partial(draw_learning, curves=curves, axes=LEARNING[kind], title=title)
+        for kind, curves in learning.items()
+    }
     if len(rows) > MOST_ROWS:
         title = f"{title}: the best {MOST_ROWS} of {len(rows):,} methods and settings"
         rows = best_of(rows, MOST_ROWS)
@@ -190,10 +222,6 @@ def drawings_of(rows: Rows, title: str, name: str, interval: bool = False) -> tu
         pictures[f"comparison-{name}.png"] = partial(draw_ranking, ranking=ranked(rows, curves), title=title)
     elif curves:
         pictures[f"comparison-{name}.png"] = partial(draw_comparison, curves=curves, title=title)
-
-    over_classes = {row: lines for row, runs in metrics.items() if (lines := class_curves(runs)) is not None}
-    if interval and over_classes:
-        pictures[f"classes-{name}.png"] = partial(draw_classes, curves=over_classes, title=title)
 
     accuracies, unread_classes = read_each(
         rows, read_class_accuracies, "it does not count in the pictures of forgetting"

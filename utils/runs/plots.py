@@ -285,7 +285,7 @@ def draw_tasks(path: Path, matrices: dict[str, np.ndarray], title: str) -> None:
                     axes.text(column + 1, row + 1, f"{value:.0f}", ha="center", va="center", color=colour, fontsize=7)
         axes.set_title(literal(wrapped(name, max(12, int(8 * side)))), fontsize=9)
         for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_locator(_whole_numbers())
+            axis.set_major_locator(whole_numbers())
     for axes in grid[:, 0]:
         axes.set_ylabel("after task")
     for axes in grid[-1]:
@@ -295,7 +295,7 @@ def draw_tasks(path: Path, matrices: dict[str, np.ndarray], title: str) -> None:
     save(figure, path)
 
 
-def _whole_numbers() -> Any:
+def whole_numbers() -> Any:
     from matplotlib.ticker import MaxNLocator
 
     return MaxNLocator(nbins=10, integer=True, steps=[1, 2, 5, 10])

@@ -1,4 +1,4 @@
-"""`main.py report --interval`: intervals in the tables, and both accuracies over the classes learnt."""
+"""`main.py report --interval`: intervals in the tables, and curves over the classes or functions learnt."""
 
 from __future__ import annotations
 
@@ -9,7 +9,14 @@ import pandas as pd
 
 from tests.utils.report.test_comparison import assert_picture, make_run, make_table, table_rows
 from utils.report.bootstrap import bootstrap_interval
-from utils.report.class_curves import class_curves, draw_classes
+from utils.report.learning_curves import (
+    CLASSES,
+    FUNCTIONS,
+    class_curves,
+    draw_learning,
+    first_and_last,
+    function_curves,
+)
 
 
 def test_intervals_take_the_place_of_deviations(tmp_path, capsys):
@@ -39,14 +46,40 @@ def rows_of(training: list[float], held_out: list[float]) -> pd.DataFrame:
 def test_curves_over_classes(tmp_path):
     runs = [rows_of([1.0, 0.8], [0.9, 0.5]), rows_of([0.9, 0.7], [0.8, 0.4])]
     found = class_curves([*runs, runs[0].drop(columns="train_accuracy")])
-    assert found.classes.tolist() == [2, 4]
-    np.testing.assert_allclose(found.training, [[100, 80], [90, 70]])
-    np.testing.assert_allclose(found.held_out, [[90, 50], [80, 40]])
+    assert found.learnt.tolist() == [2, 4]
+    np.testing.assert_allclose(found.left, [[100, 80], [90, 70]])
+    np.testing.assert_allclose(found.right, [[90, 50], [80, 40]])
     assert class_curves([runs[0].drop(columns="train_accuracy")]) is None
     # A second pass over a task takes the place of the first.
     again = pd.concat([runs[0], rows_of([0.5, 0.6], [0.3, 0.2]).iloc[2:]])
-    assert class_curves([again]).training.tolist() == [[100, 60]]
-    assert draw_classes(tmp_path / "a.png", curves={f"row {k}": found for k in range(10)}, title="data")
+    assert class_curves([again]).left.tolist() == [[100, 60]]
+    assert draw_learning(tmp_path / "a.png", {f"row {k}": found for k in range(10)}, CLASSES, "data")
+    assert_picture(tmp_path / "a.png")
+
+
+def errors_of(*values: list[float]) -> pd.DataFrame:
+    """values: on each function so far, after each."""
+    return pd.DataFrame(
+        [
+            {"after_task": k, "measure": "mse_given", "task": j, "value": row[j] if j <= k else np.nan}
+            for k, row in enumerate(values)
+            for j in range(len(values))
+        ]
+    )
+
+
+def test_curves_over_functions(tmp_path):
+    runs = [errors_of([1.0], [2.0, 4.0]), errors_of([0.5], [1.0, 2.0]), errors_of([0.3], [0.6, 0.6])]
+    found = function_curves([*runs, errors_of([9.0])])  # of fewer functions: left out
+    assert found.learnt.tolist() == [1, 2]
+    np.testing.assert_allclose(found.left, [[1, 3], [0.5, 1.5], [0.3, 0.6]])
+    np.testing.assert_allclose(found.right, [[2, 4], [1, 2], [0.6, 0.6]])
+    assert function_curves([]) is None and function_curves([errors_of([1.0], [np.nan, 4.0])]) is None
+    heading, row = first_and_last({"oml": found})
+    low, high = bootstrap_interval([3, 1.5, 0.6], 1000)
+    assert heading == ["method", "functions", "MSE after the first", "MSE after all"]
+    assert row[:2] == ["oml", "2"] and row[3] == f"1.7 [{low:.3g}, {high:.3g}]"
+    assert draw_learning(tmp_path / "a.png", {"oml": found, "scratch": found}, FUNCTIONS, "data")
     assert_picture(tmp_path / "a.png")
 
 
