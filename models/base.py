@@ -266,7 +266,9 @@ class FeatureArgs(ModelArgs):
     """has_weights: whether those of the network are read from a file; no option, `prepare` fills it in."""
 
     trainable: Literal["all", "last", "head"] = option("all", TRAINABLE, "ours")
-    last_blocks: int = option(3, "blocks that train of each network, with --trainable last", "LMSRR, Fig. 2a", low=1)
+    last_blocks: int = option(
+        3, "last blocks that train of each network", "LMSRR, Fig. 2a", low=1, where={"trainable": ("last",)}
+    )
     has_weights: bool = False
 
 

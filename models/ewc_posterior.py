@@ -46,6 +46,14 @@ class EwcPosteriorArgs(PosteriorArgs):
     posterior: ClassVar[str] = "dirac"  # while it trains
     protection: ClassVar[str] = "none"
 
+    val_sample_size: int = option(
+        10,
+        "draws of the weights in evaluation",
+        RELEASE,
+        low=1,
+        high=10_000,
+        where={"heads": ("split",), "det_multi_head": (False,)},
+    )
     ewc_lambda: float = option(1.0, "weight of the penalty", RELEASE, low=0)
     n_fisher: int | None = option(None, "samples of a task that its squared gradients are of", f"{RELEASE}: all", low=1)
     det_multi_head: bool = option(

@@ -34,7 +34,7 @@ class FtmlArgs(FeatureArgs):
     n_meta: int = option(2, "interpolations per minibatch", "BCL: its run on permuted MNIST", low=1, high=1000)
     n_memories: int = option(256, "samples kept per task", "BCL: its run on permuted MNIST", low=1)
     adapt: bool = option(False, "predict for a told task with a copy that was adapted to its memory", "BCL")
-    adapt_lr: float = option(0.1, "learning rate of the adaptation", "BCL", low=0, high=100)
+    adapt_lr: float = option(0.1, "learning rate of the adaptation", "BCL", low=0, high=100, where={"adapt": (True,)})
 
 
 class Ftml(RingMethod):

@@ -55,7 +55,14 @@ class MepoArgs(WrapperArgs, PretrainArgs):
     align_when: Literal["always", "training"] = option(
         "always", "whether test features are aligned too", "released code; its MVP: training"
     )
-    momentum: float = option(0.1, "weight of a new batch in the running statistics", "ours", low=0, high=1)
+    momentum: float = option(
+        0.1,
+        "weight of a new batch in the running statistics",
+        "ours",
+        low=0,
+        high=1,
+        where={"align_stats": ("running",)},
+    )
 
 
 class Mepo(Wrapper):

@@ -48,10 +48,12 @@ class MvpArgs(ModelArgs):
     use_contrastiv: bool = option(True, "rare entries are preferred, keys pushed apart", "paper")
     use_afs: bool = option(True, "features are scaled by their distance to the class weight in the loss", "paper")
     use_mcr: bool = option(True, "focal factor of images whose gradient disagrees with the batch", "paper (GSF)")
-    alpha: float = option(0.5, "share of the focal term", ALL, low=0, high=1)
-    gamma: float = option(2.0, "exponent of the focal factor", ALL, low=0)
-    margin: float = option(0.5, "added to the distance that scales features", ALL, low=0)
-    per_sample_focal: bool = option(False, "the focal factor weighs each image by itself", "released code: off")
+    alpha: float = option(0.5, "share of the focal term", ALL, low=0, high=1, where={"use_mcr": (True,)})
+    gamma: float = option(2.0, "exponent of the focal factor", ALL, low=0, where={"use_mcr": (True,)})
+    margin: float = option(0.5, "added to the distance that scales features", ALL, low=0, where={"use_afs": (True,)})
+    per_sample_focal: bool = option(
+        False, "the focal factor weighs each image by itself", "released code: off", where={"use_mcr": (True,)}
+    )
 
 
 class Mvp(PromptMethod):

@@ -49,7 +49,7 @@ class OmlArgs(ModelArgs, PretrainArgs):
     lr: float = option(0.001, "learning rate, constant", "among those of its search, 0.03 to 1e-5", low=0, high=100)
     optimizer: Literal["adam", "sgd"] = option("adam", "of the head; sgd: plain", "mrcl 2855a6b; sines: sgd")
     pln_layers: int = option(1, "layers of the head", "mrcl 2855a6b; 2019: 2", low=1, high=2)
-    pln_width: int = option(1024, "units between two such layers", "mrcl, 2019", low=1)
+    pln_width: int = option(1024, "units between two such layers", "mrcl, 2019", low=1, where={"pln_layers": (2,)})
     outputs: int = option(
         1000,
         "columns of the head at least: those without a class are learnt as wrong answers and never given",

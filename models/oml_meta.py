@@ -50,11 +50,13 @@ class OmlMetaArgs(ModelArgs):
         "many more as the trajectory has; or one more minibatch of each class",
         f"{RELEASE}; its second script: paper; sines: minibatch",
     )
-    meta_batch: int = option(15, "images of other classes in the query", f"{RELEASE}; 2019: 10", low=0)
+    meta_batch: int = option(
+        15, "images of other classes in the query", f"{RELEASE}; 2019: 10", low=0, where={"query": ("split",)}
+    )
     update_lr: float = option(0.03, "rate of the inner steps", f"{RELEASE}, README", low=0, high=100)
     meta_lr: float = option(1e-4, "rate of Adam", RELEASE, low=0, high=100)
     pln_layers: int = option(1, "layers of the prediction network", f"{RELEASE}; 2019: 2", low=1, high=2)
-    pln_width: int = option(1024, "units between two such layers", "mrcl, 2019", low=1)
+    pln_width: int = option(1024, "units between two such layers", "mrcl, 2019", low=1, where={"pln_layers": (2,)})
     reset: bool = option(True, "redraw the rows of the trajectory's classes before each run", RELEASE)
     first_order: bool = option(False, "take inner gradients as constants", "mrcl, 2019, by mistake")
     capacity: int = option(50, "numbers: slots that functions are given", RELEASE, low=1)

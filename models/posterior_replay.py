@@ -40,6 +40,10 @@ from utils.errors import UsageError
 RELEASE = "release: its parser"
 GMM = "release: its parser, 2D modes"
 TEST_SEED = 2147483647  # of the draws of evaluation, as released
+# Where options have an effect
+GAUSSIAN = {"posterior": ("bbb",)}
+HYPER = {"protection": ("replay",)}
+CHUNKS = HYPER | {"hnet_type": ("chunked_hmlp",)}
 LOWEST = -100.0  # logit of a class of another task than the inferred one, below every logarithm of a float32
 
 
@@ -59,10 +63,10 @@ class PosteriorArgs(ModelArgs):
     clip_grad_value: float | None = option(
         None, "largest number in the gradient, instead of its norm", f"{RELEASE}: none", low=0
     )
-    prior_variance: float = option(1.0, "variance of the Gaussian prior", RELEASE, low=1e-12)
+    prior_variance: float = option(1.0, "variance of the Gaussian prior", RELEASE, low=1e-12, where=GAUSSIAN)
     ll_dist_std: float = option(0.05, "standard deviation of the noise of numbers", "release: its runs", low=1e-6)
     val_sample_size: int = option(
-        10, "draws of the weights in evaluation, of a Gaussian posterior", RELEASE, low=1, high=10_000
+        10, "draws of the weights in evaluation, of a Gaussian posterior", RELEASE, low=1, high=10_000, where=GAUSSIAN
     )
     shares_classes: bool = False
 
@@ -71,53 +75,68 @@ class PosteriorArgs(ModelArgs):
 class GaussianArgs(PosteriorArgs):
     """Of methods that train a Gaussian by draws from it."""
 
-    kl_scale: float = option(1.0, "weight of the KL divergence to the prior", RELEASE, low=0)
+    kl_scale: float = option(1.0, "weight of the KL divergence to the prior", RELEASE, low=0, where=GAUSSIAN)
     kl_schedule: int = option(
-        0, "steps in which that goes to 1 within a task; negative: from 1", f"{RELEASE}: none", low=-10_000, high=10_000
+        0,
+        "steps in which that goes to 1 within a task; negative: from 1",
+        f"{RELEASE}: none",
+        low=-10_000,
+        high=10_000,
+        where=GAUSSIAN,
     )
-    use_logvar_enc: bool = option(False, "a variance is coded by its logarithm", RELEASE)
-    train_sample_size: int = option(10, "draws of the weights per update", RELEASE, low=1, high=10_000)
-    local_reparam_trick: bool = option(False, "training draws pre-activations of an MLP, not weights", RELEASE)
+    use_logvar_enc: bool = option(False, "a variance is coded by its logarithm", RELEASE, where=GAUSSIAN)
+    train_sample_size: int = option(10, "draws of the weights per update", RELEASE, low=1, high=10_000, where=GAUSSIAN)
+    local_reparam_trick: bool = option(
+        False, "training draws pre-activations of an MLP, not weights", RELEASE, where=GAUSSIAN
+    )
     keep_orig_init: bool = option(False, "means begin as weights of a plain network", RELEASE)
 
 
 @dataclass(kw_only=True)
 class PosteriorReplayArgs(GaussianArgs):
-    """Those of GaussianArgs count for `--posterior bbb` alone."""
-
     posterior: Literal["dirac", "bbb"] = option("bbb", "dirac: a point; bbb: a diagonal Gaussian", "paper")
     protection: Literal["replay", "separate", "none"] = option(
         "replay", "replay: of posteriors; separate: weights per task; none: the same weights, fine-tuned", "paper"
     )
-    beta: float = option(0.01, "weight of R", f"{RELEASE}; 2D modes: 1", low=0)
+    beta: float = option(0.01, "weight of R", f"{RELEASE}; 2D modes: 1", low=0, where=HYPER)
     regularizer: Literal["mse", "fkl", "rkl", "w2"] = option(
         "mse",
         "R: mse: squares, of all but foreign rows of the head; KL(old || new); KL(new || old); Wasserstein-2",
         RELEASE,
+        where=HYPER,
     )
     divide_twice: bool = option(
         False,
         "divide fkl, rkl and w2 by the number of earlier tasks once more, as the release does: with it the published "
         "strengths for classification were tuned, and are taken",
         "paper",
+        where=HYPER | {"regularizer": ("fkl", "rkl", "w2")},
     )
-    hnet_reg_batch_size: int | None = option(None, "earlier tasks in R, drawn per step", f"{RELEASE}: all", low=1)
+    hnet_reg_batch_size: int | None = option(
+        None, "earlier tasks in R, drawn per step", f"{RELEASE}: all", low=1, where=HYPER
+    )
     hnet_type: Literal["hmlp", "chunked_hmlp"] = option(
-        "hmlp", "hypernetwork: one with all outputs, or one that runs once per chunk of them", RELEASE
+        "hmlp", "hypernetwork: one with all outputs, or one that runs once per chunk of them", RELEASE, where=HYPER
     )
-    hmlp_arch: str = option("10,10", "widths of its hidden layers; empty: none, it is linear", GMM)
-    hnet_net_act: Literal["relu", "sigmoid"] = option("relu", "its activation", RELEASE)
-    cond_emb_size: int = option(2, "numbers of a task's embedding", GMM, low=1, high=1_000_000)
-    chmlp_chunk_size: int = option(1500, "outputs of a chunk", RELEASE, low=1)
-    chunk_emb_size: int = option(2, "numbers of a chunk's embedding", GMM, low=1, high=1_000_000)
-    use_cond_chunk_embs: bool = option(False, "each task has chunk embeddings of its own", RELEASE)
-    std_normal_temb: float = option(1.0, "standard deviation of task embeddings at first", RELEASE, low=1e-12)
-    std_normal_emb: float = option(1.0, "standard deviation of chunk embeddings at first", RELEASE, low=0)
-    hyper_gauss_init: bool = option(False, "the hypernetwork begins so that its outputs suit a Gaussian", RELEASE)
+    hmlp_arch: str = option("10,10", "widths of its hidden layers; empty: none, it is linear", GMM, where=HYPER)
+    hnet_net_act: Literal["relu", "sigmoid"] = option("relu", "its activation", RELEASE, where=HYPER)
+    cond_emb_size: int = option(2, "numbers of a task's embedding", GMM, low=1, high=1_000_000, where=HYPER)
+    chmlp_chunk_size: int = option(1500, "outputs of a chunk", RELEASE, low=1, where=CHUNKS)
+    chunk_emb_size: int = option(2, "numbers of a chunk's embedding", GMM, low=1, high=1_000_000, where=CHUNKS)
+    use_cond_chunk_embs: bool = option(False, "each task has chunk embeddings of its own", RELEASE, where=CHUNKS)
+    std_normal_temb: float = option(
+        1.0, "standard deviation of task embeddings at first", RELEASE, low=1e-12, where=HYPER
+    )
+    std_normal_emb: float = option(1.0, "standard deviation of chunk embeddings at first", RELEASE, low=0, where=CHUNKS)
+    hyper_gauss_init: bool = option(
+        False, "the hypernetwork begins so that its outputs suit a Gaussian", RELEASE, where=GAUSSIAN | HYPER
+    )
     keep_orig_init: bool = option(
         False, "means begin as weights of a plain network (hyper_gauss_init, or separate and none)", RELEASE
     )
-    init_with_prev_emb: bool = option(False, "a task's embedding begins as that of the task before", RELEASE)
+    init_with_prev_emb: bool = option(
+        False, "a task's embedding begins as that of the task before", RELEASE, where=HYPER
+    )
 
 
 CHUNKED = {"hnet_type": "chunked_hmlp"}
@@ -268,19 +287,12 @@ class PosteriorReplay(ContinualModel):
     def check(cls, args: PosteriorReplayArgs, is_mlp: bool) -> None:
         """Raises UsageError for options that do not go together. is_mlp: of the network."""
         parse_widths("hmlp_arch", args.hmlp_arch)
-        if args.posterior == "dirac":
-            for name in ("local_reparam_trick", "hyper_gauss_init", "use_logvar_enc"):
-                if getattr(args, name):
-                    raise UsageError(f"--{name}: belongs to Gaussians, and --posterior dirac has none; --posterior bbb")
-            if args.regularizer != "mse":
-                raise UsageError(
-                    f"--regularizer {args.regularizer}: compares Gaussians, and --posterior dirac has none; mse fits"
-                )
+        if args.posterior == "dirac" and args.regularizer != "mse":
+            raise UsageError(
+                f"--regularizer {args.regularizer}: compares Gaussians, and --posterior dirac has none; mse fits"
+            )
         check_local_reparam(args, is_mlp)
-        if args.protection != "replay":
-            if args.hyper_gauss_init:
-                raise UsageError(f"--hyper_gauss_init: --protection {args.protection} has no hypernetwork")
-        elif args.keep_orig_init and not args.hyper_gauss_init:
+        if args.protection == "replay" and args.keep_orig_init and not args.hyper_gauss_init:
             raise UsageError("--keep_orig_init: changes nothing about a hypernetwork without --hyper_gauss_init")
 
     def make_source(self) -> nn.Module:

@@ -37,6 +37,7 @@ def option(
     decides: bool = True,
     reads: tuple[str, ...] | None = None,
     later: bool = False,
+    where: dict[str, tuple[Any, ...]] | None = None,
 ) -> Any:
     """A dataclass field that becomes an option. The annotation gives its type: int, float, str, bool, Literal, a tuple
     of one of these (several values), or any of them with None.
@@ -45,10 +46,11 @@ def option(
     method: the value names another method whose options join the command line. For what makes two runs the same one
     (`utils.runs.identity`): decides: False where it says where or how a run happens, not what it computes. reads: the
     value is a path whose content counts, not its name: a file (an empty tuple), or these files of a folder. later: the
-    option came after the first products of stages were made, whose names leave it out at its default.
+    option came after the first products of stages were made, whose names leave it out at its default. where: values of
+    other options of the class without which it has no effect, so that it is refused on the command line.
     """
     metadata: dict[str, Any] = {"help": help, "source": source, "low": low, "high": high, "method": method}
-    metadata |= {"decides": decides, "reads": reads, "later": later}
+    metadata |= {"decides": decides, "reads": reads, "later": later, "where": where or {}}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -262,7 +264,11 @@ def add_options(parser: argparse.ArgumentParser, title: str, cls: type, shown: R
         kind, several, choices, _ = _parse_type(types_of[field.name])
         value, origin = (field.default, "") if shown is None else shown.value_and_origin(field.name)
         origin = origin or field.metadata["source"]
-        text = f"{field.metadata['help']} [{_show(value)}{'; ' + origin if origin else ''}]".replace("%", "%%")
+        conditions = _conditions(field, cls).items()
+        only = "".join(
+            f"; with {' or '.join(_written(other, one) for one in fitting)}" for other, fitting in conditions
+        )
+        text = f"{field.metadata['help']}{only} [{_show(value)}{'; ' + origin if origin else ''}]".replace("%", "%%")
         settings: dict[str, Any] = {"dest": field.name, "default": argparse.SUPPRESS, "help": text}
         if kind is bool:
             settings["action"] = argparse.BooleanOptionalAction
@@ -290,7 +296,8 @@ def resolve(cls: type, published: list[tuple[str, dict[str, Any]]], given: dict[
     """An instance of the dataclass `cls` with checked values.
 
     published: (origin, values) in rising precedence. given: values from the command line. Names that `cls` has not are
-    passed over, since one list serves several dataclasses. Raises UsageError for a value out of range.
+    passed over, since one list serves several dataclasses. Raises UsageError for a value out of range, or one other
+    than the default that was given where it has no effect.
     """
     types_of = typing.get_type_hints(cls)
     values, origin = {}, {}
@@ -300,7 +307,31 @@ def resolve(cls: type, published: list[tuple[str, dict[str, Any]]], given: dict[
                 values[field.name], origin[field.name] = table[field.name], source
         if field.name in values:
             values[field.name] = _checked(field, types_of[field.name], values[field.name])
-    return Resolved(cls(**values), origin)
+    args = cls(**values)
+    for field in _options(cls):
+        if field.name in given and given[field.name] != field.default:
+            _refuse_without_effect(field, args)
+    return Resolved(args, origin)
+
+
+def _refuse_without_effect(field: dataclasses.Field, args: Any) -> None:
+    for other, fitting in _conditions(field, type(args)).items():
+        if (value := getattr(args, other)) not in fitting:
+            alone = " or ".join(_written(other, one) for one in fitting)
+            raise UsageError(f"--{field.name}: has no effect with {_written(other, value)}, only with {alone}")
+
+
+def _conditions(field: dataclasses.Field, cls: type) -> dict[str, tuple[Any, ...]]:
+    """`where` of an option, as far as the class has the others: the one that inherits it may have fixed them."""
+    names = option_names(cls)
+    return {other: fitting for other, fitting in field.metadata["where"].items() if other in names}
+
+
+def _written(name: str, value: Any) -> str:
+    """An option with its value as on the command line."""
+    if isinstance(value, bool):
+        return f"--{name}" if value else f"--no-{name}"
+    return f"--{name} {value}"
 
 
 def restored(cls: type, values: dict[str, Any]) -> Any:

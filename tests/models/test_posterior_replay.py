@@ -15,13 +15,18 @@ from utils.contracts import Batch, Session
 from utils.errors import UsageError
 from utils.training.loop import Listener
 
-SMALL = {"backbone": "mlp-4", "train_sample_size": 2, "val_sample_size": 2}
-RESNET = SMALL | {"backbone": "resnet18-1"}
+SMALL, RESNET = {"backbone": "mlp-4"}, {"backbone": "resnet18-1"}
+FEW_DRAWS = {"train_sample_size": 2, "val_sample_size": 2}
 CHUNKS = {"hnet_type": "chunked_hmlp", "chmlp_chunk_size": 5000, "use_cond_chunk_embs": True}
 
 
 def make(own: dict | None = None, method: str = "posterior_replay", **run) -> Run:
-    return build(method, SMALL | (own or {}), **{"eval_period": -1, "batch_size": 32} | run)
+    own = SMALL | (own or {})
+    return build(
+        method,
+        own if own.get("posterior") == "dirac" else FEW_DRAWS | own,
+        **{"eval_period": -1, "batch_size": 32} | run,
+    )
 
 
 def begin(run: Run, task: int, size: int = 64) -> None:
@@ -338,10 +343,7 @@ def test_a_resumed_run_is_the_unbroken_one(own, run):
         ),
         ({"hmlp_arch": "0"}, "--hmlp_arch 0: widths of hidden layers"),
         ({"posterior": "dirac", "regularizer": "w2"}, "--regularizer w2: compares Gaussians"),
-        ({"posterior": "dirac", "local_reparam_trick": True}, "--local_reparam_trick: belongs to Gaussians"),
-        ({"posterior": "dirac", "hyper_gauss_init": True}, "--hyper_gauss_init: belongs to Gaussians"),
         ({"backbone": "resnet18-4", "local_reparam_trick": True}, "--local_reparam_trick: is for MLPs alone"),
-        ({"protection": "separate", "hyper_gauss_init": True}, "--protection separate has no hypernetwork"),
         ({"keep_orig_init": True}, "--keep_orig_init: changes nothing"),
     ],
 )
@@ -352,6 +354,35 @@ def test_what_does_not_go_together_is_refused(given, answer):
         plan.method.prepare(plan.run, plan.method_args)
     with pytest.raises(UsageError, match=answer.replace("vit_tiny_glyphs", "VisionTransformer")):
         build("posterior_replay", given)
+
+
+@pytest.mark.parametrize(
+    "given, answer",
+    [
+        ({"posterior": "dirac", "kl_scale": 7.0}, "--kl_scale: has no effect with --posterior dirac, only with .* bbb"),
+        ({"posterior": "dirac", "hyper_gauss_init": True}, "--hyper_gauss_init: has no effect with --posterior dirac"),
+        (
+            {"protection": "separate", "beta": 5.0},
+            "--beta: has no effect with --protection separate, only with .*replay",
+        ),
+        ({"protection": "none", "hmlp_arch": "8"}, "--hmlp_arch: has no effect with --protection none"),
+        ({"chmlp_chunk_size": 9}, "--chmlp_chunk_size: .* --hnet_type hmlp, only with --hnet_type chunked_hmlp"),
+        (
+            {"divide_twice": True},
+            "--divide_twice: .* --regularizer mse, only with --regularizer fkl or .* rkl or .* w2",
+        ),
+        (
+            {"model": "ewc_posterior", "det_multi_head": True, "val_sample_size": 3},
+            "--val_sample_size: has no effect with --det_multi_head, only with --no-det_multi_head",
+        ),
+        ({"model": "er", "last_blocks": 2}, "--last_blocks: has no effect with --trainable head, only with .* last"),
+        ({"model": "ftml", "adapt_lr": 0.2}, "--adapt_lr: has no effect with --no-adapt, only with --adapt"),
+    ],
+)
+def test_options_without_effect_are_refused(given, answer):
+    with pytest.raises(UsageError, match=answer):
+        plans.make({"model": "posterior_replay", "dataset": "seq-digits", "backbone": "mlp-8"} | given)
+    plans.make({"model": "vcl", "dataset": "seq-digits", "backbone": "mlp-8", "kl_scale": 7.0})
 
 
 def test_a_task_with_more_classes_than_a_shared_head_is_refused():

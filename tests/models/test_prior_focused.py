@@ -247,13 +247,13 @@ def test_heads_of_tasks_that_share_their_classes(kind, heads):
     "name, own, width",
     [
         ("posterior_replay", ["--posterior", "dirac"], 20),
-        ("vcl", ["--train_sample_size", "1", "--heads", "shared"], 10),
-        ("ewc_posterior", ["--n_fisher", "50"], 20),
+        ("vcl", ["--train_sample_size", "1", "--heads", "shared", "--val_sample_size", "2"], 10),
+        ("ewc_posterior", ["--n_fisher", "50", "--val_sample_size", "2"], 20),
     ],
 )
 def test_a_run_on_permuted_digits(name, own, width, tmp_path):
     words = ["--model", name, "--dataset", "perm-digits", "--n_tasks", "2", "--backbone", "mlp-8", *own]
-    words += ["--val_sample_size", "2", "--batch_size", "256", "--device", "cpu"]
+    words += ["--batch_size", "256", "--device", "cpu"]
     assert main.main([*words, "--results", str(tmp_path)]) == 0
     folder = run_folder(tmp_path)
     summary = json.loads((folder / "summary.json").read_text())

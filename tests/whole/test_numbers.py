@@ -20,8 +20,8 @@ from utils.streams.base import Reshuffled
 from utils.training.evaluation import Evaluator
 
 WAVES = re.search(r"```python\n([^`]*class Waves.*?)```", (ROOT / "docs/datasets.md").read_text(), re.DOTALL)[1]
-QUICK = ["--n_iter", "30", "--batch_size", "16", "--hmlp_arch", "8", "--train_sample_size", "2", "--lr", "0.01"]
-QUICK += ["--eval_period", "500", "--heads", "shared"]
+QUICK = ["--n_iter", "30", "--batch_size", "16", "--hmlp_arch", "8", "--lr", "0.01", "--eval_period", "500"]
+QUICK += ["--heads", "shared"]
 
 
 @pytest.fixture
