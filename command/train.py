@@ -42,6 +42,7 @@ from utils.streams import make_stream, own_options
 from utils.streams.base import TaskList
 from utils.training.assembly import assemble, read_images, with_fitting_period
 from utils.training.loop import Trainer
+from utils.training.metrics import mean_entropies
 
 CARRIED = ("device", "checkpoint_dir", "results", "plugins", "save_every", "on_nan")  # from a run to its stages
 
@@ -442,7 +443,7 @@ def summary_of(plan: Plan, trainer: Trainer, checkpoints: float, trainable: int,
         scenario=options.scenario,
         seed=options.seed,
         **metrics,
-        own=model.measures(),
+        own=model.measures() | mean_entropies(trainer.history.per_task()),
         samples=trainer.images_met,
         skipped_updates=trainer.skipped,
         left_out_images=trainer.left_out,

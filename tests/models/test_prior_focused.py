@@ -25,6 +25,7 @@ from utils import plan as plans
 from utils.contracts import Batch, Session, StreamInfo
 from utils.errors import UsageError
 from utils.files.tensors import read_tensors
+from utils.runs.reading import read_tasks
 
 SIZE, NUMBERS, HIDDEN, TASKS, CLASSES = 12, 6, 5, 3, 2  # samples of a task; ...; classes of a task
 
@@ -258,6 +259,10 @@ def test_a_run_on_permuted_digits(name, own, width, tmp_path):
     folder = run_folder(tmp_path)
     summary = json.loads((folder / "summary.json").read_text())
     assert 0 <= summary["task_final"] <= 1 and summary["own"]["weights_made"] == 65 * 8 + 9 * width
+    tasks = read_tasks(folder)
+    for measure in ("entropy_in", "entropy_out"):
+        last = tasks[(tasks["measure"] == measure) & (tasks["after_task"] == 1)]["value"]
+        assert len(last) == 2 and summary["own"][measure] == pytest.approx(last.mean())
     assert "source.flat.0" in read_tensors(Path(folder, "model.safetensors")) or name == "posterior_replay"
 
 

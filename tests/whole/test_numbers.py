@@ -120,7 +120,7 @@ class Voter(Er):
 
     def votes(self, x):
         at = x[:, 0].long()
-        return Votes(self.outputs[:, at], {"sure": self.sure[:, at], "other": self.other[:, at]})
+        return Votes(self.outputs[:, at], {"ent": self.sure[:, at], "other": self.other[:, at]})
 
 
 class Six(torch.nn.Module):
@@ -165,6 +165,7 @@ def test_predictions_by_the_votes_of_models(announces, average):
     assert scores.per_task["class"] == scores.per_task["inferred"] == [0.5, 1, 0]  # a wrong task is a wrong class
     assert scores.per_task["found"] == [1, 1, 0] and scores.per_task["found_other"] == [0, 0, 1]
     assert scores.per_task["inferred_other"] == [0, 0.5, 0.5]
+    assert scores.per_task["entropy_in"] == [0, 0, 2] and scores.per_task["entropy_out"] == [1.5, 1, 0.5]
     assert scores.average == pytest.approx(average) and not scores.is_error
 
 

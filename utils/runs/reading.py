@@ -304,11 +304,11 @@ def _parse_tasks(text: str) -> pd.DataFrame:
     numbers = rows.drop(columns="measure").apply(pd.to_numeric)
     tasks = numbers[["after_task", "task"]]
     # Before the first task there is -1.
-    is_error = rows["measure"].astype(str).str.startswith("mse_")
+    is_number = rows["measure"].astype(str).str.startswith(("mse_", "entropy_"))
     if tasks.isna().any(axis=None) or (tasks < [-1, 0]).any(axis=None):
         raise ValueError("a task is missing or negative")
-    if (numbers["value"][~is_error].abs() > 1).any() or (numbers["value"][is_error] < 0).any():
-        raise ValueError("an accuracy is too large, or a squared error below zero")
+    if (numbers["value"][~is_number].abs() > 1).any() or (numbers["value"][is_number] < 0).any():
+        raise ValueError("an accuracy is too large, or a squared error or an entropy below zero")
     if len(rows) and ((tasks.max() + 1.0) ** 2 > MOST_CELLS).any():
         raise ValueError("it names more tasks than any stream has")
     return numbers.astype({"after_task": int, "task": int}).assign(measure=rows["measure"])

@@ -218,7 +218,8 @@ class Evaluator:
 
     def _elected(self, votes: Votes, chunk: Tensor, found: dict[str, list[Tensor]]) -> dict[str, Tensor]:
         """Outputs [B, ...] that count for each sample, with its task told ("given") and inferred by each criterion, of
-        which the first has no name. Notes in `found` whether that is its task."""
+        which the first has no name. Notes in `found` whether that is its task, and, where there are entropies, that of
+        its task's model and the mean over other models."""
         assert self._tasks is not None
         own = self._tasks[chunk].to(votes.outputs.device)
         sample = torch.arange(len(chunk), device=votes.outputs.device)
@@ -228,6 +229,12 @@ class Evaluator:
             winner = score.argmax(dim=0)
             found[f"found{suffix}"].append(winner == own)
             elected[f"inferred{suffix}"] = votes.outputs[winner, sample].float()
+        if "ent" in votes.scores:
+            entropy = (-votes.scores["ent"].float()).clamp_min(0)  # rounding
+            others = entropy.isfinite()  # that of a model without classes is not
+            others[own, sample] = False
+            found["entropy_in"].append(entropy[own, sample])
+            found["entropy_out"].append(entropy.where(others, 0).sum(dim=0) / others.sum(dim=0))  # NaN of one model
         return elected
 
     def _own_hits(self, logits: Tensor, chunk: Tensor, slots: Tensor) -> tuple[Tensor, Tensor]:

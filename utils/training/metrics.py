@@ -65,6 +65,7 @@ PER_TASK = {
     "mse_given": {"final": "mse_given_final", "learned": "mse_given_during"},
     "mse_inferred": {"final": "mse_inferred_final"},
 }
+ENTROPIES = ("entropy_in", "entropy_out")  # there, too: of each sample's own task's model, and of the others
 GCL = ("A_auc", "A_avg", "A_last", "F_last", "BWT")  # those of every run
 CLASS_COUNT_OFFSET = 1e-5  # as in the released trainers: keeps 0 / 0 at 0, costs a perfect class about 1e-6
 
@@ -182,6 +183,13 @@ def task_matrix(values: pd.DataFrame, measure: str) -> np.ndarray:
     matrix = np.full((size, size), np.nan)
     matrix[own["after_task"], own["task"]] = own["value"]  # of a cell that is named twice numpy keeps the last value
     return matrix
+
+
+def mean_entropies(values: pd.DataFrame) -> dict[str, float]:
+    """Mean over tasks, after the last one, of each of ENTROPIES that `per_task.csv` holds."""
+    matrices = {name: task_matrix(values, name) for name in ENTROPIES}
+    last = {name: matrix[-1][~np.isnan(matrix[-1])] for name, matrix in matrices.items() if len(matrix)}
+    return {name: float(row.mean()) for name, row in last.items() if len(row)}
 
 
 def measures_of_tasks(values: pd.DataFrame) -> dict[str, float]:
