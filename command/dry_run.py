@@ -11,9 +11,11 @@ import backbone as backbones
 from backbone.products import Stage, input_shape, open_dataset
 from backbone.small import Shape
 from command.sketch import expected_stream, sizes_that_fit, sketch, without_products
+from utils.args import option_metadata
 from utils.contracts import Images, Learner
 from utils.errors import UsageError
 from utils.plan import Plan
+from utils.runs.identity import NOTHING
 
 TRAINING = 3  # a training pass is taken for three forward passes, the backward pass being two
 
@@ -37,15 +39,26 @@ def dry_run(plan: Plan) -> str:
             is_missing = True
     if is_missing:
         plan = replace(plan, run=replace(options, backbone_path=backbones.RANDOM))
+    weights += named_products(plan)
     stages = plan.method.prepare(plan.run, plan.method_args)
     return describe(without_products(plan, stages), dataset, dataset.counts, places.size, weights, stages)
+
+
+def named_products(plan: Plan) -> list[str]:
+    """What options name beside the network's own weights, as `--rln` and `--meta_path` do."""
+    return [
+        f"--{name} {getattr(args, name)}"
+        for part, args in plan.parts().items()
+        for name, told in option_metadata(type(args)).items()
+        if part in ("method", "host") and told["reads"] is not None and getattr(args, name) not in NOTHING
+    ]
 
 
 def describe(
     plan: Plan, dataset: Images, counts: tuple[int, int], size: int | None, weights: list[str], stages: list[Stage]
 ) -> str:
-    """counts: images of the two parts. size: pixels, None for numbers. weights: where those of each network are.
-    stages: that the run needs."""
+    """counts: images of the two parts. size: pixels, None for numbers. weights: where those of each network are, and
+    what else is read. stages: that the run needs."""
     options = plan.run
     info = expected_stream(plan, dataset, counts, size)
     held_out = int(options.validation * counts[0])

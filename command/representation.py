@@ -49,12 +49,15 @@ def main(argv: list[str]) -> None:
     from utils import plan as plans
     from utils.data.images import Transform, image_set
     from utils.files.disk import check_writable
+    from utils.registry import DATASETS
     from utils.report.markup import markdown_table
     from utils.representation import statistics
 
     with signals.obeyed(), Cores() as cores:
         device = devices.pick(options.device)
         given = {name: getattr(options, name) for name in ("backbone", "dataset", "data_dir", "cache_dir")}
+        if DATASETS.load(options.dataset).num_inputs is not None:
+            raise UsageError(f"--dataset {options.dataset}: features of images are looked at, and it holds numbers")
         plan = plans.make({"model": "ncm", **given})  # any method: of the plan only its data are used
         dataset, places = open_dataset(plan)
         shape = input_shape(dataset, places.size)

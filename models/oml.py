@@ -89,6 +89,8 @@ class Oml(ContinualModel):
     def __init__(self, backbone: nn.Module, info: StreamInfo, args: OmlArgs):
         made = None if args.rln in (None, NONE) or isinstance(info, Restored) else Path(args.rln)
         if made is not None:
+            if not made.is_file():
+                raise UsageError(f"--rln {args.rln or repr('')}: no such file; '{NONE}' takes the network as it comes")
             load_weights(backbone, made)
         super().__init__(backbone, info, args)
         backbone.requires_grad_(False)

@@ -264,7 +264,9 @@ def _check(plan: Plan) -> None:
     """Settings that exclude each other."""
     method, run, tasks = plan.method, plan.run, plan.tasks
     if run.scenario not in method.scenarios:
-        raise UsageError(f"--scenario {run.scenario}: {run.model} runs on {' or '.join(method.scenarios)}")
+        origin = plan.origins["run"].get("scenario", "command line")
+        whose = "" if origin == "command line" else f" (that of {origin})"
+        raise UsageError(f"--scenario {run.scenario}{whose}: {run.model} runs on {' or '.join(method.scenarios)}")
     if tasks is not None and tasks.class_order != "random" and run.scenario == "domain-il":
         raise UsageError(f"--class_order {tasks.class_order}: the tasks of --scenario domain-il share their classes")
     if plan.dataset and plan.dataset.num_targets is not None:
@@ -283,6 +285,9 @@ def _check(plan: Plan) -> None:
         raise UsageError(f"--resume {run.resume}: neither auto, never, nor the folder of a run (with a config.yaml)")
     if run.resume not in ("auto", "never") and run.seeds is not None and len(run.seeds) > 1:
         raise UsageError(f"--resume {run.resume}: is one run; --seeds {' '.join(map(str, run.seeds))} asks for several")
+    place = getattr(plan.method_args, "save_to", None)
+    if place is not None and run.seeds is not None and len(run.seeds) > 1:
+        raise UsageError(f"--save_to {place}: is for what one run makes; --seeds asks for {len(run.seeds)} runs")
     if run.eval_period == 0:
         raise UsageError("--eval_period 0: give a number of images, or a negative number for none")
 

@@ -234,10 +234,32 @@ def test_products_on_the_command_line(tmp_path, capsys, few_digits, in_process):
     file = str(tmp_path / "rln" / "rln.safetensors")
     assert main.main([*online, "--backbone", "conv4-4", "--backbone_path", file, "--dry_run"]) == 0
     capsys.readouterr()
+    assert main.main([*online, "--backbone", "conv4-4", "--rln", file, "--dry_run"]) == 0
+    assert f"untrained\n            --rln {file}\n" in capsys.readouterr().out
     for option in ("--backbone_path", "--rln"):
         assert main.main([*online, "--backbone", "conv4-5", option, file]) == 2
         error = capsys.readouterr().err
         assert error.count("\n") == 1 and "has shape [4], the network needs [5]" in error
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["--model", "oml", "--dataset", "seq-digits", "--rln", ""], "--rln '': no such file; 'none' takes"),
+        (["--model", "oml", "--dataset", "seq-digits", "--rln", "tests"], "--rln tests: no such file"),
+        (["--model", "oml_meta", "--dataset", "seq-sines"], "--scenario task-il (that of seq-sines): oml_meta runs on"),
+        (
+            ["--model", "oml_meta", "--dataset", "glyphs", "--save_to", "made", "--seeds", "1", "2"],
+            "--save_to made: is for what one run makes; --seeds asks for 2 runs",
+        ),
+        (["representation", "a", "--backbone", "mlp-4", "--dataset", "seq-sines"], "--dataset seq-sines: features of"),
+    ],
+)
+def test_what_is_refused_in_a_line(words, said, tmp_path, capsys):
+    places = [] if words[0] == "representation" else ["--device", "cpu", "--results", str(tmp_path)]
+    assert main.main([*words, *places]) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("error: ") == 1 and "Traceback" not in error
 
 
 # SR-NN
