@@ -9,7 +9,8 @@ On numbers the first entries of a sample are the slot of its function, which the
 and the entries of inner gradients are clipped to +-10. With `--update_lr 0 --no-reset` no inner step moves anything:
 plain training on the queries, which is what "pretraining" means on them here.
 Departures: classes are all that the dataset has, of whose halves `split` is made (the release leaves the last of 964
-out); the draws of a run come from its seeds.
+out); meta steps take the training images of a class, 15 of Omniglot's 20, where the release takes all; the draws of a
+run come from its seeds.
 """
 
 from __future__ import annotations
