@@ -6,8 +6,9 @@
 #
 #   bash command/choose_lmsrr.sh [WORDS]      only lines that contain WORDS, e.g. "--model lwf"
 #
-# JOBS runs at a time (default 2), one thread each. Settings that diverge end with an error and are no rows. Called
-# again it goes on with what is missing. Tables: runs/choose_lmsrr/seq-icons-dev/ and seq-glyphs-dev/.
+# Prints of each row what every rate gave on both streams, then the best. JOBS runs at a time (default 2), one thread
+# each. A rate at which a run diverges, which ends with an error, is none of a row's. Called again it goes on with what
+# is missing in runs/choose_lmsrr/.
 set -euo pipefail
 
 repo="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -15,7 +16,7 @@ repo="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 cd "$repo"
 export OMP_NUM_THREADS=1
 pair="--backbone vit_tiny_glyphs+vit_tiny_icons" last="--trainable last --last_blocks 3"
-plain="--optimizer plain --train_mask none --memory_size 100"
+plain="--optimizer plain --train_mask none --memory_size 100" rates="${RATES:-0.003 0.01 0.03 0.1 0.3}"
 
 rows() {
     cat <<ROWS
@@ -37,10 +38,27 @@ ROWS
 }
 
 chosen="$(rows | grep -F -e "${1:---model}")" || { echo "choose_lmsrr: no row has the words '$1'" >&2; exit 2; }
-for dataset in seq-icons-dev seq-glyphs-dev; do
-    for rate in ${RATES:-0.003 0.01 0.03 0.1 0.3}; do sed "s/$/ --lr $rate/" <<<"$chosen"; done |
-        xargs -P "${JOBS:-2}" -L 1 "$VENV/bin/python" main.py --dataset "$dataset" --scenario class-il --n_tasks 5 \
-            --batch_size 32 --online_iter 1 --eval_period -1 --seed 100 --results runs/choose_lmsrr --resume auto ||
-        echo "choose_lmsrr: not every setting has ended, see the errors above" >&2
-    "$VENV/bin/python" main.py report "runs/choose_lmsrr/$dataset" --out "runs/choose_lmsrr/$dataset"
-done
+place() { echo "runs/choose_lmsrr/${1//[^a-z0-9.]/_}/$2"; } # of the runs of a ROW at a RATE
+
+while read -r row; do
+    for rate in $rates; do
+        for dataset in seq-icons-dev seq-glyphs-dev; do
+            echo "$row --lr $rate --dataset $dataset --results $(place "$row" "$rate")"
+        done
+    done
+done <<<"$chosen" |
+    xargs -P "${JOBS:-2}" -L 1 "$VENV/bin/python" main.py --scenario class-il --n_tasks 5 --batch_size 32 \
+        --online_iter 1 --eval_period -1 --seed 100 --resume auto ||
+    echo "choose_lmsrr: not every setting has ended, see the errors above" >&2
+while read -r row; do
+    ended=()
+    for rate in $rates; do
+        folder="$(place "$row" "$rate")"
+        # shellcheck disable=SC2012  # names of runs are plain
+        [ "$(ls "$folder"/*/*/*/summary.json 2>/dev/null | wc -l)" -lt 2 ] || ended+=("$folder")
+    done
+    echo
+    echo "$row"
+    [ ${#ended[@]} -gt 0 ] || { echo "no rate has ended on both streams"; continue; }
+    "$VENV/bin/python" main.py choose "${ended[@]}" --option lr --by class_final --rule mean 2>&1
+done <<<"$chosen"

@@ -1,4 +1,4 @@
-"""Which value of an option is best, by a measure of validation runs that differ in it and in their seeds alone."""
+"""Which value of an option is best, by a measure of validation runs that differ in it, in their seeds and datasets."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from utils.runs.summary import defined
 from utils.training.metrics import MEASURES
 
 MOST_NAMED = 5  # options, or runs, in one line
+DATASET = "run.dataset"
 
 
 @dataclass(frozen=True)
 class Choice:
-    """value: the chosen one. scores: value -> seed -> measure, values from the largest number down. votes: value -> of
-    how many seeds it is the best."""
+    """value: the chosen one. scores: value -> (dataset, seeds) -> measure, values from the largest number down. votes:
+    value -> of how many of these it is the best."""
 
     value: str
     measure: str
@@ -32,8 +33,7 @@ class Choice:
     def table(self, option: str) -> list[list[str]]:
         """Heading and rows for print: the measure of each seed, its mean, and the votes."""
         seeds = sorted({seed for scores in self.scores.values() for seed in scores}, key=str)
-        alone = len({seed[0] for seed in seeds}) == len(seeds)
-        heads = [f"seed {seed[0] if alone else seed}" for seed in seeds]
+        heads = _named(seeds)
         is_share = MEASURES[self.measure].unit == "%"
         rows = []
         for value, scores in self.scores.items():
@@ -49,7 +49,9 @@ def choose(runs: list[Run], option: str, measure: str, rule: Literal["mode", "me
     good for a seed the largest has its vote, of values with equally many votes the smallest is taken. mean: that with
     the best mean over seeds, of equal ones the smallest.
 
-    Raises UsageError if the runs differ in anything else but seeds, or lack a seed of a value, or the measure.
+    Of several datasets each counts like a seed.
+
+    Raises UsageError if the runs differ in anything else, or lack a seed of a value, or the measure.
     """
     scores: dict[str, dict[tuple, float]] = {}
     for run in newest_per_seed([run for run in _alike(runs, option) if run.summary])[0]:
@@ -57,7 +59,7 @@ def choose(runs: list[Run], option: str, measure: str, rule: Literal["mode", "me
         if not defined(score):
             hint = "; it takes --eval_train" if measure == "A_train" else ""
             raise UsageError(f"--by {measure}: {run.folder} has none{hint}")
-        scores.setdefault(_value(run, option), {})[run.seeds] = score
+        scores.setdefault(_value(run, option), {})[_case(run)] = score
     _refuse_gaps(runs, option, scores)
     scores = {value: scores[value] for value in _from_above(scores)}
     better = -1 if MEASURES[measure].better == "less" else 1
@@ -80,7 +82,7 @@ def _alike(runs: list[Run], option: str) -> list[Run]:
         near = difflib.get_close_matches(option, known, n=1, cutoff=0.4)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise UsageError(f"--option {option}: no option of this name decides what these runs compute{hint}")
-    own = {name for key in keys if key is not None for name in (key, key + CONTENT)}
+    own = {name for key in (*keys, DATASET) if key is not None for name in (key, key + CONTENT)}
     if others := [key for key in differing_keys([run.settings for run in runs]) if key not in own]:
         told = ", ".join(f"{short(key)} ({' | '.join(_told(runs, key))})" for key in others[:MOST_NAMED])
         more = f" and {len(others) - MOST_NAMED} more" if len(others) > MOST_NAMED else ""
@@ -98,12 +100,25 @@ def _value(run: Run, option: str) -> str:
     return run.settings[key]
 
 
+def _case(run: Run) -> tuple:
+    """What a value is tried on: a dataset and seeds."""
+    return run.settings[DATASET], run.seeds
+
+
+def _named(cases: list[tuple]) -> list[str]:
+    """Each in words, as short as tells them apart."""
+    by_seed, several = len({seeds[0] for _, seeds in cases}), len({dataset for dataset, _ in cases}) > 1
+    alone = by_seed == len({seeds for _, seeds in cases})
+    return [f"{f'{dataset} ' * several}seed {seeds[0] if alone else seeds}" for dataset, seeds in cases]
+
+
 def _refuse_gaps(runs: list[Run], option: str, scores: dict[str, dict[tuple, float]]) -> None:
     """Raises UsageError if there is a value that not every seed has, in a run that ended."""
-    seeds = {run.seeds for run in runs}
+    cases = sorted({_case(run) for run in runs}, key=str)
     values = _from_above({_value(run, option) for run in runs})
-    gaps = {value: sorted(str(seed[0]) for seed in seeds - scores.get(value, {}).keys()) for value in values}
-    if lacking := [f"{option} {value} lacks seed {', '.join(gap)}" for value, gap in gaps.items() if gap]:
+    names = dict(zip(cases, _named(cases)))
+    gaps = {value: [name for case, name in names.items() if case not in scores.get(value, {})] for value in values}
+    if lacking := [f"{option} {value} lacks {', '.join(gap)}" for value, gap in gaps.items() if gap]:
         more = f" and {len(lacking) - MOST_NAMED} more" if len(lacking) > MOST_NAMED else ""
         raise UsageError(f"{'; '.join(lacking[:MOST_NAMED])}{more}; every value needs a run of every seed that ended")
 

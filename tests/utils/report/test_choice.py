@@ -62,6 +62,17 @@ def test_the_newest_of_repeated_runs_counts(tmp_path, capsys):
     assert chosen(capsys, tmp_path, "mean")[1] == "0.2\n"
 
 
+def test_datasets_count_like_seeds(tmp_path, capsys):
+    for dataset, scores in (("glyphs", (0.5, 0.2)), ("icons", (0.1, 0.6))):
+        for value, score in zip((0.1, 0.2), scores, strict=True):
+            name, method = f"{dataset}-{value}", {"lr": value}
+            make_run(tmp_path, "er", 1, name, {"A_last": score}, dataset=dataset, method=method)
+    code, out, error = chosen(capsys, tmp_path, "mean")
+    assert (code, out) == (0, "0.2\n") and "| glyphs seed 1 | icons seed 1 |" in error
+    kill(tmp_path / "icons/er/icons-0.2-seed1", "")
+    assert "lr 0.2 lacks icons seed 1; every value needs" in chosen(capsys, tmp_path, "mean")[2]
+
+
 def change(folder: Path) -> None:
     """Another batch size in one run."""
     file = next(folder.rglob("config.yaml"))
