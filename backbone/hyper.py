@@ -27,6 +27,7 @@ ACTIVATIONS = {"relu": F.relu, "sigmoid": torch.sigmoid}
 MEAN_VARIANCE, RHO_VARIANCE = 0.003, 0.083  # of outputs under `gauss_init`
 CHUNK_VARIANCE = 1e-5  # least one of a chunk embedding there
 HEAD = ("head.weight", "head.bias")
+MOST_WEIGHTS = 10**8  # between two layers of a hypernetwork, 400 MB
 
 
 @dataclass(frozen=True)
@@ -231,4 +232,9 @@ def parse_widths(option: str, text: str) -> list[int]:
             f"--{option} {text}: widths of hidden layers are numbers from 1 to 1000000 with commas between, as 10,10; "
             "an empty value stands for no hidden layer"
         )
-    return [int(part) for part in widths]
+    numbers = [int(part) for part in widths]
+    if (most := max((a * b for a, b in pairwise(numbers)), default=0)) > MOST_WEIGHTS:
+        raise UsageError(
+            f"--{option} {text}: two layers have {most:,} weights between them, more than {MOST_WEIGHTS:,}"
+        )
+    return numbers

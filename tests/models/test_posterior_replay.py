@@ -342,6 +342,7 @@ def test_a_resumed_run_is_the_unbroken_one(own, run):
             "--backbone vit_tiny_glyphs: this method makes all weights of a small network",
         ),
         ({"hmlp_arch": "0"}, "--hmlp_arch 0: widths of hidden layers"),
+        ({"hmlp_arch": "8,1000000,1000000"}, "two layers have 1,000,000,000,000 weights between them, more than"),
         ({"posterior": "dirac", "regularizer": "w2"}, "--regularizer w2: compares Gaussians"),
         ({"backbone": "resnet18-4", "local_reparam_trick": True}, "--local_reparam_trick: is for MLPs alone"),
         ({"keep_orig_init": True}, "--keep_orig_init: changes nothing"),

@@ -67,6 +67,12 @@ def test_a_run_on_numbers_and_its_table(waves, tmp_path, capsys):
         ("None]).astype(np.float32)", "None])", "float64 [60, 1]"),
         (", np.sin(3 * x + labels[:, None]).astype(np.float32)", "", "loads no third array"),
         ("3, 1, 1\n", "3, 1, 2\n", "must be float32 [60, 2]"),
+        ("3, 1, 1\n", "3, 1, 0\n", "num_targets = 0; a sample has at least one"),
+        (
+            "return x,",
+            "return np.where(np.arange(60)[:, None] == 7, np.nan, x).astype(np.float32),",
+            "sample 7 is not of",
+        ),
     ],
 )
 def test_targets_that_are_none(waves, capsys, old, new, said):

@@ -96,8 +96,10 @@ def image_set(
     rows: np.ndarray | None,
 ) -> ImageSet:
     """The set of a run. part: what the dataset loads. rows: those that belong to it, None: all. Raises UsageError for
-    targets that are not what the dataset declares."""
+    targets that are not what the dataset declares, and for numbers that are not finite."""
     images, labels, *targets = part
+    if dataset.num_inputs is not None and not (finite := np.isfinite(images).all(axis=1)).all():
+        raise UsageError(f"--dataset {options.dataset}: sample {int(np.argmin(finite))} is not of finite numbers")
     check_targets(str(options.dataset), dataset, len(labels), targets)
     if dataset.max_domains and dataset.tasks is None:
         return DomainSet(images, labels, device, rows, dataset, options.n_tasks)
@@ -111,6 +113,8 @@ def check_targets(name: str, dataset: Images, count: int, targets: Sequence[np.n
         if targets:
             raise UsageError(f"--dataset {name}: gives targets without saying how many of a sample; set num_targets")
         return
+    if size < 1:
+        raise UsageError(f"--dataset {name}: num_targets = {size}; a sample has at least one, or it is None")
     if dataset.max_domains and dataset.tasks is None:
         raise UsageError(f"--dataset {name}: has max_domains and num_targets; data in domains have classes to predict")
     if not targets:
