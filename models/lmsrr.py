@@ -14,7 +14,9 @@ and in the cross-entropy, which Eq. 14 has over batch and memory (`--replay labe
    copy: 2.25 passes of a ViT-B per update where the release makes 4, with the same numbers.
 2. The denominator is clamped, which counts where every switch is off.
 3. Images are resized to the network's input before they are augmented (bilinear); in the release after it (bicubic).
-   Statistics are the project's; the release has mean 0 and std 1 for ImageNet-R and Cars196.
+   Statistics and augmentation are the project's: crop after padding and flip, on CIFAR-100, Tiny ImageNet and
+   ImageNet-R AutoAugment, too. The release has mean 0 and std 1 for ImageNet-R and Cars196, ImageNet's for CUB-200; no
+   AutoAugment; a random resized crop on ImageNet-R, a crop of 224 from 300 on CUB-200, a flip alone on Cars196.
 4. LayerNorm has timm's eps 1e-6, in the authors' networks 1e-12.
 5. On si-blurry, which the paper has not, the old blocks are taken at the borders of sessions. With several updates per
    batch its images are stored once, with the logits of the last of them.
@@ -207,14 +209,17 @@ class Lmsrr(ContinualModel):
         return torch.optim.SGD(trainable, lr=self.args.lr)
 
     def measures(self) -> dict[str, float]:
-        """The mean switch of each network and block, the first ones 0, and the weights of the fusion."""
+        """The mean switch of each network and block, the first ones 0, and the weights of the fusion's branches, with
+        what is left to those that are not there."""
         found = {}
         if self.draws:
             mean = (self.switches / self.draws).tolist()
             found = {f"switch_{s}_{block}": w for s, own in enumerate(mean) for block, w in enumerate(own)}
         if self.fusion is not None:
+            branches = zip(("fusion_3", "fusion_5"), (self.fusion.conv1, self.fusion.conv2))
             weights = self.fusion.fusion_weight.softmax(dim=0).tolist()
-            found |= dict(zip(("fusion_3", "fusion_5", "fusion_unused"), weights))
+            own = {name: weight for (name, conv), weight in zip(branches, weights) if conv is not None}
+            found |= own | {"fusion_unused": 1 - sum(own.values())}
         return found
 
     def extra_state(self) -> dict[str, Any]:

@@ -185,6 +185,9 @@ def test_a_run_has_old_blocks_from_the_second_session_on(scenario):
     assert begun == [0, 2, 2]
     found = run.model.measures()
     assert sum(found[f"fusion_{name}"] for name in ("3", "5", "unused")) == pytest.approx(1)
+    alone = build("lmsrr", {"fusion": "5"}).model.measures()
+    assert {name for name in alone if name.startswith("fusion")} == {"fusion_5", "fusion_unused"}
+    assert alone["fusion_unused"] == pytest.approx(2 / 3)
     assert all(0 <= found[f"switch_{source}_{block}"] <= 1 for source in range(2) for block in range(3))
     assert len(found) == 9
     kept = run.trainer.state_dict()["model"]
