@@ -107,6 +107,8 @@ class Mepo(Wrapper):
             meta = make_stage("mepo_meta", "meta_path", run, args, run.backbone_path)
             stages.append(meta)
             args.meta_path = str(meta.output)
+        elif args.meta_path != NONE and not Path(args.meta_path).is_file():
+            raise UsageError(f"--meta_path {args.meta_path}: no such file")
         if args.cor_path is None and args.cor_coef > 0:
             refined = run.backbone_path if args.meta_path == NONE else args.meta_path
             stages.append(make_stage("mepo_cov", "cor_path", run, args, refined, after=meta))
