@@ -265,8 +265,8 @@ def _check(plan: Plan) -> None:
     method, run, tasks = plan.method, plan.run, plan.tasks
     if run.scenario not in method.scenarios:
         origin = plan.origins["run"].get("scenario", "command line")
-        whose = "" if origin == "command line" else f" (that of {origin})"
-        raise UsageError(f"--scenario {run.scenario}{whose}: {run.model} runs on {' or '.join(method.scenarios)}")
+        whose = "" if origin == "command line" else f"; {run.scenario} is that of {origin}"
+        raise UsageError(f"--scenario {run.scenario}: {run.model} runs on {' or '.join(method.scenarios)}{whose}")
     if tasks is not None and tasks.class_order != "random" and run.scenario == "domain-il":
         raise UsageError(f"--class_order {tasks.class_order}: the tasks of --scenario domain-il share their classes")
     if plan.dataset and plan.dataset.num_targets is not None:

@@ -247,7 +247,10 @@ def test_products_on_the_command_line(tmp_path, capsys, few_digits, in_process):
     [
         (["--model", "oml", "--dataset", "seq-digits", "--rln", ""], "--rln '': no such file; 'none' takes"),
         (["--model", "oml", "--dataset", "seq-digits", "--rln", "tests"], "--rln tests: no such file"),
-        (["--model", "oml_meta", "--dataset", "seq-sines"], "--scenario task-il (that of seq-sines): oml_meta runs on"),
+        (
+            ["--model", "oml_meta", "--dataset", "seq-sines"],
+            "oml_meta runs on trajectories; task-il is that of seq-sines",
+        ),
         (
             ["--model", "oml_meta", "--dataset", "glyphs", "--save_to", "made", "--seeds", "1", "2"],
             "--save_to made: is for what one run makes; --seeds asks for 2 runs",

@@ -21,7 +21,8 @@ TRAINS = {
 @pytest.mark.parametrize("trainable", TRAINS)
 @pytest.mark.parametrize("name", NAMES)
 def test_what_trains_moves_and_is_in_the_checkpoint_and_nothing_else(name, trainable):
-    own = NEEDED.get(name, {}) | {"trainable": trainable, "last_blocks": 2, "lr": 0.01}
+    own = NEEDED.get(name, {}) | {"trainable": trainable, "lr": 0.01}
+    own |= {"last_blocks": 2} if trainable == "last" else {}
     run = build(name, own, eval_period=-1, n_tasks=2)
     before = weights_of(run.model)
     run.trainer.train()

@@ -37,6 +37,7 @@ from utils.training.assembly import _evaluations, fitting_period
 from utils.training.loop import Listener, Trainer
 
 # Options under which a method learns quickly enough to show it.
+DRAWS = {"train_sample_size": 10, "val_sample_size": 10}  # the defaults, as a point has none
 EAGER = {
     "finetune": {"lr": 0.003},
     "joint": {"lr": 0.003},
@@ -44,7 +45,7 @@ EAGER = {
     "mepo_meta": {"inner_lr": 1.0, "lr": 0.003, "lr_head": 0.1, "group_size": 12, "num_tasks": 1},
     "srnn": {"lr": 0.003},
     "slca": {"lr": 0.005, "lr_head": 0.1},
-    "posterior_replay": {"posterior": "dirac", "lr": 0.003, "hmlp_arch": "", "cond_emb_size": 8},
+    "posterior_replay": {"posterior": "dirac", "lr": 0.003, "hmlp_arch": "", "cond_emb_size": 8} | DRAWS,
     "vcl": {
         "backbone": "mlp-64",
         "lr": 0.003,
@@ -52,7 +53,7 @@ EAGER = {
         "keep_orig_init": True,
         "local_reparam_trick": True,
     },
-    "ewc_posterior": {"backbone": "mlp-64", "lr": 0.003, "det_multi_head": True},
+    "ewc_posterior": {"backbone": "mlp-64", "lr": 0.003, "det_multi_head": True, "val_sample_size": 10},
     **{name: {"lr": 0.03} for name in ("gem", "agem", "ewc")},  # theirs is for an MLP
 }
 
