@@ -36,7 +36,7 @@ def test_every_quantity(said, monkeypatch, tmp_path):
     monkeypatch.setattr(growth, "SIZES", TINY)
     monkeypatch.setattr(growth, "PATHS", 20_000)
     monkeypatch.setattr(growth, "BATCH", 2)
-    monkeypatch.setattr(comparison, "drawings_of", lambda *_: ({}, []))
+    monkeypatch.setattr(comparison, "drawings_of", lambda *_: ({}, {}, []))
     file = tmp_path / "growth.json"
     code, lines, errors = said("benchmark", "--suite", "growth", "--device", "cpu", "--json", file)
     assert (code, errors) == (0, [])

@@ -48,8 +48,6 @@ LATEX_HEAD = "% Tables for a document with \\usepackage{booktabs}; one tabular p
 
 MOST_ROWS = 50  # of a picture; more take a minute to draw and are taller than any page
 
-LEARNING = {"classes": CLASSES, "functions": FUNCTIONS}  # pictures over what was learnt
-
 Rows = dict[str, list[Run]]  # row name -> its runs, one per seed
 Sweep = tuple[list[sweep.Line], list[str]]  # lines, notes
 Pictures = dict[str, Callable[[Path], bool]]  # file name -> what draws it, and says whether it could
@@ -88,10 +86,9 @@ def report(
             comparisons, about = differences.compare(rows, baseline)
             sections.append(difference_section(comparisons, about, baseline))
             told += filter(None, (differences.sentence(one, ", ".join(scene)) for one in comparisons))
-        curves = learning_of(rows) if interval else {}
-        if functions := curves.get("functions"):
+        drawings, functions, unread = drawings_of(rows, ", ".join(scene), names[scene], interval)
+        if functions:
             sections.append(functions_section(functions))
-        drawings, unread = drawings_of(rows, ", ".join(scene), names[scene], curves)
         if over is not None and scene in sweeps:
             swept, left_out = sweeps[scene]
             sections.append(sweep_section(over, swept, left_out))
@@ -194,24 +191,12 @@ def file_names(scenes: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
     return names
 
 
-def learning_of(rows: Rows) -> dict[str, dict[str, Curves]]:
-    """Curves of the rows that have them, over "classes" and over "functions"; none where no row has."""
-    found = {
-        "classes": {row: class_curves(runs) for row, runs in read_each(rows, read_metrics, "")[0].items()},
-        "functions": {row: function_curves(runs) for row, runs in read_each(rows, read_tasks, "")[0].items()},
-    }
-    return {kind: own for kind, curves in found.items() if (own := {row: c for row, c in curves.items() if c})}
-
-
 def drawings_of(
-    rows: Rows, title: str, name: str, learning: dict[str, dict[str, Curves]]
-) -> tuple[Pictures, list[str]]:
-    """The pictures of one table, and one line for each file that cannot be read. name: how the file names end.
-    learning: by `learning_of`."""
-    pictures: Pictures = {
-        f"{kind}-{name}.png": partial(draw_learning, curves=curves, axes=LEARNING[kind], title=title)
-        for kind, curves in learning.items()
-    }
+    rows: Rows, title: str, name: str, interval: bool = False
+) -> tuple[Pictures, dict[str, Curves], list[str]]:
+    """The pictures of one table, the curves over functions learnt by row, and one line for each file that cannot be
+    read. name: how the file names end. interval: also what is drawn over the classes or functions learnt."""
+    pictures: Pictures = {}
     if len(rows) > MOST_ROWS:
         title = f"{title}: the best {MOST_ROWS} of {len(rows):,} methods and settings"
         rows = best_of(rows, MOST_ROWS)
@@ -239,10 +224,22 @@ def drawings_of(
             )
     tasks, unread_tasks = read_each(rows, read_tasks, "it does not count in the picture of tasks")
     matrices = {row: mean_matrix([task_matrix(run, "task") for run in runs]) for row, runs in tasks.items()}
+    functions: dict[str, Curves] = {}
+    if interval:
+        classes = defined_of({row: class_curves(runs) for row, runs in metrics.items()})
+        functions = defined_of({row: function_curves(runs) for row, runs in tasks.items()})
+        for kind, curves_of, axes in (("classes", classes, CLASSES), ("functions", functions, FUNCTIONS)):
+            if curves_of:
+                pictures[f"{kind}-{name}.png"] = partial(draw_learning, curves=curves_of, axes=axes, title=title)
     if matrices := {row: 100 * matrix for row, matrix in matrices.items() if len(matrix)}:
         about = f"Accuracy on each task, the task being told, {title}"
         pictures[f"tasks-{name}.png"] = partial(draw_tasks, matrices=matrices, title=about)
-    return pictures, unread + unread_classes + unread_tasks
+    return pictures, functions, unread + unread_classes + unread_tasks
+
+
+def defined_of(curves: dict[str, Curves | None]) -> dict[str, Curves]:
+    """Those of the rows that have any."""
+    return {row: own for row, own in curves.items() if own is not None}
 
 
 def best_of(rows: Rows, count: int) -> Rows:
