@@ -122,9 +122,15 @@ def weights_file(name: str, path: str | None, checkpoint_dir: Path | str = "chec
 
 def fill(network: nn.Module, files: Sequence[Path | None]) -> list[tuple[Path, Report]]:
     """Fills a network from its `weights_files`; gives what became of each. Raises UsageError as `load_weights`."""
+    count = len(vits(network))
     networks = vits(network) if len(files) > 1 else [network]
     read = [(part, file) for part, file in zip(networks, files, strict=True) if file is not None]
-    return [(file, load_weights(part, file)) for part, file in read]
+    try:
+        return [(file, load_weights(part, file)) for part, file in read]
+    except UsageError as error:
+        if len(files) == 1 < count:
+            raise UsageError(f"{error}; the network is {count}, whose files are given with commas between") from error
+        raise
 
 
 def fingerprint(name: str, path: str | None, checkpoint_dir: Path | str = "checkpoints") -> str:

@@ -16,24 +16,25 @@ repo="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 cd "$repo"
 export OMP_NUM_THREADS=1
 pair="--backbone vit_tiny_glyphs+vit_tiny_icons" last="--trainable last --last_blocks 3"
-plain="--optimizer plain --train_mask none --memory_size 100" rates="${RATES:-0.003 0.01 0.03 0.1 0.3}"
+plain="--optimizer plain --train_mask none --memory_size 100" exact="--exact_reservoir"
+rates="${RATES:-0.003 0.01 0.03 0.1 0.3}"
 
 rows() {
     cat <<ROWS
 --model lmsrr --buffer_size 100 $pair
 --model lmsrr --alpha 0 --buffer_size 100 $pair
 --model lmsrr --fusion none --buffer_size 100 $pair
---model er $plain $last $pair
---model der $plain $last $pair
---model derpp $plain $last $pair
+--model er $plain $exact $last $pair
+--model der $plain $exact $last $pair
+--model derpp $plain $exact $last $pair
 --model agem --n_memories 20 --replay_batch_size 32 --inputs published $last $pair
 --model fdr $plain $last $pair
 --model lwf $last $pair
 --model si --train_mask none $last $pair
 --model icarl --optimizer plain --memory_size 100 $last $pair
 --model finetune --optimizer sgd --train_mask none $last $pair
---model derpp $plain $last --backbone vit_tiny_glyphs
---model derpp $plain $last --backbone vit_tiny_icons
+--model derpp $plain $exact $last --backbone vit_tiny_glyphs
+--model derpp $plain $exact $last --backbone vit_tiny_icons
 ROWS
 }
 

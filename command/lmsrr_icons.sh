@@ -2,9 +2,9 @@
 # LMSRR and its rivals on equal networks and equal memory: seq-icons and seq-glyphs, so that neither of the two networks
 # is at home in both, class by class, 10 tasks of 20, one pass, batches of 32, 200 images in memory (A-GEM: 20 per
 # task), 10 seeds. Every row trains the last three blocks of each network and a classifier by plain SGD; classes not met
-# yet are not masked, as in Mammoth, but for lwf, icarl and agem, which it masks. The last two rows have one of the two
-# networks. Rates are to be those that command/choose_lmsrr.sh finds; until it has been run they are LMSRR's own for
-# every row.
+# yet are not masked, as in Mammoth, but for lwf, icarl and agem, which it masks; reservoirs fill image by image, as
+# there. The last two rows have one of the two networks. Rates are to be those that command/choose_lmsrr.sh finds; until
+# it has been run they are LMSRR's own for every row.
 #
 #   bash command/lmsrr_icons.sh                   everything; tables go to results/lmsrr-icons/ and lmsrr-glyphs/
 #   bash command/lmsrr_icons.sh "--model lmsrr"   only rows that contain these words; tables to runs/lmsrr/
@@ -14,22 +14,22 @@ set -euo pipefail
 
 here="$(dirname "${BASH_SOURCE[0]}")"
 pair="vit_tiny_glyphs+vit_tiny_icons" last="--trainable last --last_blocks 3"
-plain="--optimizer plain --train_mask none --memory_size 200"
+plain="--optimizer plain --train_mask none --memory_size 200" exact="--exact_reservoir"
 derpp=0.03 derpp_glyphs=0.03 derpp_icons=0.03
 rows="--model lmsrr --buffer_size 200 --backbone $pair --lr 0.03
 --model lmsrr --alpha 0 --buffer_size 200 --backbone $pair --lr 0.03
 --model lmsrr --fusion none --buffer_size 200 --backbone $pair --lr 0.03
---model er $plain $last --backbone $pair --lr 0.03
---model der $plain $last --backbone $pair --lr 0.03
---model derpp $plain $last --backbone $pair --lr $derpp
+--model er $plain $exact $last --backbone $pair --lr 0.03
+--model der $plain $exact $last --backbone $pair --lr 0.03
+--model derpp $plain $exact $last --backbone $pair --lr $derpp
 --model agem --n_memories 20 --replay_batch_size 32 --inputs published $last --backbone $pair --lr 0.03
 --model fdr $plain $last --backbone $pair --lr 0.03
 --model lwf $last --backbone $pair --lr 0.03
 --model si --train_mask none $last --backbone $pair --lr 0.03
 --model icarl --optimizer plain --memory_size 200 $last --backbone $pair --lr 0.03
 --model finetune --optimizer sgd --train_mask none $last --backbone $pair --lr 0.03
---model derpp $plain $last --backbone vit_tiny_glyphs --lr $derpp_glyphs
---model derpp $plain $last --backbone vit_tiny_icons --lr $derpp_icons"
+--model derpp $plain $exact $last --backbone vit_tiny_glyphs --lr $derpp_glyphs
+--model derpp $plain $exact $last --backbone vit_tiny_icons --lr $derpp_icons"
 
 name=derpp # as the report calls it: by what was typed and differs
 [ "$derpp $derpp" = "$derpp_glyphs $derpp_icons" ] || name+=" lr=$derpp"

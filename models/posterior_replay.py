@@ -13,6 +13,9 @@ head of its own over the classes that all tasks share (`--heads split`), or the 
    in the release rounding leaves something, which Adam makes a whole step of.
 3. With `--init_with_prev_emb` a copy is taken; in the release both tasks then share the memory of their embeddings.
 4. Evaluation draws weights, with local reparametrisation, too (the release's `--disable_lrt_test`).
+5. The error of numbers is that of the mean over the draws; the release reports the mean of their errors, which is
+   larger by their variance.
+6. CIFAR-10 has its own statistics, in the release ImageNet's.
 Not here: radial, AVB and SSGE posteriors, coresets, schedules of the learning rate.
 """
 

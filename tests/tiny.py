@@ -16,6 +16,7 @@ import backbone as backbones
 from datasets.base import Dataset
 from models.base import ContinualModel
 from utils import plan as plans
+from utils.args import IN_TASKS
 from utils.contracts import StreamInfo
 from utils.data.augment import random_shift
 from utils.registry import METHODS
@@ -118,9 +119,11 @@ def build(
     ViT, or of the two of a method that wants a pair. stream: instead of the one that the options describe.
     """
     by_name = isinstance(method, str)
-    usual = {"dataset": "seq-digits", "device": "cpu", "n_tasks": 3, "batch_size": 16, "online_iter": 1}
-    usual["eval_period"] = 64
-    plan = plans.make(usual | run | (own or {}) | {"model": method if by_name else "er"}).with_seed(run.get("seed", 1))
+    name = method if by_name else "er"
+    usual = {"dataset": "seq-digits", "device": "cpu", "batch_size": 16, "online_iter": 1, "eval_period": 64}
+    if run.get("scenario", METHODS.load(name).scenarios[0]) in IN_TASKS["scenario"]:
+        usual["n_tasks"] = 3
+    plan = plans.make(usual | run | (own or {}) | {"model": name}).with_seed(run.get("seed", 1))
     if not by_name:
         plan = replace(plan, method=method, method_args=method.Args())
     dataset, device = Patches(), torch.device(plan.run.device)

@@ -23,6 +23,10 @@ from typing import Any, Literal, NoReturn
 from utils.errors import UsageError
 
 LARGEST = 2**31 - 1  # integer that an option takes
+WHOLE_TASKS = ("class-il", "task-il", "domain-il")  # streams that TaskArgs belong to
+BLURRY = {"scenario": ("si-blurry",)}
+IN_TASKS = {"scenario": ("si-blurry", *WHOLE_TASKS)}
+IN_PASSES = {"scenario": (*IN_TASKS["scenario"], "shuffled", "adaptation")}
 SCRIPTS = "MISA, MePo and FlyGCL scripts"
 
 
@@ -82,7 +86,7 @@ class RunArgs:
     scenario: Literal[scenarios()] | None = option(  # type: ignore[valid-type]
         None, "stream; default: the first the method allows"
     )
-    n_tasks: int = option(5, "tasks (sessions) of the stream", SCRIPTS, low=1, high=10_000)
+    n_tasks: int = option(5, "tasks (sessions) of the stream", SCRIPTS, low=1, high=10_000, where=IN_TASKS)
     n: int = option(
         50,
         "percent of the classes that are disjoint (101: natural class order; classes left over when they are shared "
@@ -90,10 +94,13 @@ class RunArgs:
         SCRIPTS,
         low=0,
         high=101,
+        where=BLURRY,
     )
-    m: int = option(10, "percent of the blurry classes' images that are scattered", SCRIPTS, low=0, high=100)
-    varying: bool = option(True, "task sizes and shares are random (flag rnd_NM of the authors)", SCRIPTS)
-    n_epochs: int = option(1, "passes over each task", SCRIPTS, low=1, high=10_000)
+    m: int = option(
+        10, "percent of the blurry classes' images that are scattered", SCRIPTS, low=0, high=100, where=BLURRY
+    )
+    varying: bool = option(True, "task sizes and shares are random (flag rnd_NM of the authors)", SCRIPTS, where=BLURRY)
+    n_epochs: int = option(1, "passes over each task", SCRIPTS, low=1, high=10_000, where=IN_PASSES)
     batch_size: int = option(64, "images of a stream batch", "FlyGCL; MISA and MePo halve it", low=1)
     online_iter: int = option(3, "updates per arriving batch, each freshly augmented", SCRIPTS, low=1)
     eval_period: int = option(
@@ -158,7 +165,6 @@ class RunArgs:
 
 SEEDS = ("seed", "stream_seed", "init_seed", "train_seed")  # which repetition a run is
 SMALL_NETWORKS = re.compile(r"(mlp|conv\d*|resnet18|resnet32)(-[^+]*)?$")  # names of those that begin untrained
-WHOLE_TASKS = ("class-il", "task-il", "domain-il")  # streams that TaskArgs belong to
 
 
 @dataclass(kw_only=True)
@@ -265,9 +271,7 @@ def add_options(parser: argparse.ArgumentParser, title: str, cls: type, shown: R
         value, origin = (field.default, "") if shown is None else shown.value_and_origin(field.name)
         origin = origin or field.metadata["source"]
         conditions = _conditions(field, cls).items()
-        only = "".join(
-            f"; with {' or '.join(_written(other, one) for one in fitting)}" for other, fitting in conditions
-        )
+        only = "".join(f"; with {_written(other, *fitting)}" for other, fitting in conditions)
         text = f"{field.metadata['help']}{only} [{_show(value)}{'; ' + origin if origin else ''}]".replace("%", "%%")
         settings: dict[str, Any] = {"dest": field.name, "default": argparse.SUPPRESS, "help": text}
         if kind is bool:
@@ -317,7 +321,7 @@ def resolve(cls: type, published: list[tuple[str, dict[str, Any]]], given: dict[
 def _refuse_without_effect(field: dataclasses.Field, args: Any) -> None:
     for other, fitting in _conditions(field, type(args)).items():
         if (value := getattr(args, other)) not in fitting:
-            alone = " or ".join(_written(other, one) for one in fitting)
+            alone = _written(other, *fitting)
             raise UsageError(f"--{field.name}: has no effect with {_written(other, value)}, only with {alone}")
 
 
@@ -327,11 +331,12 @@ def _conditions(field: dataclasses.Field, cls: type) -> dict[str, tuple[Any, ...
     return {other: fitting for other, fitting in field.metadata["where"].items() if other in names}
 
 
-def _written(name: str, value: Any) -> str:
-    """An option with its value as on the command line."""
-    if isinstance(value, bool):
-        return f"--{name}" if value else f"--no-{name}"
-    return f"--{name} {value}"
+def _written(name: str, *values: Any) -> str:
+    """An option with its value as on the command line, or with one of several."""
+    if values in ((True,), (False,)):
+        return f"--{name}" if values[0] else f"--no-{name}"
+    *others, last = map(str, values)
+    return f"--{name} {', '.join(others)} or {last}" if others else f"--{name} {last}"
 
 
 def restored(cls: type, values: dict[str, Any]) -> Any:

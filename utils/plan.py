@@ -135,8 +135,11 @@ def _hosts_named(method: type[Learner], words: list[str]) -> dict[str, str]:
 def _load_host(method: type[Learner], option: str, name: str) -> type[Learner]:
     """The class of a method that learns a stream by itself, so that `method` can wrap it."""
     host = METHODS.load(name)
-    if method_options(host.Args) or "si-blurry" not in host.scenarios:
+    if method_options(host.Args):
         raise UsageError(f"--{option} {METHODS.resolve(name)}: this method does not learn a stream by itself")
+    if "si-blurry" not in host.scenarios:
+        own = " or ".join(host.scenarios)
+        raise UsageError(f"--{option} {METHODS.resolve(name)}: runs on {own}, and a method to wrap on si-blurry")
     if why := method.cannot_wrap(host):
         raise UsageError(f"--{option} {METHODS.resolve(name)}: {why}")
     return host
@@ -174,7 +177,6 @@ def make(given: dict[str, Any]) -> Plan:
             raise UsageError(f"{origin}: published sets {option}, whose value says which of its entries hold")
     run = options["run"].args
     run.data_args = options["data"].args if data_class else None
-    run.scenario = run.scenario or method.scenarios[0]
     count = run.n_tasks
     if run.scenario in WHOLE_TASKS:
         options["tasks"] = resolve(TaskArgs, tables, given)
@@ -257,7 +259,7 @@ def precedence(
     published = {"method": own, "wrapper": own if host else {}, "variant": own if variant else {}}
     published["host"] = METHODS.load(host).published if host else {}
     found = [(origin, published[whose].get(key, {})) for whose, origin, key in layers]
-    return [(dataset, fitting), *found]
+    return [(name, {"scenario": METHODS.load(name).scenarios[0]}), (dataset, fitting), *found]
 
 
 def _check(plan: Plan) -> None:

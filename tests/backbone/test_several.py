@@ -127,6 +127,8 @@ def test_a_run_on_two_networks_is_a_run(files, few_digits, tmp_path, capsys, in_
     opened = open_run(folder, to_learn=False)
     names, probabilities = opened.predict([Image.new("RGB", (32, 32))])
     assert names[0] in opened.names and probabilities.sum() == pytest.approx(1)
+    assert main.main([*words, "--backbone_path", str(files[0])]) == 2
+    assert "the network is 2, whose files are given with commas between" in capsys.readouterr().err
     assert main.main([*words, "--backbone_path", ",".join(map(str, files)), "--dry_run"]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines() if ".safetensors" in line]
     assert lines == [["weights", str(files[0])], [str(files[1])]]

@@ -370,7 +370,7 @@ def test_what_does_not_go_together_is_refused(given, answer):
         ({"chmlp_chunk_size": 9}, "--chmlp_chunk_size: .* --hnet_type hmlp, only with --hnet_type chunked_hmlp"),
         (
             {"divide_twice": True},
-            "--divide_twice: .* --regularizer mse, only with --regularizer fkl or .* rkl or .* w2",
+            "--divide_twice: .* --regularizer mse, only with --regularizer fkl, rkl or w2",
         ),
         (
             {"model": "ewc_posterior", "det_multi_head": True, "val_sample_size": 3},

@@ -750,7 +750,7 @@ def test_a_host_follows_the_number_of_tasks_too():
 
 
 def test_the_first_stage_of_misa_has_one_step():
-    plan = plans.make({"model": "misa_isa", "dataset": "glyphs", "n_tasks": 8})
+    plan = plans.make({"model": "misa_isa", "dataset": "glyphs"})
     fixed = {"step_num": 1, "step_schedule": "samples", "prompt_index": "global", "train_mask": "seen"}
     assert {name: getattr(plan.method_args, name) for name in fixed} == fixed
 

@@ -466,6 +466,7 @@ def refused(words, tmp_path, capsys) -> str:
             "--host ncm: MePo wraps prompt methods",
         ),
         (["--model", "joint", "--host", "mepo"], "--host mepo: "),
+        (["--model", "joint", "--host", "si"], "--host si: runs on class-il or task-il or domain-il, and a method to"),
         (["--model", "mepo", "--host", "mepo_cov"], "--host mepo_cov: "),
         (["--model", "mepo", "--host", "misa_isa"], "--host misa_isa: "),
         (["--model", "mepo", "--pretrain", "glyph"], "unknown dataset 'glyph'; did you mean 'glyphs'?"),

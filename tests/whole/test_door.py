@@ -177,6 +177,7 @@ def test_a_stream_of_a_notebook_is_left_alone():
 
 HELD = """
 import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background of a shell script it is ignored
 import main
 main.begin()
 import time
