@@ -16,7 +16,7 @@ import backbone as backbones
 from datasets.base import Dataset
 from models.base import ContinualModel
 from utils import plan as plans
-from utils.args import IN_TASKS
+from utils.args import RunArgs, option_metadata
 from utils.contracts import StreamInfo
 from utils.data.augment import random_shift
 from utils.registry import METHODS
@@ -110,6 +110,14 @@ class Run:
     frozen: dict[str, Tensor]
 
 
+def taken(given: dict) -> dict:
+    """Options without those for which the stream has no use: stages share their tests with other methods."""
+    scenario = given.get("scenario", METHODS.load(given["model"]).scenarios[0])
+    told = option_metadata(RunArgs)
+    where = {name: told[name]["where"].get("scenario", (scenario,)) for name in given if name in told}
+    return {name: value for name, value in given.items() if scenario in where.get(name, (scenario,))}
+
+
 def build(
     method: type | str, own: dict | None = None, stream: Stream | None = None, listener: Listener | None = None, **run
 ) -> Run:
@@ -121,9 +129,8 @@ def build(
     by_name = isinstance(method, str)
     name = method if by_name else "er"
     usual = {"dataset": "seq-digits", "device": "cpu", "batch_size": 16, "online_iter": 1, "eval_period": 64}
-    if run.get("scenario", METHODS.load(name).scenarios[0]) in IN_TASKS["scenario"]:
-        usual["n_tasks"] = 3
-    plan = plans.make(usual | run | (own or {}) | {"model": name}).with_seed(run.get("seed", 1))
+    given = usual | {"n_tasks": 3} | run | (own or {}) | {"model": name}
+    plan = plans.make(taken(given)).with_seed(run.get("seed", 1))
     if not by_name:
         plan = replace(plan, method=method, method_args=method.Args())
     dataset, device = Patches(), torch.device(plan.run.device)

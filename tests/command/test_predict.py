@@ -105,7 +105,7 @@ def test_folders_that_are_no_run(train, copied, zoo, tmp_path, said):
 
 
 def test_a_run_of_a_stage(train, zoo, said):
-    run = train("--model", "mepo_cov", "--samples", "4")
+    run = train("--model", "mepo_cov", "--samples", "4", "--n_tasks", "5")  # its default: a stage takes no other
     assert not (run / FILE).exists() and not (run / "state.json").exists()
     refused(said("predict", run, zoo / "test"), "mepo_cov, a stage")
 

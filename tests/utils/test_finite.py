@@ -86,8 +86,7 @@ def test_statistics_logits_and_schedules_are_put_back(products):
         ("bcl", {"n_memories": 12, "memory_strength": 1.0}, "loss"),
         ("gem", {"n_memories": 12}, "loss"),
     ):
-        tasks = {} if name == "supervised" else {"n_tasks": 1}
-        run = build(name, own, on_nan="skip", online_iter=3, batch_size=64, eval_period=-1, **tasks)
+        run = build(name, own, on_nan="skip", online_iter=3, n_tasks=1, batch_size=64, eval_period=-1)
         seen = spoil(run.trainer, {0, 4, 5}, how)
         run.trainer.train()
         assert len(seen) == run.trainer.skipped == 3, name
