@@ -13,7 +13,7 @@ from utils.training.history import History
 from utils.training.loop import Listener, Trainer
 
 LONG = 10  # evaluations, and tasks, up to which every one is written at once
-SHARE = 4  # later on writing takes one part of the time to so many others
+SHARE = 19  # later on a history, and a checkpoint, takes one part of the time to so many others
 
 
 class Saving(Listener):
