@@ -6,8 +6,8 @@ of them is differentiated through all of them, and one step of Adam moves the re
 prediction network as it was before the run. Leaves `rln.safetensors`, which fits `--backbone_path`, and
 `pln.safetensors`; `oml` learns with them.
 On numbers the first entries of a sample are the slot of its function, which the method draws anew in every meta step,
-and the entries of inner gradients are clipped to +-10. With `--update_lr 0 --no-reset` no inner step moves anything:
-plain training on the queries, which is what "pretraining" means on them here.
+and the entries of inner gradients are clipped to +-10. With `--update_lr 0 --no-reset` no inner step moves anything
+and none is taken: plain training on the queries, which is what "pretraining" means on them here.
 Departures: classes are all that the dataset has, of whose halves `split` is made (the release leaves the last of 964
 out); meta steps take the training images of a class, 15 of Omniglot's 20, where the release takes all; the draws of a
 run come from its seeds.
@@ -132,6 +132,8 @@ class OmlMeta(ContinualModel):
         y = batch.y[:size].unflatten(0, (args.tasks * args.update_step, -1))
         if args.reset:
             self.reset_rows(batch.y[:size])
+        if args.update_lr == 0:  # no step moves anything
+            return self.loss_of(self.pln(features(self.backbone, x[size:]).float()), batch.y[size:])
         z = features(self.backbone, x).float()
         return self.loss_of(self.unrolled(z[:size].unflatten(0, y.shape[:2]), y).outputs(z[size:]), batch.y[size:])
 

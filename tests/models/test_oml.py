@@ -52,6 +52,19 @@ def test_a_meta_step_moves_everything_and_the_query_is_learnt(own):
     assert torch.stack(losses[-15:]).median() < 0.8 * torch.stack(losses[:15]).median()
 
 
+@pytest.mark.parametrize("own", [{}, {"pln_layers": 2, "pln_width": 8}])
+def test_inner_steps_that_move_nothing_are_not_taken(own):
+    model = meta(**own | {"update_lr": 0.0, "reset": False}).model
+    x, y = torch.rand(6 + 15 + 10, 3, 32, 32), torch.arange(31) % 10
+    z = backbones.features(model.backbone, x)
+    wanted = model.loss_of(model.unrolled(z[:6, None], y[:6, None]).outputs(z[6:]), y[6:])
+    shown = []
+    model.backbone.register_forward_pre_hook(lambda network, inputs: shown.append(len(inputs[0])))
+    found = model.loss(Batch(x=x, y=y, raw=x, seen=10))
+    assert shown == [25]
+    torch.testing.assert_close(found, wanted)
+
+
 def test_a_small_network_without_weights_begins_as_released():
     run, args = plans.make({"model": "oml_meta", "dataset": "glyphs", "backbone": "mlp-16"}).run, OmlMetaArgs()
     OmlMeta.prepare(run, args)
