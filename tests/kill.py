@@ -26,6 +26,7 @@ import numpy as np
 import pandas as pd
 
 IMPORTED = ["main", "timm", "sklearn.datasets", "backbone", "datasets.base", "models.base", "utils.runs.plots"]
+IMPORTED += ["matplotlib.style", "matplotlib.figure", "matplotlib.patches", "matplotlib.backends.backend_agg"]
 SIGNALS = {"KILL": -9, "TERM": 75, "HUP": 75, "INT": 130, "USR1": 75, "USR2": 75}  # exit codes
 SHORT = ["--dataset", "seq-digits", "--online_iter", "1", "--batch_size", "128", "--device", "cpu"]
 STREAM = ["--n_tasks", "2", "--eval_period", "500"]
