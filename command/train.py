@@ -4,6 +4,7 @@ and leaves a run folder per seed.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import shutil
 import sys
@@ -89,7 +90,9 @@ def run_all(plan: Plan, cores: Cores) -> Iterator[Path]:
             job.dataset.load(job.places, train)
     for stage in job.stages:
         make_product(stage, plan, cores)
-    for seed in plan.seeds():
+    for number, seed in enumerate(plan.seeds()):
+        if number or job.stages:
+            gc.collect()  # what matplotlib keeps of a picture holds the run that drew it, and its memory, in a circle
         yield run(replace(job, plan=plan.with_seed(seed)), cores)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -120,6 +122,26 @@ def files_below(folder: Path) -> list[str]:
 ER = ["--model", "er", "--dataset", "seq-digits", "--lr", "0.06", "--online_iter", "1", "--eval_period", "500"]
 COMPLETE = ["config.yaml", "curve.png", "learner.json", "metrics.csv", "model.safetensors", "per_class.csv",
             "state.json", "state.safetensors", "stream.csv", "stream.png", "summary.json"]  # fmt: skip
+
+
+def test_a_seed_begins_without_the_memory_of_the_one_before(words, tmp_path, monkeypatch):
+    """Even if a circle holds it, as the frames of matplotlib do that once failed to parse a text."""
+    prepare, earlier = train.prepared, []
+
+    def prepared(job):
+        assert not [trainer for trainer in earlier if trainer() is not None]
+        trainer, *rest = prepare(job)
+        trainer.circle = trainer
+        earlier.append(weakref.ref(trainer))
+        return trainer, *rest
+
+    monkeypatch.setattr(train, "prepared", prepared)
+    gc.disable()
+    try:
+        assert main.main([*words, "--model", "ncm", "--seeds", "1", "2", "--results", str(tmp_path)]) == 0
+    finally:
+        gc.enable()
+    assert len(earlier) == 2
 
 
 def test_two_seeds_of_er(tmp_path, places, capsys):
