@@ -179,14 +179,9 @@ def kaiming(network: nn.Module) -> None:
                 nn.init.zeros_(layer.bias)
 
 
-def slots_of(network: nn.Module) -> int:
-    """How many entries for a slot the samples of a network of numbers have: all but the last."""
-    return next(layer for layer in network.modules() if isinstance(layer, nn.Linear)).in_features - 1
-
-
-def with_slots(x: Tensor, slots: Tensor) -> Tensor:
-    """Numbers [N, F] whose first F - 1 entries say a slot [N]: one there, zero elsewhere."""
-    return torch.cat([F.one_hot(slots, x.shape[1] - 1).to(x.dtype), x[:, -1:]], dim=1)
+def with_slots(x: Tensor, slots: Tensor, count: int) -> Tensor:
+    """Numbers [N, F] whose first `count` entries say a slot [N]: one there, zero elsewhere."""
+    return torch.cat([F.one_hot(slots, count).to(x.dtype), x[:, count:]], dim=1)
 
 
 def is_small(name: str) -> bool:

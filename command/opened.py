@@ -264,7 +264,7 @@ class Opened:
 class _Undeclared:
     """In place of a dataset that is not known here."""
 
-    max_domains, tasks = 0, None
+    max_domains, num_slots, tasks = 0, 0, None
 
     def augment(self, images: Tensor, generator: Generator) -> Tensor:
         return images

@@ -74,6 +74,7 @@ def expected_stream(plan: Plan, dataset: Images, counts: tuple[int, int], size: 
         augment=_nothing,
         plain=_nothing,
         num_targets=dataset.num_targets,
+        num_slots=dataset.num_slots,
     )
 
 

@@ -85,6 +85,8 @@ class Dataset:
         `mean` and `std` are not asked for.
     num_targets: numbers to predict of each sample; labels then name the function that a sample belongs to. None: the
         label is what is to be predicted.
+    num_slots: how many of the first numbers of a sample are zero, for a method to say in them which function the sample
+        is of (OML); 0: none.
     mean, std: per-channel statistics in [0, 1] with which images are normalised.
     counts: images of the training and the test part; known after `inspect`. A dataset that leaves them out can be run,
         but not planned (`--dry_run`), and wrong options of a method are answered only when it is loaded.
@@ -103,6 +105,7 @@ class Dataset:
     grey: ClassVar[bool] = False
     num_inputs: ClassVar[int | None] = None
     num_targets: ClassVar[int | None] = None
+    num_slots: ClassVar[int] = 0
     mean: ClassVar[tuple[float, float, float]]
     std: ClassVar[tuple[float, float, float]]
     counts: tuple[int, int] | None = None

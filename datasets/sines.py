@@ -26,6 +26,7 @@ class Sines(Dataset):
     num_classes = 400
     num_inputs = SLOTS + 1
     num_targets = 1
+    num_slots = SLOTS
     counts = (400_000, 400_000)
     settings = {"backbone": "mlp-400-400-400-400-400", "eval_period": -1}
 

@@ -6,9 +6,11 @@ are at test time. The representation is the product of stage 1 (`oml_meta`), mad
 `--checkpoint_dir`, or a file (`--rln FILE`); with `--rln none` or a `--backbone_path` of its own it is the network as
 it comes. An untrained one is the paper's "scratch".
 On numbers (`seq-sines`) a step takes a batch, the number of the task is part of the input, and the head goes on from
-`pln.safetensors` beside the representation. Without a told task a prediction is that for the task at hand.
+`pln.safetensors` beside the representation. Without a told task a prediction is that for the task at hand. Functions
+come one after the other, a task each: the release's `--iid`, which mixes them, is not here.
 Departures: classes have columns in the order in which they are met, where the release has labels for columns; and the
-columns without a class, which the release lets win, are never given.
+columns without a class, which the release lets win, are never given. The images of a class come in the order of the
+stream, which shuffles them, where the release takes that of their files.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from torch import Tensor, nn
 from backbone import begins_untrained, features, load_weights
 from backbone.heads import prediction_network
 from backbone.products import PretrainArgs, Stage, make_stage
-from backbone.small import kaiming, slots_of, with_slots
+from backbone.small import kaiming, with_slots
 from models.base import FEATURES, ContinualModel, ModelArgs
 from utils.args import RunArgs, option
 from utils.contracts import Batch, Restored, Session, StreamInfo
@@ -37,7 +39,8 @@ PLN = "pln.safetensors"
 @dataclass(kw_only=True)
 class OmlArgs(ModelArgs, PretrainArgs):
     """No options, `prepare` fills them in: drawn: whether the network begins untrained; beside: the file of the
-    representation that came by --backbone_path, beside which there may be a head."""
+    representation that came by --backbone_path, beside which there may be a head; to_come: whether the stage that makes
+    representation and head has been planned."""
 
     rln: str | None = option(
         None,
@@ -64,6 +67,7 @@ class OmlArgs(ModelArgs, PretrainArgs):
     )
     drawn: bool = False
     beside: str | None = None
+    to_come: bool = False
 
 
 class Oml(ContinualModel):
@@ -97,20 +101,32 @@ class Oml(ContinualModel):
         self.numbers = info.num_targets is not None
         if self.numbers and args.drawn and made is None:  # as stage 1 begins; convolutions are so already
             kaiming(backbone)
-        if self.numbers and info.num_tasks > slots_of(backbone):
-            raise UsageError(
-                f"--model oml: the number of a task is part of its input, samples have {slots_of(backbone)} entries "
-                f"for it, and there are {info.num_tasks} tasks"
-            )
+        if self.numbers:
+            self._check_numbers()
         outputs = info.num_targets if self.numbers else max(info.num_classes, args.outputs)
         self.pln = prediction_network(backbone.num_features, outputs, args.pln_layers, args.pln_width)
         origin = args.beside if made is None else made
         if not args.reset and not isinstance(info, Restored):
             if origin is not None:
                 load_head(self.pln, Path(origin).with_name(PLN))
-            elif not self.numbers:  # there it is the default
+            elif not self.numbers and not args.to_come:  # on numbers it is the default
                 raise UsageError("--no-reset: the representation has no file, so there is no head beside it; --reset")
         self.task = 0  # at hand, on numbers
+
+    def _check_numbers(self) -> None:
+        args, info = self.args, self.info
+        if info.num_tasks > info.num_slots:
+            raise UsageError(
+                f"--model oml: the number of a task is part of its input, samples have {info.num_slots} entries for it "
+                f"(num_slots), and there are {info.num_tasks} tasks"
+            )
+        if info.num_classes > info.num_tasks:
+            raise UsageError(
+                f"--model oml: its tasks are one function each, and {info.num_tasks} tasks have {info.num_classes}; as "
+                "many --n_tasks as --classes, in --scenario task-il"
+            )
+        if args.outputs != OmlArgs.outputs:
+            raise UsageError(f"--outputs {args.outputs}: counts columns of classes, and there are numbers to predict")
 
     @classmethod
     def prepare(cls, run: RunArgs, args: OmlArgs) -> list[Stage]:
@@ -127,7 +143,7 @@ class Oml(ContinualModel):
             return []
         head = {"pln_layers": args.pln_layers, "pln_width": args.pln_width}
         stage = make_stage("oml_meta", "rln", run, args, None, own=head, any_network=True)
-        args.rln = str(stage.output)
+        args.rln, args.to_come = str(stage.output), True
         return [stage]
 
     @property
@@ -164,7 +180,8 @@ class Oml(ContinualModel):
     def given(self, x: Tensor, task: int) -> Tensor:
         if not self.numbers:
             return self(x)
-        return self.pln(self.fixed_features(with_slots(x, torch.full((len(x),), task, device=x.device))))
+        slots = torch.full((len(x),), task, device=x.device)
+        return self.pln(self.fixed_features(with_slots(x, slots, self.info.num_slots)))
 
     def loss(self, batch: Batch) -> Tensor:
         if self.numbers:

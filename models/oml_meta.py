@@ -6,11 +6,12 @@ of them is differentiated through all of them, and one step of Adam moves the re
 prediction network as it was before the run. Leaves `rln.safetensors`, which fits `--backbone_path`, and
 `pln.safetensors`; `oml` learns with them.
 On numbers the first entries of a sample are the slot of its function, which the method draws anew in every meta step,
-and the entries of inner gradients are clipped to +-10. With `--update_lr 0 --no-reset` no inner step moves anything
-and none is taken: plain training on the queries, which is what "pretraining" means on them here.
+and the entries of inner gradients are clipped to +-10. With `--iid` there is no run: the rival representation of the
+release's `SampleSineBaseline`, ordinary training on all samples of the meta steps, for which function f is told by slot
+f % capacity and predicted by column f // capacity. (On images `supervised` is the rival.)
 Departures: classes are all that the dataset has, of whose halves `split` is made (the release leaves the last of 964
 out); meta steps take the training images of a class, 15 of Omniglot's 20, where the release takes all; the draws of a
-run come from its seeds.
+run come from its seeds; the log has the loss of queries, not accuracies before and after inner steps.
 """
 
 from __future__ import annotations
@@ -25,11 +26,12 @@ from torch import Tensor, nn
 
 from backbone import begins_untrained, features
 from backbone.heads import prediction_network
-from backbone.small import kaiming, slots_of, with_slots
+from backbone.small import kaiming, with_slots
 from backbone.unrolled import Unrolled, UnrolledLinear
 from models.base import ContinualModel, ModelArgs
 from utils.args import RunArgs, option
 from utils.contracts import Batch, StreamInfo
+from utils.device import full_precision
 from utils.errors import UsageError
 from utils.files.tensors import write_tensors
 
@@ -54,13 +56,18 @@ class OmlMetaArgs(ModelArgs):
     meta_batch: int = option(
         15, "images of other classes in the query", f"{RELEASE}; 2019: 10", low=0, where={"query": ("split",)}
     )
-    update_lr: float = option(0.03, "rate of the inner steps", f"{RELEASE}, README", low=0, high=100)
+    update_lr: float = option(
+        0.03, "rate of the inner steps", f"{RELEASE}, README", low=0, high=100, where={"iid": (False,)}
+    )
     meta_lr: float = option(1e-4, "rate of Adam", RELEASE, low=0, high=100)
     pln_layers: int = option(1, "layers of the prediction network", f"{RELEASE}; 2019: 2", low=1, high=2)
     pln_width: int = option(1024, "units between two such layers", "mrcl, 2019", low=1, where={"pln_layers": (2,)})
     reset: bool = option(True, "redraw the rows of the trajectory's classes before each run", RELEASE)
-    first_order: bool = option(False, "take inner gradients as constants", "mrcl, 2019, by mistake")
+    first_order: bool = option(
+        False, "take inner gradients as constants", "mrcl, 2019, by mistake", where={"iid": (False,)}
+    )
     capacity: int = option(50, "numbers: slots that functions are given", RELEASE, low=1)
+    iid: bool = option(False, "numbers: ordinary training, no run", f"{RELEASE}: SampleSineBaseline", later=True)
     save_to: str | None = option(
         None, "folder for rln.safetensors and pln.safetensors; none: only the run folder", decides=False
     )
@@ -94,13 +101,24 @@ class OmlMeta(ContinualModel):
             kaiming(backbone)
         self.numbers = info.num_targets is not None
         outputs = info.num_targets if self.numbers else info.num_classes
+        if args.iid and self.numbers:
+            outputs *= -(-info.num_classes // args.capacity)
         self.pln = prediction_network(backbone.num_features, outputs, args.pln_layers, args.pln_width)
         self.generator = torch.Generator(device="cpu").manual_seed(info.seed)
-        if self.numbers:
-            self._check_numbers()
+        self._check()
 
-    def _check_numbers(self) -> None:
-        args, slots = self.args, slots_of(self.backbone)
+    def _check(self) -> None:
+        args, slots = self.args, self.info.num_slots
+        if not self.numbers:
+            if args.iid:
+                raise UsageError("--iid: is for numbers to predict; on images use --model supervised")
+            if args.capacity != OmlMetaArgs.capacity:
+                raise UsageError(f"--capacity {args.capacity}: is for numbers to predict; images have no slots")
+            return
+        if not slots:
+            raise UsageError("--model oml_meta: samples have no entries for the slot of their function (num_slots)")
+        if args.iid and args.reset:
+            raise UsageError("--reset: has no effect with --iid, which takes no run")
         if args.query == "split":
             raise UsageError("--query split: has other functions, which have no slot; give minibatch or paper")
         if args.capacity > slots:
@@ -127,15 +145,27 @@ class OmlMeta(ContinualModel):
 
     def loss(self, batch: Batch) -> Tensor:
         """The loss on the query after the run on the trajectory, which the batch begins with."""
+        if self.args.iid:
+            return self.loss_without_run(batch)
         args, size = self.args, self.in_trajectory(len(batch.y))
         x = self.in_slots(batch.x, size) if self.numbers else batch.x
         y = batch.y[:size].unflatten(0, (args.tasks * args.update_step, -1))
         if args.reset:
             self.reset_rows(batch.y[:size])
-        if args.update_lr == 0:  # no step moves anything
-            return self.loss_of(self.pln(features(self.backbone, x[size:]).float()), batch.y[size:])
         z = features(self.backbone, x).float()
-        return self.loss_of(self.unrolled(z[:size].unflatten(0, y.shape[:2]), y).outputs(z[size:]), batch.y[size:])
+        with full_precision(z):
+            return self.loss_of(self.unrolled(z[:size].unflatten(0, y.shape[:2]), y).outputs(z[size:]), batch.y[size:])
+
+    def loss_without_run(self, batch: Batch) -> Tensor:
+        """Of all samples, each predicted by the column of its function."""
+        slot, column = (part.to(batch.x.device) for part in self.told(batch.functions))
+        z = features(self.backbone, with_slots(batch.x, slot, self.info.num_slots)).float()
+        outputs = self.pln(z).float().unflatten(1, (-1, self.info.num_targets))
+        return self.loss_of(outputs[torch.arange(len(column)), column], batch.y)
+
+    def told(self, functions: Tensor) -> tuple[Tensor, Tensor]:
+        """Slot and column of each function [B] where there is no run."""
+        return functions % self.args.capacity, functions // self.args.capacity
 
     def unrolled(self, z: Tensor, y: Tensor) -> Unrolled | UnrolledLinear:
         """The run on minibatches of features [K, B, D]."""
@@ -159,7 +189,7 @@ class OmlMeta(ContinualModel):
         """Numbers [N, F] with a one in the slot of their function; the first `size` belong to the trajectory."""
         slots = self.draw_slots().to(x.device)
         each = [part // self.args.tasks for part in (size, len(x) - size)]  # samples of a function
-        return with_slots(x, torch.cat([slots.repeat_interleave(count) for count in each]))
+        return with_slots(x, torch.cat([slots.repeat_interleave(count) for count in each]), self.info.num_slots)
 
     def draw_slots(self) -> Tensor:
         """A slot of its own for each function of a trajectory, [tasks]."""
@@ -183,8 +213,16 @@ class OmlMeta(ContinualModel):
     def end_stream(self) -> None:
         if self.args.save_to:
             folder = Path(self.args.save_to)
-            write_tensors(folder / "pln.safetensors", self.pln.state_dict())
+            write_tensors(folder / "pln.safetensors", self.prediction())
             write_tensors(folder / "rln.safetensors", self.backbone.state_dict())
+
+    def prediction(self) -> dict[str, Tensor]:
+        """Weights of the prediction network, on numbers of the first column alone."""
+        weights = self.pln.state_dict()
+        if self.numbers:
+            *_, weight, bias = weights
+            weights |= {name: weights[name][: self.info.num_targets] for name in (weight, bias)}
+        return weights
 
     def extra_state(self) -> dict[str, Any]:
         return {"generator": self.generator.get_state()}

@@ -24,7 +24,9 @@ EPSILON = 1e-4  # added to the mean activation
 
 @dataclass(kw_only=True)
 class SrnnArgs(SupervisedArgs):
-    beta: float = option(0.1, "mean activation above which a feature is held back", RELEASE, low=1e-6)
+    beta: float = option(
+        0.1, "mean activation above which a feature is held back", RELEASE, low=1e-6, where={"sparsity": ("set-kl",)}
+    )
     sparsity: Literal["set-kl", "mean"] = option("set-kl", "penalty; mean: the mean activation itself", RELEASE)
 
 

@@ -21,7 +21,8 @@ class Batch:
     x: [B, 3, H, W] float, augmented and normalised, or [B, F]. y: what is to be predicted: [B] int64, slots in order of
     appearance, or [B, K] float32, the targets of data that have them. raw: [B, 3, H, W] uint8, as the dataset holds
     them, or [B, F], the same as x. seen: number of classes met so far, this batch included. indices: [B] int64 on the
-    CPU, names of the images for `StreamInfo.images`; None in a batch that did not arrive.
+    CPU, names of the images for `StreamInfo.images`; None in a batch that did not arrive. functions: [B] int64 on the
+    CPU, which function of the dataset each sample is of, on data with numbers to predict, for a stage alone.
     """
 
     x: Tensor
@@ -29,6 +30,7 @@ class Batch:
     raw: Tensor
     seen: int
     indices: Tensor | None = None
+    functions: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,8 @@ class StreamInfo:
     None for numbers. seed: for draws of the method's own. augment: raw samples as in `Batch.raw` to training inputs as
     in `Batch.x`, for images that a method kept. plain: the same without augmentation, as at test time. images: raw
     samples that have arrived, by their indices [B]; a stream cannot be read again, so an upper bound alone may ask for
-    them. num_targets: K numbers that are to be predicted of each sample, None: its class.
+    them. num_targets: K numbers that are to be predicted of each sample, None: its class. num_slots: first entries of a
+    sample of numbers that are zero until a method says in them which function it is of.
     """
 
     num_classes: int
@@ -83,6 +86,7 @@ class StreamInfo:
     plain: Callable[[Tensor], Tensor]
     images: Callable[[Tensor], Tensor] | None = None
     num_targets: int | None = None
+    num_slots: int = 0
 
 
 class Restored(StreamInfo):
@@ -123,6 +127,7 @@ class Images(Protocol):
     grey: ClassVar[bool]
     num_inputs: ClassVar[int | None]
     num_targets: ClassVar[int | None]
+    num_slots: ClassVar[int]
     tasks: ClassVar[list[list[int]] | None]
     mean: ClassVar[tuple[float, float, float]]
     std: ClassVar[tuple[float, float, float]]

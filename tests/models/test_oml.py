@@ -52,19 +52,6 @@ def test_a_meta_step_moves_everything_and_the_query_is_learnt(own):
     assert torch.stack(losses[-15:]).median() < 0.8 * torch.stack(losses[:15]).median()
 
 
-@pytest.mark.parametrize("own", [{}, {"pln_layers": 2, "pln_width": 8}])
-def test_inner_steps_that_move_nothing_are_not_taken(own):
-    model = meta(**own | {"update_lr": 0.0, "reset": False}).model
-    x, y = torch.rand(6 + 15 + 10, 3, 32, 32), torch.arange(31) % 10
-    z = backbones.features(model.backbone, x)
-    wanted = model.loss_of(model.unrolled(z[:6, None], y[:6, None]).outputs(z[6:]), y[6:])
-    shown = []
-    model.backbone.register_forward_pre_hook(lambda network, inputs: shown.append(len(inputs[0])))
-    found = model.loss(Batch(x=x, y=y, raw=x, seen=10))
-    assert shown == [25]
-    torch.testing.assert_close(found, wanted)
-
-
 def test_a_small_network_without_weights_begins_as_released():
     run, args = plans.make({"model": "oml_meta", "dataset": "glyphs", "backbone": "mlp-16"}).run, OmlMetaArgs()
     OmlMeta.prepare(run, args)
@@ -133,7 +120,7 @@ def test_one_thing_says_where_the_representation_comes_from(tmp_path):
 def numbers(model: type, args, num_tasks: int = 3):
     torch.manual_seed(0)
     network = backbones.build("mlp-16-16", (6,))
-    info = replace(meta().info, num_targets=1, image_size=None, num_tasks=num_tasks)
+    info = replace(meta().info, num_targets=1, num_slots=5, image_size=None, num_tasks=num_tasks, num_classes=num_tasks)
     made = model(network, info, args)
     made.optimizer = made.configure_optimizer()
     return made
@@ -172,11 +159,18 @@ def test_functions_get_slots_of_their_own_anew_in_every_meta_step():
         ({"query": "split"}, "--query split: .* give minibatch or paper"),
         ({"capacity": 6}, "--capacity 6: samples have 5 entries for the slot"),
         ({"capacity": 5, "tasks": 6}, "--tasks 6: there are 5 slots"),
+        ({"capacity": 5, "iid": True}, "--reset: has no effect with --iid"),
     ],
 )
 def test_numbers_without_slots_are_refused(own, reason):
     with pytest.raises(UsageError, match=reason):
         numbers(OmlMeta, OmlMetaArgs(**{"query": "minibatch"} | own))
+
+
+def test_numbers_that_are_all_inputs_keep_them():
+    info = replace(numbers(OmlMeta, OmlMetaArgs(query="minibatch", capacity=5)).info, num_slots=0)
+    with pytest.raises(UsageError, match="no entries for the slot of their function"):
+        OmlMeta(backbones.build("mlp-16-16", (6,)), info, OmlMetaArgs(query="minibatch", capacity=5))
 
 
 def test_the_task_of_numbers_is_part_of_the_input():
@@ -191,8 +185,32 @@ def test_the_task_of_numbers_is_part_of_the_input():
         with torch.no_grad():
             assert F.mse_loss(model.given(x, task), y[task]) == pytest.approx(loss.item(), rel=0.1)
     assert torch.equal(model(x), model.given(x, 2)) and not torch.equal(model(x), model.given(x, 0))
-    with pytest.raises(UsageError, match="5 entries for it, and there are 6 tasks"):
+    with pytest.raises(UsageError, match=r"5 entries for it \(num_slots\), and there are 6 tasks"):
         numbers(Oml, OmlArgs(rln="none"), num_tasks=6)
+    with pytest.raises(UsageError, match="--outputs 7: counts columns of classes"):
+        numbers(Oml, OmlArgs(rln="none", outputs=7))
+
+
+def test_ordinary_training_tells_functions_by_slot_and_column():
+    args = OmlMetaArgs(tasks=2, update_step=1, query="minibatch", capacity=5, reset=False, iid=True, meta_lr=0.01)
+    model, x = numbers(OmlMeta, args, num_tasks=7), torch.zeros(7 * 16, 6)
+    functions = torch.arange(7).repeat_interleave(16)
+    x[:, -1] = torch.rand(len(x)) * 2 - 1
+    y = x[:, -1:] * (functions[:, None] - 3)
+    assert model.pln[-1].out_features == 2 and [part.tolist() for part in model.told(functions[::16])] == [
+        [0, 1, 2, 3, 4, 0, 1],
+        [0, 0, 0, 0, 0, 1, 1],
+    ]
+    for _ in range(300):
+        loss = model.observe(Batch(x, y, x, 0, functions=functions))
+    assert loss < 0.05  # one column, or one slot, could not give lines of other slopes
+    online = numbers(Oml, OmlArgs(rln="none"), num_tasks=5)
+    online.backbone.load_state_dict(model.backbone.state_dict())
+    online.pln.load_state_dict(model.prediction())
+    with torch.no_grad():
+        for function in range(5):
+            own = functions == function
+            assert F.mse_loss(online.given(x[own], function), y[own]) < 0.1
 
 
 # Online
@@ -209,6 +227,7 @@ def test_batches_of_any_size_leave_the_same_weights():
         runs.append(run)
     for run in runs[2:]:
         assert_same_weights(weights_of(runs[1].model), weights_of(run.model))
+    assert (weights_of(runs[0].model)["pln.0.weight"] != weights_of(runs[1].model)["pln.0.weight"]).any()
     assert_same_weights(runs[0].frozen, {name: weights_of(runs[1].model)[name] for name in runs[0].frozen})
 
 
@@ -263,6 +282,28 @@ def test_products_on_the_command_line(tmp_path, capsys, few_digits, in_process):
         (
             ["--model", "oml_meta", "--dataset", "seq-sines"],
             "oml_meta runs on trajectories; task-il is that of seq-sines",
+        ),
+        (
+            ["--model", "oml_meta", "--dataset", "glyphs", "--iid"],
+            "--iid: is for numbers to predict; on images use --mo",
+        ),
+        (["--model", "oml_meta", "--dataset", "glyphs", "--capacity", "9"], "--capacity 9: is for numbers to predict"),
+        (["--model", "oml_meta", "--dataset", "sines", "--iid", "--update_lr", "1"], "--update_lr: has no effect with"),
+        (
+            ["--model", "oml", "--dataset", "regression-1d"],
+            "samples have 0 entries for it (num_slots), and there are 3",
+        ),
+        (
+            ["--model", "oml", "--dataset", "seq-sines", "--classes", "20"],
+            "its tasks are one function each, and 10 tasks have 20; as many --n_tasks as --classes",
+        ),
+        (
+            ["--model", "oml", "--dataset", "seq-sines", "--scenario", "si-blurry", "--rln", "none"],
+            "its tasks are one function each",
+        ),
+        (
+            ["--model", "srnn", "--dataset", "glyphs", "--sparsity", "mean", "--beta", "0.5"],
+            "--beta: has no effect with",
         ),
         (
             ["--model", "oml_meta", "--dataset", "glyphs", "--save_to", "made", "--seeds", "1", "2"],

@@ -176,6 +176,7 @@ class Replay:
             augment=Unchanged().train,
             plain=Unchanged().test,
             num_targets=1 if self.numbers else None,
+            num_slots=self.config["capacity"] if self.numbers else 0,
         )
 
     def make_meta(self, first_order: bool = False) -> OmlMeta:
@@ -199,7 +200,8 @@ class Replay:
     def make_online(self, lr: float, optimizer: str, num_tasks: int = 1) -> Oml:
         """Online, on the representation that the meta steps left, with the recorded head."""
         network = self.network().to(DEVICE)
-        args = Oml.Args(rln="none", lr=lr, optimizer=optimizer, outputs=self.outputs, **self.layers())
+        columns = {} if self.numbers else {"outputs": self.outputs}
+        args = Oml.Args(rln="none", lr=lr, optimizer=optimizer, **columns, **self.layers())
         model = Oml(network, self.info(self.outputs, num_tasks), args).to(DEVICE)
         self.load(model, "final/")
         self.load(model, "eval/init/")

@@ -14,6 +14,7 @@ from models.base import ContinualModel, ModelArgs
 from tests.tiny import ROOT, Patches, assert_same_weights, build, weights_of
 from utils.args import option
 from utils.contracts import Batch, Session, StreamInfo
+from utils.registry import METHODS
 from utils.streams.base import TaskList
 from utils.streams.si_blurry import SiBlurry
 
@@ -94,20 +95,23 @@ def test_borders_are_told_to_a_method_that_asks():
 
 def test_batch_and_stream_info_carry_nothing_else():
     """A new field may be fine, but not unseen: what is in it must be checked against general continual learning."""
-    assert [field.name for field in dataclasses.fields(Batch)] == ["x", "y", "raw", "seen", "indices"]
+    assert [field.name for field in dataclasses.fields(Batch)] == ["x", "y", "raw", "seen", "indices", "functions"]
     assert [field.name for field in dataclasses.fields(StreamInfo)] == [
         "num_classes", "num_tasks", "num_images", "num_updates", "image_size", "seed", "augment", "plain", "images",
-        "num_targets",
+        "num_targets", "num_slots",
     ]  # fmt: skip
     run = probed(Probe)
     for _, batch in run.model.calls[:-1]:
-        assert type(batch) is Batch and vars(batch).keys() == {"x", "y", "raw", "seen", "indices"}
+        assert type(batch) is Batch and vars(batch).keys() == {"x", "y", "raw", "seen", "indices", "functions"}
+        assert batch.functions is None
     assert vars(run.info).keys() == {field.name for field in dataclasses.fields(StreamInfo)}
 
 
 def test_the_upper_bound_alone_reads_the_stream_again():
     readers = {f.stem for f in (ROOT / "models").glob("*.py") if re.search(r"info\.images|\.indices", f.read_text())}
     assert readers == {"joint"}
+    told = {f.stem for f in (ROOT / "models").glob("*.py") if re.search(r"batch\.functions", f.read_text())}
+    assert told == {"oml_meta"} and not METHODS.load("oml_meta").evaluated
 
 
 def test_batch_knows_the_classes_met_but_none_to_come():

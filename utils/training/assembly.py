@@ -80,6 +80,7 @@ def assemble(
         plain=transform.test,
         images=_gone if restored else training.raw,
         num_targets=None if training.targets is None else training.targets.shape[1],
+        num_slots=dataset.num_slots,
     )
     model = plan.method(network, info, plan.method_args).to(training.device)
     model.optimizer = model.configure_optimizer()

@@ -159,13 +159,18 @@ class Trainer:
 
     def _plain_batch(self, indices: Tensor) -> Batch:
         raw = self.images.raw(indices)
-        return Batch(self.transform.test(raw), self._wanted(indices), raw, len(self.seen), indices)
+        functions = self._functions(indices)
+        return Batch(self.transform.test(raw), self._wanted(indices), raw, len(self.seen), indices, functions)
 
     def _wanted(self, indices: Tensor) -> Tensor:
         """What is to be predicted of images [B], `Batch.y`."""
         if self.images.targets is not None:
             return self.images.targets[indices.to(self.device, non_blocking=True)]
         return self.seen.slots(self.images.labels[indices]).to(self.device, non_blocking=True)
+
+    def _functions(self, indices: Tensor) -> Tensor | None:
+        """`Batch.functions`, of a stage, which is not evaluated."""
+        return None if self.images.targets is None or self.evaluator is not None else self.images.labels[indices]
 
     def _pass(self) -> None:
         """The rest of one pass over one task, and the evaluation at its end."""
@@ -206,7 +211,7 @@ class Trainer:
         transform = self.transform.train if draw.augment else self.transform.test
         before = self.loss_sum.clone()
         for _ in range(self.online_iter if self.model.repeats else 1):
-            batch = Batch(transform(raw), wanted, raw, len(self.seen), draw.indices)
+            batch = Batch(transform(raw), wanted, raw, len(self.seen), draw.indices, self._functions(draw.indices))
             loss = self._update(batch)
             if loss is not None:
                 self.loss_sum += loss
