@@ -121,24 +121,39 @@ def check(plan: Plan, to_come: Sequence[Stage] = ()) -> Job:
     job.class_order()
     for k, stage in enumerate(stages):
         if not is_made(stage):
-            check_stage(stage, plan, stages[:k])
+            refuse_other_network(job, stage, check_stage(stage, plan, stages[:k]))
     if found.counts is not None:
         missing = [stage for stage in (*to_come, *stages) if not stage.output.exists()]
         check_sizes(plan, dataset, found.counts, places.size, weights, missing)
     return job
 
 
-def check_stage(stage: Stage, plan: Plan, before: Sequence[Stage]) -> None:
+def check_stage(stage: Stage, plan: Plan, before: Sequence[Stage]) -> Job:
     """`check` of a stage that is to be run. Its complaints name options that the caller may not have."""
     check_writable(Path(plan.run.checkpoint_dir), "--checkpoint_dir")
     try:
-        check(stage_plan(stage, plan), before)
+        return check(stage_plan(stage, plan), before)
     except UsageError as error:
         raise UsageError(
             f"{plan.run.model} needs a run of {stage.model} on {stage.dataset}, which is not possible: {error}; "
             f"run main.py --model {stage.model} with other options and --save_to DIR, and name its product by "
             f"--{stage.option}"
         ) from None
+
+
+def refuse_other_network(job: Job, stage: Stage, made: Job) -> None:
+    """Raises UsageError if a stage learns on samples of another size than the run has, and its weights would not fit.
+    made: the stage. Kernels see any number of channels, positions are resized."""
+    shapes = [input_shape(each.dataset, each.places.size) for each in (job, made)]
+    with torch.device("meta"):
+        own, other = (backbones.build(job.plan.run.backbone, shape).state_dict() for shape in shapes)
+    if any(weights.ndim == 2 and weights.shape != other[name].shape for name, weights in own.items()):
+        here, there = ("x".join(map(str, shape)) for shape in shapes)
+        raise UsageError(
+            f"{job.plan.run.model} needs a run of {stage.model} on {stage.dataset}, whose samples are {there}, and "
+            f"those of {job.plan.run.dataset} are {here}, so that {job.plan.run.backbone} would not fit; name another "
+            f"dataset by --pretrain, or a product by --{stage.option}"
+        )
 
 
 def parts_read(plan: Plan) -> tuple[bool, ...]:

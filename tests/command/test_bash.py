@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -324,7 +325,10 @@ def test_rows_on_sines_are_the_published_runs(setting, layers, batch, recorded):
     *lines, report = recorded("oml_sines.sh", "--model", SETTING=setting, JOBS="1")
     oml, plain, *rows = [plans.parse(shlex.split(line)) for line in lines]
     assert (oml.run.dataset, oml.run.batch_size, oml.method_args.meta_lr) == ("sines", batch, 1e-4)
-    assert (oml.method_args.tasks, oml.method_args.update_lr, plain.method_args.update_lr) == (10, 0.003, 0)
+    assert (oml.method_args.tasks, oml.method_args.update_lr) == (10, 0.003)
+    assert (oml.method_args.iid, plain.method_args.iid) == (False, True)
+    assert plain.method_args.capacity == oml.method_args.capacity
+    assert (plain.method_args == replace(oml.method_args, iid=True, save_to=plain.method_args.save_to)) == (layers == 1)
     for plan in rows:
         assert (plan.run.dataset, plan.run.n_tasks, plan.tasks.classes) == ("seq-sines", 10, 10)
         assert (plan.tasks.n_iter, plan.run.batch_size, plan.method_args.lr) == (40, 32, 0.003)

@@ -258,6 +258,12 @@ def test_where_the_representation_comes_from():
     assert prepared(rln="mine.safetensors") == ([], "mine.safetensors")
 
 
+def test_a_head_that_the_stage_will_make_is_not_missed(tmp_path, capsys):
+    words = ["--model", "oml", "--dataset", "seq-characters", "--no-reset", "--checkpoint_dir", str(tmp_path)]
+    assert main.main([*words, "--results", str(tmp_path), "--dry_run"]) == 0
+    assert "oml_meta" in capsys.readouterr().out
+
+
 def test_products_on_the_command_line(tmp_path, capsys, few_digits, in_process):
     places = ["--results", str(tmp_path / "runs"), "--checkpoint_dir", str(tmp_path / "made"), "--device", "cpu"]
     made = ["--model", "oml_meta", "--backbone", "conv4-4", "--steps", "3", "--tasks", "2", *few_digits]
@@ -290,8 +296,12 @@ def test_products_on_the_command_line(tmp_path, capsys, few_digits, in_process):
         (["--model", "oml_meta", "--dataset", "glyphs", "--capacity", "9"], "--capacity 9: is for numbers to predict"),
         (["--model", "oml_meta", "--dataset", "sines", "--iid", "--update_lr", "1"], "--update_lr: has no effect with"),
         (
-            ["--model", "oml", "--dataset", "regression-1d"],
+            ["--model", "oml", "--dataset", "regression-1d", "--rln", "none"],
             "samples have 0 entries for it (num_slots), and there are 3",
+        ),
+        (
+            ["--model", "oml", "--dataset", "perm-digits"],
+            "oml needs a run of oml_meta on glyphs, whose samples are 1x32x32, and those of perm-digits are 1x8x8",
         ),
         (
             ["--model", "oml", "--dataset", "seq-sines", "--classes", "20"],
