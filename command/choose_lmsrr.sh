@@ -27,11 +27,11 @@ rows() {
 --model er $plain $exact $last $pair
 --model der $plain $exact $last $pair
 --model derpp $plain $exact $last $pair
---model agem --n_memories 20 --replay_batch_size 32 --inputs published $last $pair
+--model agem --n_memories 20 --replay_batch_size 32 --train_mask none --inputs published $last $pair
 --model fdr $plain $last $pair
 --model lwf $last $pair
 --model si --train_mask none $last $pair
---model icarl --optimizer plain --memory_size 100 $last $pair
+--model icarl $plain $last $pair
 --model finetune --optimizer sgd --train_mask none $last $pair
 --model derpp $plain $exact $last --backbone vit_tiny_glyphs
 --model derpp $plain $exact $last --backbone vit_tiny_icons

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # LMSRR and its rivals on equal networks and equal memory: seq-icons and seq-glyphs, so that neither of the two networks
-# is at home in both, class by class, 10 tasks of 20, one pass, batches of 32, 200 images in memory (A-GEM: 20 per
-# task), 10 seeds. Every row trains the last three blocks of each network and a classifier by plain SGD; classes not met
-# yet are not masked, as in Mammoth, but for lwf, icarl and agem, which it masks; reservoirs fill image by image, as
-# there. The last two rows have one of the two networks. Rates are to be those that command/choose_lmsrr.sh finds; until
-# it has been run they are LMSRR's own for every row.
+# is at home in both, class by class, 10 tasks of 20, one pass, batches of 32, 200 images in memory (A-GEM: 20 per task,
+# which pass without augmentation), 10 seeds. Every row trains the last three blocks of each network and a classifier,
+# which begins as the method's does, by plain SGD; classes not met yet are not masked, but for lwf, as in Mammoth;
+# reservoirs fill image by image, as there. The last two rows have one of the two networks. Rates are to be those that
+# command/choose_lmsrr.sh finds; until it has been run they are LMSRR's own for every row.
 #
 #   bash command/lmsrr_icons.sh                   everything; tables go to results/lmsrr-icons/ and lmsrr-glyphs/
 #   bash command/lmsrr_icons.sh "--model lmsrr"   only rows that contain these words; tables to runs/lmsrr/
@@ -22,11 +22,11 @@ rows="--model lmsrr --buffer_size 200 --backbone $pair --lr 0.03
 --model er $plain $exact $last --backbone $pair --lr 0.03
 --model der $plain $exact $last --backbone $pair --lr 0.03
 --model derpp $plain $exact $last --backbone $pair --lr $derpp
---model agem --n_memories 20 --replay_batch_size 32 --inputs published $last --backbone $pair --lr 0.03
+--model agem --n_memories 20 --replay_batch_size 32 --train_mask none --inputs published $last --backbone $pair --lr 0.03
 --model fdr $plain $last --backbone $pair --lr 0.03
 --model lwf $last --backbone $pair --lr 0.03
 --model si --train_mask none $last --backbone $pair --lr 0.03
---model icarl --optimizer plain --memory_size 200 $last --backbone $pair --lr 0.03
+--model icarl $plain $last --backbone $pair --lr 0.03
 --model finetune --optimizer sgd --train_mask none $last --backbone $pair --lr 0.03
 --model derpp $plain $exact $last --backbone vit_tiny_glyphs --lr $derpp_glyphs
 --model derpp $plain $exact $last --backbone vit_tiny_icons --lr $derpp_icons"

@@ -8,4 +8,4 @@
 # Needs MNIST (--download fetches its 12 MB) and a GPU. Cost: 1.4 hours a run on an H100, 33 for all 24, an estimate as
 # in run_lmsrr.sh, which has further settings.
 exec bash "$(dirname "${BASH_SOURCE[0]}")/run_lmsrr.sh" \
-    rot-mnist 20 --n_epochs 1 "$@"
+    rot-mnist 20 --n_epochs 1 --inputs plain "$@"

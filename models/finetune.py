@@ -34,7 +34,7 @@ class FinetuneArgs(FeatureArgs):
     optimizer: Literal["adam", "sgd"] = option(
         "adam", "sgd: plain; where tasks are told, on the columns of a sample's own task", "ours"
     )
-    train_mask: Literal["seen", "none"] = option("seen", TRAIN_MASK, "Si-Blurry; Mammoth: none")
+    train_mask: Literal["seen", "none"] = option("seen", TRAIN_MASK, "Si-Blurry; Mammoth: none, of lwf seen")
     told: bool = False
 
 

@@ -10,14 +10,14 @@ position goes on at a border.
    (`unprojected` in `summary.json`).
 3. The memory keeps raw samples, which pass the test transform; only written places count, where the release takes
    a ring's unwritten ones, too.
-4. On `class-il`, which the paper has not, the classes of all tasks so far compete, those of the task at hand included,
-   where on told tasks those of a sample's own task do.
+4. On `class-il`, which the paper has not, the classes of all tasks so far compete, those of the task at hand included
+   (`--train_mask none`: those to come, too), where on told tasks those of a sample's own task do.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from backbone.products import Stage
 from models.base import FeatureArgs, RingMethod
 from utils.args import RunArgs, option
 from utils.contracts import Batch, Session, StreamInfo
+from utils.errors import UsageError
 
 RIDGE = 1e-3  # of the programme, as released
 
@@ -39,6 +40,9 @@ class GemArgs(FeatureArgs):
     lr: float = option(0.1, "learning rate of SGD, constant", "GEM", low=0, high=100)
     n_memories: int = option(256, "samples kept per task", "GEM", low=1)
     margin: float = option(0.5, "least weight of a past task in the projection (memory_strength)", "GEM", low=0)
+    train_mask: Literal["seen", "none"] = option(
+        "seen", "classes that compete on class-il: those of tasks so far, or all", "ours; Mammoth: none", later=True
+    )
     grows: bool = False
 
 
@@ -59,12 +63,15 @@ class Gem(RingMethod):
     @classmethod
     def prepare(cls, run: RunArgs, args: GemArgs) -> list[Stage]:
         args.grows = run.scenario == "class-il"
+        if args.train_mask == "none" and not args.grows:
+            raise UsageError(f"--train_mask none: has no effect on {run.scenario}, only on class-il")
         return super().prepare(run, args)
 
     def begin_task(self, session: Session) -> None:
         super().begin_task(session)
         if self.args.grows and session.outputs is not None:  # one task of all columns so far
-            self.own.begin(session.index, range(session.outputs.stop))
+            count = session.outputs.stop if self.args.train_mask == "seen" else self.info.num_classes
+            self.own.begin(session.index, range(count))
 
     def learn(self, batch: Batch) -> Tensor:
         earlier = [task for task in range(self.task) if self.memory.holds(task)]

@@ -6,12 +6,10 @@ for classes of past tasks what the network gave as the task began. `opt_wd` time
 end of a task each class so far has an equal share of the memory: of old classes the first images stay, and of new ones
 those are taken, one by one, that keep the mean feature nearest to that of the class; the task is read again for it.
 An image belongs to the class whose mean is nearest; a mean is over the images of the memory and their mirror images.
-All features have length 1, and so have the means. Faults of the release that are mended:
-1. Features and means are not normalised there, and there are no mirror images.
-2. Its means are made by halving a running sum, so that the last batch of a class counts most.
-Departures from both: the memory is replayed beside each batch, as in `er`, where they join it to the images of a task.
-Before the first task is over the classifier predicts, and later classes without images in memory are not predicted.
-Classes not met yet are left out of the loss (`--train_mask none`: not).
+All features have length 1, and so have the means. Departures from both: the memory is replayed beside each batch, as
+in `er`, where they join it to the images of a task. Before the first task is over the classifier predicts, and later
+classes without images in memory are not predicted. Classes not met yet are left out of the loss, where the release has
+all (`--train_mask none`).
 """
 
 from __future__ import annotations
@@ -40,7 +38,11 @@ class IcarlArgs(ErArgs):
     exact_reservoir: bool = False  # no reservoir: no option of this method
 
 
-OWN = {"optimizer": "plain", "memory_size": 500}  # Mammoth's recorded best values, and the rates below
+OWN = {
+    "optimizer": "plain",
+    "memory_size": 500,
+    "train_mask": "none",
+}  # Mammoth's recorded best values, and the rates below
 
 
 class Icarl(Er):

@@ -4,7 +4,7 @@ Source: Li and Hoiem, ECCV 2016, arXiv:1606.09282, Eqs. 1 to 4, as one classifie
 the second task on, the loss of the batch plus
     alpha * mean over images of -sum over past classes of p log q,
 p and q the softmax of the logits over the classes of past tasks at temperature `softmax_temp`, p of the network as the
-task began, q as it is. The release has 2 in place of the option; here the option counts.
+task began, q as it is.
 1. p is computed from the augmented images of the batch, not once from every image of a task before it begins.
 2. No warm-up, in which the new rows of the classifier are trained alone before the task: it would need the images of
    the task before they come, in as many passes again.

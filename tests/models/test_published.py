@@ -106,7 +106,7 @@ DEFAULTS = {
     "er": ER,
     "er_ace": ER,
     "finetune": FEATURES | {"lr": 1e-4, "optimizer": "adam", "train_mask": "seen"},  # ours
-    "agem": FEATURES | {"lr": 0.1, "n_memories": 256, "replay_batch_size": 256},  # GEM; A-GEM
+    "agem": FEATURES | {"lr": 0.1, "n_memories": 256, "train_mask": "seen", "replay_batch_size": 256},  # GEM; A-GEM
     "bcl": FTML
     | {
         "form": "dual",
@@ -155,7 +155,7 @@ DEFAULTS = {
     },
     "vcl": POSTERIOR | GAUSSIAN,
     "ewc_posterior": POSTERIOR | {"ewc_lambda": 1.0, "n_fisher": None, "det_multi_head": False},
-    "gem": FEATURES | {"lr": 0.1, "n_memories": 256, "margin": 0.5},
+    "gem": FEATURES | {"lr": 0.1, "n_memories": 256, "margin": 0.5, "train_mask": "seen"},
     "flyprompt": {  # FlyGCL
         "lr": 0.005,
         "len_prompt": 20,
@@ -280,6 +280,7 @@ DEFAULTS = {
         "reset": True,
         "first_order": False,
         "capacity": 50,
+        "iid": False,
         "save_to": None,
     },
     "oml": {
@@ -402,19 +403,21 @@ PUBLISHED["lmsrr"] = {
     "*": {"backbone": "vit_tiny_glyphs+vit_tiny_icons", "batch_size": 32, "online_iter": 1},
     "seq-cifar10": LMSRR_LONG | {"n_tasks": 5, "alpha": 0.1, "autoaugment": False},
     "seq-cifar100": LMSRR_LONG,
-    "rot-mnist": LMSRR | {"alpha": 0.1},
+    "rot-mnist": LMSRR | {"alpha": 0.1, "inputs": "plain"},
     "seq-tinyimg": LMSRR_LONG | {"alpha": 0.1, "n_epochs": 10},
     "seq-imr": LMSRR_LONG | {"n_epochs": 10},
     "seq-cub200": LMSRR_LONG | {"n_epochs": 20},
     "seq-cars196": LMSRR_LONG | {"n_tasks": 14, "n_epochs": 20},
+    **{name: {"backbone": "orig21k_1k+sup21k"} for name in ("seq-mnist", "seq-fmnist", "perm-mnist")},
+    **{name: {"backbone": "orig21k_1k+sup21k"} for name in ("seq-nch", "seq-gtsrb", "seq-wikiart")},
 }
 ONE_UPDATE = {"*": {"batch_size": 32, "online_iter": 1}}
 # Mammoth's best_args.py and parser: buffer 500, batch and minibatch of 32
 MAMMOTH = {"backbone": "resnet18-64", "class_order": "natural", "trainable": "all"}
 MAMMOTH |= {"eval_period": -1, "eval_passes": "last", "n_epochs": 50}
 C10, C100 = MAMMOTH | {"n_tasks": 5, "autoaugment": False}, MAMMOTH | {"n_tasks": 10}
-REPLAYS = {"optimizer": "plain", "memory_size": 500}
-DARK = REPLAYS | {"lr": 0.03, "train_mask": "none"}
+REPLAYS = {"optimizer": "plain", "memory_size": 500, "train_mask": "none"}
+DARK = REPLAYS | {"lr": 0.03}
 PUBLISHED |= {
     "der": ONE_UPDATE
     | {

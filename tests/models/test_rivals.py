@@ -82,13 +82,20 @@ def test_classes_of_all_tasks_so_far_compete_in_gem_on_class_il(name):
     plan.method.prepare(plan.run, plan.method_args)
     assert plan.method_args.grows
     run = make(name, {"n_memories": 12})
-    for scenario, kept in (("class-il", range(8)), ("task-il", range(4, 8))):
-        run.model.args.grows = scenario == "class-il"
+    for scenario, mask, kept in (
+        ("class-il", "seen", range(8)),
+        ("task-il", "seen", range(4, 8)),
+        ("class-il", "none", range(12)),
+    ):
+        run.model.args.grows, run.model.args.train_mask = scenario == "class-il", mask
         run.model.begin_task(session(0, 0, 4))
         run.model.begin_task(session(1, 4, 8))
         batch = batch_of(run, [4, 7])
         logits = run.model(batch.x)[:, list(kept)]
         torch.testing.assert_close(run.model.loss(batch), F.cross_entropy(logits, batch.y - kept.start))
+    plan = plans.make({"model": name, "dataset": "seq-digits", "scenario": "task-il", "train_mask": "none"})
+    with pytest.raises(UsageError, match="--train_mask none: has no effect on task-il"):
+        plan.method.prepare(plan.run, plan.method_args)
 
 
 # DER
