@@ -21,7 +21,8 @@ temperature, which the text wants large for draws that are nearly 0 or 1, as the
    rotated MNIST, neither here nor there is anything normalised or augmented.
 4. LayerNorm has timm's eps 1e-6, in the authors' networks 1e-12.
 5. On si-blurry, which the paper has not, the old blocks are taken at the borders of sessions. With several updates per
-   batch its images are stored once, with the logits of the last of them.
+   batch its images are stored once, with the logits of the last of them. A_auc there needs an `--eval_period`: the
+   published runs look at the ends of tasks alone.
 The paper evaluates with the task told (`task_final`). Its first network has seen the labels of ImageNet-1K, so that
 ImageNet-R and Tiny ImageNet are not new to it.
 """
