@@ -75,6 +75,10 @@ def test_every_method_can_be_planned(dataset, recorded, pictures, capsys):
     lines = recorded(f"{dataset.replace('-', '_')}.sh", "--dry_run", DATA_ROOT=str(pictures), SEEDS="3 4")
     assert len(lines) == len(SEVEN)
     for method, line in zip(SEVEN, lines, strict=True):
+        if dataset != "seq-imr" and method != "mepo":  # the sizes of each method are the same on all of them
+            plan = plans.parse(shlex.split(line))
+            assert (plan.run.model, plan.run.dataset, plan.seeds()) == (method, dataset, (3, 4))
+            continue
         assert main.main(shlex.split(line)) == 0, line
         out = capsys.readouterr().out
         expected = "mepo (misa)" if method == "mepo" else method

@@ -87,7 +87,7 @@ def parsed(words: list[str]) -> plans.Plan | str | None:
 def test_any_command_line_gives_a_plan_or_one_line(model):
     outcomes = []
 
-    @examples(60)
+    @examples(40)
     @given(command_lines(model))
     def check(words):
         plan = parsed(words)
@@ -146,7 +146,7 @@ def test_a_dry_run_answers_and_writes_nothing(model, tmp_path, monkeypatch, caps
     """Sizes among them that no memory holds."""
     monkeypatch.chdir(tmp_path)
 
-    @examples(8)
+    @examples(5)
     @given(command_lines(model))
     def check(words):
         words = [word for word in words if word != "--debug"]  # which shows tracebacks
