@@ -213,8 +213,8 @@ def trained(method: str, name: str, listener: Listener | None = None, **run):
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("method", METHODS)
 def test_methods_train_all_weights_and_the_loss_falls(method, name):
-    run = trained(method, name, eval_period=-1, n_epochs=3)
-    fresh = build(method, METHODS[method], backbone=name, n_tasks=2, online_iter=3, n_epochs=3)
+    run = trained(method, name, eval_period=-1, n_epochs=2)
+    fresh = build(method, METHODS[method], backbone=name, n_tasks=2, online_iter=3, n_epochs=2)
     assert not run.frozen and not run.model.has_fixed_features
     after = weights_of(run.model)
     for key, value in weights_of(fresh.model).items():
