@@ -38,11 +38,8 @@ class IcarlArgs(ErArgs):
     exact_reservoir: bool = False  # no reservoir: no option of this method
 
 
-OWN = {
-    "optimizer": "plain",
-    "memory_size": 500,
-    "train_mask": "none",
-}  # Mammoth's recorded best values, and the rates below
+# Mammoth's recorded best values, and the rates below
+OWN = {"optimizer": "plain", "memory_size": 500, "train_mask": "none"}
 
 
 class Icarl(Er):

@@ -161,7 +161,7 @@ class OmlMeta(ContinualModel):
         slot, column = (part.to(batch.x.device) for part in self.told(batch.functions))
         z = features(self.backbone, with_slots(batch.x, slot, self.info.num_slots)).float()
         outputs = self.pln(z).float().unflatten(1, (-1, self.info.num_targets))
-        return self.loss_of(outputs[torch.arange(len(column)), column], batch.y)
+        return self.loss_of(outputs[torch.arange(len(column), device=column.device), column], batch.y)
 
     def told(self, functions: Tensor) -> tuple[Tensor, Tensor]:
         """Slot and column of each function [B] where there is no run."""
