@@ -28,15 +28,15 @@ buffer="${BUFFER:-500}" failed=0
 results="${RESULTS:-runs/lmsrr/$buffer}"
 rival="--lr 0.03 --trainable last --last_blocks 3"
 plain="$rival --optimizer plain --train_mask none --memory_size $buffer"
-exact="--exact_reservoir"
+exact="--exact_reservoir" unmasked="--train_mask none"
+[ "$dataset" != rot-mnist ] || unmasked="" # its tasks share their classes
 rows=("--model lmsrr --buffer_size $buffer" "--model er $plain $exact" "--model der $plain $exact"
     "--model derpp $plain $exact" "--model fdr $plain"
-    "--model agem $rival --n_memories $((buffer / tasks)) --replay_batch_size 32 --inputs published"
+    "--model agem $rival --n_memories $((buffer / tasks)) --replay_batch_size 32 --inputs published $unmasked"
     "--model si $rival --train_mask none" "--model finetune $rival --optimizer sgd --train_mask none")
 # These need classes of each task's own.
 [ "$dataset" = rot-mnist ] ||
     rows+=("--model lwf $rival --alpha 0.5 --optim_wd 0" "--model icarl $plain")
-[ "$dataset" = rot-mnist ] || rows[5]+=" --train_mask none" # agem, where tasks have classes of their own
 for words in "${rows[@]}"; do
     [[ "$words" == *"${ROWS:-}"* ]] || continue
     # shellcheck disable=SC2086  # words and SEEDS are lists; a run whose loss is not finite ends with 1

@@ -74,16 +74,17 @@ def pictures(tmp_path):
 def test_every_method_can_be_planned(dataset, recorded, pictures, capsys):
     lines = recorded(f"{dataset.replace('-', '_')}.sh", "--dry_run", DATA_ROOT=str(pictures), SEEDS="3 4")
     assert len(lines) == len(SEVEN)
+    network = "vit_tiny_glyphs" if dataset == "seq-folder" else "sup21k"
     for method, line in zip(SEVEN, lines, strict=True):
         if dataset != "seq-imr" and method != "mepo":  # the sizes of each method are the same on all of them
             plan = plans.parse(shlex.split(line))
             assert (plan.run.model, plan.run.dataset, plan.seeds()) == (method, dataset, (3, 4))
+            assert plan.run.backbone == network
             continue
         assert main.main(shlex.split(line)) == 0, line
         out = capsys.readouterr().out
         expected = "mepo (misa)" if method == "mepo" else method
         assert out.startswith(f"{expected} on {dataset}, seeds 3 4\n")
-        network = "vit_tiny_glyphs" if dataset == "seq-folder" else "sup21k"
         assert f"  network   {network}, " in out and " GFLOP per test image" in out
 
 
