@@ -2,7 +2,7 @@
 # How the rates of command/lmsrr_icons.sh were chosen: five for each of its rows, on seq-icons-dev and seq-glyphs-dev,
 # streams of pretraining classes, seed 100, by the accuracy over all classes at the end (class_final), mean of both
 # streams. The streams have half the classes of the table's: 5 tasks of 20 with half the memory, 100 images, else as the
-# table. Where the best rate is the first or the last one, ask for further ones by RATES.
+# table, in bf16. Where the best rate is the first or the last one, ask for further ones by RATES.
 #
 #   bash command/choose_lmsrr.sh [WORDS]      only lines that contain WORDS, e.g. "--model lwf"
 #
@@ -49,7 +49,7 @@ while read -r row; do
     done
 done <<<"$chosen" |
     xargs -P "${JOBS:-2}" -L 1 "$VENV/bin/python" main.py --scenario class-il --n_tasks 5 --batch_size 32 \
-        --online_iter 1 --eval_period -1 --seed 100 --resume auto ||
+        --online_iter 1 --eval_period -1 --precision bf16 --seed 100 --resume auto ||
     echo "choose_lmsrr: not every setting has ended, see the errors above" >&2
 while read -r row; do
     ended=()

@@ -2,9 +2,10 @@
 # LMSRR and its rivals on equal networks and equal memory: seq-icons and seq-glyphs, so that neither of the two networks
 # is at home in both, class by class, 10 tasks of 20, one pass, batches of 32, 200 images in memory (A-GEM: 20 per task,
 # which pass without augmentation), 10 seeds. Every row trains the last three blocks of each network and a classifier,
-# which begins as the method's does, by plain SGD; classes not met yet are not masked, but for lwf, as in Mammoth;
-# reservoirs fill image by image, as there. The last two rows have one of the two networks. Rates are to be those that
-# command/choose_lmsrr.sh finds; until it has been run they are LMSRR's own for every row.
+# which begins as the method's does, by plain SGD, in bf16 (in float32 with seeds alone in ARGS);
+# classes not met yet are not masked, but for lwf, as in Mammoth; reservoirs fill image by image, as there. The last two
+# rows have one of the two networks. Rates are to be those that command/choose_lmsrr.sh finds; until it has been run they
+# are LMSRR's own for every row.
 #
 #   bash command/lmsrr_icons.sh                   everything; tables go to results/lmsrr-icons/ and lmsrr-glyphs/
 #   bash command/lmsrr_icons.sh "--model lmsrr"   only rows that contain these words; tables to runs/lmsrr/
@@ -34,7 +35,8 @@ rows="--model lmsrr --buffer_size 200 --backbone $pair --lr 0.03
 name=derpp # as the report calls it: by what was typed and differs
 [ "$derpp $derpp" = "$derpp_glyphs $derpp_icons" ] || name+=" lr=$derpp"
 name+=" backbone=$pair"
-export RUNS="${RUNS:-runs/lmsrr}" ARGS="${ARGS:---seeds 1 2 3 4 5 6 7 8 9 10}" BASELINE="${BASELINE-$name}"
+export RUNS="${RUNS:-runs/lmsrr}" BASELINE="${BASELINE-$name}"
+export ARGS="${ARGS:---precision bf16 --seeds 1 2 3 4 5 6 7 8 9 10}"
 [ $# -eq 0 ] || BASELINE="" # some rows only, the baseline perhaps not among them
 for stream in icons glyphs; do
     sed 's/$/ --scenario class-il --n_tasks 10 --batch_size 32 --online_iter 1 --eval_period -1/' <<<"$rows" |
