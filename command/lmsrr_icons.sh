@@ -7,7 +7,7 @@
 # rows have one of the two networks. Rates are to be those that command/choose_lmsrr.sh finds; until it has been run they
 # are LMSRR's own for every row.
 #
-#   bash command/lmsrr_icons.sh                   everything; tables go to results/lmsrr-icons/ and lmsrr-glyphs/
+#   bash command/lmsrr_icons.sh                   everything; tables go to results/lmsrr/icons/ and glyphs/
 #   bash command/lmsrr_icons.sh "--model lmsrr"   only rows that contain these words; tables to runs/lmsrr/
 #
 # JOBS, ARGS, BASELINE (default: derpp on both networks), and what happens when it is called again: see compare.sh.
@@ -40,5 +40,5 @@ export ARGS="${ARGS:---precision bf16 --seeds 1 2 3 4 5 6 7 8 9 10}"
 [ $# -eq 0 ] || BASELINE="" # some rows only, the baseline perhaps not among them
 for stream in icons glyphs; do
     sed 's/$/ --scenario class-il --n_tasks 10 --batch_size 32 --online_iter 1 --eval_period -1/' <<<"$rows" |
-        bash "$here/compare.sh" "bash command/lmsrr_icons.sh" "seq-$stream" "results/lmsrr-$stream" "$@"
+        bash "$here/compare.sh" "bash command/lmsrr_icons.sh" "seq-$stream" "results/lmsrr/$stream" "$@"
 done
