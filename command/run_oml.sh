@@ -28,6 +28,15 @@ repetitions="${RUNS:-10}" results="${RESULTS:-runs/oml}" failed=0
 given="$(cat)"
 rows="$(sed '/^stage /d' <<<"$given" | grep -F -e "$words")" ||
     { echo "run_oml: no row has the words '$words'" >&2; exit 2; }
+numbers() { # NAME, VALUES: refuses what is none, before stages are made
+    local value
+    for value in $2; do
+        [[ "$value" =~ ^[0-9.]+(e-?[0-9]+)?$ ]] || { echo "run_oml: $1: '$value' is no number" >&2; exit 2; }
+    done
+}
+numbers COUNTS "${COUNTS:-}"
+numbers RATES "${RATES:-}"
+numbers RUNS "$repetitions"
 seeds="$(seq -s " " "$repetitions")"
 # shellcheck disable=SC2206,SC2207,SC2086  # RATES is a list
 grid=($(LC_ALL=C printf '%g ' ${RATES:-0.03 0.01 0.003 0.001 0.0003 0.0001 0.00003 0.00001}))  # as `choose` prints them

@@ -375,8 +375,11 @@ def test_rows_of_oml_on_a_blurry_stream_are_searched_where_nobody_looks(recorded
     assert sum(line.startswith("CHOOSE") for line in lines) == 7 and lines[-1].startswith("REPORT")
 
 
-def test_words_that_no_row_of_oml_has_are_refused(recorded):
+def test_bad_words_and_numbers_of_oml_are_refused(recorded):
     assert recorded("oml_characters.sh", "nobody", code=2) == ["run_oml: no row has the words 'nobody'"]
+    for name, value in {"COUNTS": "fifty", "RATES": "-1", "RUNS": "ten"}.items():
+        refused = recorded("oml_characters.sh", code=2, **{name: value})
+        assert refused == [f"run_oml: {name}: '{value}' is no number"]
     assert recorded("oml_glyphs.sh", "nobody", code=2)[-1] == "oml_glyphs: no row has the words 'nobody'"
 
 
