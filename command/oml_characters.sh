@@ -8,6 +8,8 @@
 #   bash command/oml_characters.sh               every row; tables and pictures go to results/oml/characters/
 #   bash command/oml_characters.sh "srnn"        only rows that contain these words; tables to runs/oml_characters/
 #   RUNS=50 bash command/oml_characters.sh       as many repetitions as published; the default is 10
+#   STEPS=8000 bash command/oml_characters.sh    so many meta steps, and an epoch of a classifier for every thousand
+#                                                of them; to folders of their own
 #
 # COUNTS, RATES, JOBS, ARGS, and what happens when it is called again: see run_oml.sh.
 set -euo pipefail
@@ -15,14 +17,16 @@ set -euo pipefail
 repo="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 . "$repo/command/setup.sh"
 cd "$repo"
-made=checkpoints/oml_characters out=results/oml/characters
-on="--dataset glyphs --backbone conv4-64"
-export RESULTS=runs/oml_characters
+name="characters${STEPS:+-$STEPS}" steps="${STEPS:-4000}"
+[[ "$steps" =~ ^[1-9][0-9]*000$ ]] || { echo "oml_characters: STEPS=$steps: give thousands, as 8000" >&2; exit 2; }
+made="checkpoints/oml_$name" out="results/oml/$name"
+on="--dataset glyphs --backbone conv4-64" epochs="--n_epochs $((steps / 1000))"
+export RESULTS="runs/oml_$name"
 
-bash command/run_oml.sh "${RUNS:+RUNS=$RUNS }bash command/oml_characters.sh" seq-characters "$out" "$@" <<ROWS
-stage $on --model oml_meta --save_to $made/oml
-stage $on --model supervised --n_epochs 4 --save_to $made/pretraining.safetensors
-stage $on --model srnn --n_epochs 4 --save_to $made/srnn.safetensors
+bash command/run_oml.sh "${STEPS:+STEPS=$STEPS }${RUNS:+RUNS=$RUNS }bash command/oml_characters.sh" seq-characters "$out" "$@" <<ROWS
+stage $on --model oml_meta --steps $steps --save_to $made/oml
+stage $on --model supervised $epochs --save_to $made/pretraining.safetensors
+stage $on --model srnn $epochs --save_to $made/srnn.safetensors
 oml --model oml --rln $made/oml/rln.safetensors
 pretraining --model oml --backbone_path $made/pretraining.safetensors
 srnn --model oml --backbone_path $made/srnn.safetensors

@@ -359,6 +359,15 @@ def test_rates_are_tried_as_far_as_the_best_is_at_the_edge(rates, tried, recorde
     assert [words[words.index("--lr") + 1] for words in searched] == tried
 
 
+def test_longer_stages_of_oml_go_to_folders_of_their_own(recorded):
+    given = {"COUNTS": "10", "JOBS": "1", "RATES": "0.003"}
+    lines = recorded("oml_characters.sh", "--model oml --rln none --backbone", **given, STEPS="8000")
+    meta, *classifiers = [plans.parse(shlex.split(line)) for line in lines[:3]]
+    assert meta.method_args.steps == 8000 and [plan.run.n_epochs for plan in classifiers] == [8, 8]
+    assert "characters-8000/" in meta.method_args.save_to and "runs/oml_characters-8000/search/10/" in lines[3]
+    assert recorded("oml_characters.sh", STEPS="80", code=2) == ["oml_characters: STEPS=80: give thousands, as 8000"]
+
+
 def test_rows_of_oml_on_a_blurry_stream_are_searched_where_nobody_looks(recorded):
     lines = recorded("oml_glyphs.sh", "--model", JOBS="1")
     plan_of = [plans.parse(shlex.split(line)) for line in lines if line.startswith("--")]
