@@ -86,6 +86,19 @@ def make_stage(
     return Stage(model, dataset, product, options | shared | {"save_to": str(folder)}, option, here)
 
 
+def stages_of(plan: plans.Plan) -> list[Stage]:
+    """The stages that a run needs. Raises UsageError for options of pretraining data where none is read."""
+    stages = plan.method.prepare(plan.run, plan.method_args)
+    origin = plan.origins.get("method", {})
+    for name in option_metadata(PretrainArgs):
+        if not stages and origin.get(name) == "command line":
+            raise UsageError(
+                f"--{name} {getattr(plan.method_args, name)}: has no effect, as other options say where everything "
+                "comes from and no stage is needed; leave it out"
+            )
+    return stages
+
+
 def naming(plan: plans.Plan) -> dict[str, Any]:
     """The options that the name of a stage's product stands for, by part."""
     settings = plan.settings()

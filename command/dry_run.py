@@ -8,7 +8,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import backbone as backbones
-from backbone.products import Stage, input_shape, open_dataset
+from backbone.products import Stage, input_shape, open_dataset, stages_of
 from backbone.small import Shape
 from command.sketch import expected_stream, sizes_that_fit, sketch, without_products
 from utils.args import option_metadata
@@ -40,7 +40,7 @@ def dry_run(plan: Plan) -> str:
     if is_missing:
         plan = replace(plan, run=replace(options, backbone_path=backbones.RANDOM))
     weights += named_products(plan)
-    stages = plan.method.prepare(plan.run, plan.method_args)
+    stages = stages_of(plan)
     return describe(without_products(plan, stages), dataset, dataset.counts, places.size, weights, stages)
 
 

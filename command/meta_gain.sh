@@ -72,7 +72,7 @@ seeds="--dataset seq-icons --seeds 1 2 3"
     echo "$weak --model dualprompt"
     echo "$weak $own --model mepo --host dualprompt --lr 0.005 --meta_path none"
     for stage in half-t10-lr1e-3-a0.5/meta_epoch_1 half-t10-lr3e-3-a1/meta_epoch_2; do
-        echo "$weak $own --model mepo --host dualprompt --lr 0.005 --meta_path $made/$stage.safetensors --cor_path none"
+        echo "$weak --model mepo --host dualprompt --lr 0.005 --meta_path $made/$stage.safetensors --cor_path none"
         echo "$weak $own --model mepo --host dualprompt --lr 0.005 --meta_path $made/$stage.safetensors"
     done
     long="$seeds --n_tasks 20"

@@ -18,7 +18,7 @@ from setproctitle import setproctitle
 from torch import nn
 
 import backbone as backbones
-from backbone.products import Stage, data_of, input_shape, open_dataset
+from backbone.products import Stage, data_of, input_shape, open_dataset, stages_of
 from command.dry_run import dry_run
 from command.sketch import check_sizes
 from datasets.base import Dataset
@@ -112,7 +112,7 @@ def check(plan: Plan, to_come: Sequence[Stage] = ()) -> Job:
     if folder := folder_to_fill(plan):
         check_writable(folder, "--save_to")
     dataset, places = open_dataset(plan)
-    stages = plan.method.prepare(options, plan.method_args)  # which may refuse the network: before weights are wanted
+    stages = stages_of(plan)  # which may refuse the network: before weights are wanted
     weights: list[Path | None] = [None]
     if not is_to_come(options.backbone_path, to_come):
         weights = backbones.weights_files(options.backbone, options.backbone_path, options.checkpoint_dir)

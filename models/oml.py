@@ -25,22 +25,24 @@ from torch import Tensor, nn
 
 from backbone import begins_untrained, features, load_weights
 from backbone.heads import prediction_network
-from backbone.products import PretrainArgs, Stage, make_stage
-from backbone.small import kaiming, with_slots
+from backbone.products import PretrainArgs, Stage, make_stage, open_dataset
+from backbone.small import Conv, kaiming, with_slots
 from models.base import FEATURES, ContinualModel, ModelArgs
+from utils import plan as plans
 from utils.args import RunArgs, option
 from utils.contracts import Batch, Restored, Session, StreamInfo
 from utils.errors import UsageError
+from utils.files.manifest import MANIFEST, changed_files, read_manifest
 
 NONE = "none"  # of --rln: the network as it comes
 PLN = "pln.safetensors"
+OTHER_HEAD = "--outputs, --pln_layers and --pln_width are to be those it is made with, or --reset"
 
 
 @dataclass(kw_only=True)
 class OmlArgs(ModelArgs, PretrainArgs):
-    """No options, `prepare` fills them in: drawn: whether the network begins untrained; beside: the file of the
-    representation that came by --backbone_path, beside which there may be a head; to_come: whether the stage that makes
-    representation and head has been planned."""
+    """No options, `prepare` fills them in: drawn: whether the network begins untrained; to_come: columns of the head
+    that a stage is to make, None where none is."""
 
     rln: str | None = option(
         None,
@@ -61,13 +63,17 @@ class OmlArgs(ModelArgs, PretrainArgs):
         high=1_000_000,
     )
     reset: bool = option(
-        True,
-        "draw the head anew; no: go on from pln.safetensors beside the representation, if that has a file",
-        "mrcl 2855a6b; sines: no",
+        True, "draw the head anew; no: go on from --pln, if the representation has a file", "mrcl 2855a6b; sines: no"
+    )
+    pln: str | None = option(
+        None,
+        "head to go on from; default: pln.safetensors beside the representation",
+        "mrcl 2855a6b",
+        reads=(),
+        where={"reset": (False,)},
     )
     drawn: bool = False
-    beside: str | None = None
-    to_come: bool = False
+    to_come: int | None = None
 
 
 class Oml(ContinualModel):
@@ -99,19 +105,28 @@ class Oml(ContinualModel):
         super().__init__(backbone, info, args)
         backbone.requires_grad_(False)
         self.numbers = info.num_targets is not None
-        if self.numbers and args.drawn and made is None:  # as stage 1 begins; convolutions are so already
+        if args.drawn and made is None and not isinstance(backbone, Conv):  # as stage 1 begins; those are so already
             kaiming(backbone)
         if self.numbers:
             self._check_numbers()
         outputs = info.num_targets if self.numbers else max(info.num_classes, args.outputs)
         self.pln = prediction_network(backbone.num_features, outputs, args.pln_layers, args.pln_width)
-        origin = args.beside if made is None else made
         if not args.reset and not isinstance(info, Restored):
-            if origin is not None:
-                load_head(self.pln, Path(origin).with_name(PLN))
-            elif not self.numbers and not args.to_come:  # on numbers it is the default
-                raise UsageError("--no-reset: the representation has no file, so there is no head beside it; --reset")
+            self._take_head(outputs)
         self.task = 0  # at hand, on numbers
+
+    def _take_head(self, outputs: int) -> None:
+        """The head that `--pln` names. Raises UsageError where there is none, or one that does not fit."""
+        args = self.args
+        if args.to_come not in (None, outputs):
+            raise UsageError(
+                f"--no-reset: the head of stage 1 on {args.pretrain} has {args.to_come} columns, and this run's has "
+                f"{outputs}; {OTHER_HEAD}"
+            )
+        if args.pln is not None and (args.to_come is None or Path(args.pln).is_file()):
+            load_head(self.pln, Path(args.pln))
+        elif args.pln is None and not self.numbers:  # on numbers to go on is the default
+            raise UsageError("--no-reset: the representation has no file, so there is no head beside it; --reset")
 
     def _check_numbers(self) -> None:
         args, info = self.args, self.info
@@ -136,15 +151,18 @@ class Oml(ContinualModel):
             raise UsageError(
                 f"--rln {args.rln}: would replace the weights of --backbone_path {run.backbone_path}; give one of them"
             )
+        stages, origin = [], args.rln
         if run.backbone_path is not None:
-            args.rln = NONE
-            args.beside = None if args.drawn else run.backbone_path
-        if args.rln is not None:
-            return []
-        head = {"pln_layers": args.pln_layers, "pln_width": args.pln_width}
-        stage = make_stage("oml_meta", "rln", run, args, None, own=head, any_network=True)
-        args.rln, args.to_come = str(stage.output), True
-        return [stage]
+            args.rln, origin = NONE, NONE if args.drawn else run.backbone_path
+        if args.rln is None:
+            head = {"pln_layers": args.pln_layers, "pln_width": args.pln_width}
+            stages.append(make_stage("oml_meta", "rln", run, args, None, own=head, any_network=True))
+            args.rln = origin = str(stages[0].output)
+            if not args.reset and args.pln is None and not stages[0].output.exists():
+                args.to_come = columns_of(stages[0])
+        if not args.reset and args.pln is None and origin != NONE:
+            args.pln = str(Path(origin).with_name(PLN))
+        return stages
 
     @property
     def needs_task_boundaries(self) -> bool:
@@ -211,13 +229,24 @@ class Oml(ContinualModel):
         self.task = state["task"]
 
 
+def columns_of(stage: Stage) -> int:
+    """Of the head that stage 1 will leave."""
+    dataset, places = open_dataset(plans.make(stage.options | {"model": stage.model, "dataset": stage.dataset}))
+    dataset.inspect(places)
+    return dataset.num_classes if dataset.num_targets is None else dataset.num_targets
+
+
 def load_head(head: nn.Module, file: Path) -> None:
-    """Fills a head from a file. Raises UsageError if it is not there or does not fit."""
+    """Fills a head from a file. Raises UsageError if it is not there, does not fit, or is not as its folder says."""
     if not file.is_file():
         raise UsageError(f"--no-reset: there is no {file}; --reset draws the head anew")
+    weights = {name: digest for name, digest in read_manifest(file.parent).items() if name.endswith(file.suffix)}
+    if changed := changed_files(file.parent, weights):
+        raise UsageError(
+            f"--no-reset: {file.parent}: {', '.join(changed)}: not as {MANIFEST} says, so head and representation may "
+            "not belong together; repeat the stage, or remove that list"
+        )
     try:
         load_weights(head, file)
     except UsageError as error:
-        raise UsageError(
-            f"--no-reset: {error}; --outputs, --pln_layers and --pln_width are those it was made with, or --reset"
-        ) from error
+        raise UsageError(f"--no-reset: {error}; {OTHER_HEAD}") from error

@@ -164,3 +164,16 @@ def unbroken(tmp_path_factory):
         return made[method]
 
     return folder
+
+
+@pytest.fixture
+def said(capsys):
+    """Exit code, lines and errors of a command, but for the line on its threads."""
+
+    def do(*words: object) -> tuple[int, list[str], list[str]]:
+        capsys.readouterr()
+        code = main.main([str(word) for word in words])
+        out, error = capsys.readouterr()
+        return code, out.splitlines(), [line for line in error.splitlines() if not line.startswith("threads: ")]
+
+    return do

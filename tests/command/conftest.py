@@ -60,19 +60,6 @@ def copied(train, tmp_path):
     return copy
 
 
-@pytest.fixture
-def said(capsys):
-    """Exit code, lines and errors of a command, but for the line on its threads."""
-
-    def do(*words: object) -> tuple[int, list[str], list[str]]:
-        capsys.readouterr()
-        code = main.main([str(word) for word in words])
-        out, error = capsys.readouterr()
-        return code, out.splitlines(), [line for line in error.splitlines() if not line.startswith("threads: ")]
-
-    return do
-
-
 @pytest.fixture(scope="session")
 def covariance(tmp_path_factory) -> Path:
     """A stand-in for the product of MePo's second stage, for vit_tiny_glyphs."""

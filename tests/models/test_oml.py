@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 import backbone as backbones
 import main
+from backbone.products import stages_of
 from models.oml import Oml, OmlArgs
 from models.oml_meta import OmlMeta, OmlMetaArgs
 from models.srnn import SrnnArgs
@@ -18,6 +19,7 @@ from tests.tiny import assert_same_weights, build, weights_of
 from utils import plan as plans
 from utils.contracts import Batch, Session
 from utils.errors import UsageError
+from utils.files.manifest import write_manifest
 
 META = {"backbone": "conv2-4", "batch_size": 1, "eval_period": -1, "init_seed": 1}
 STEPS = {"steps": 4, "tasks": 2, "update_step": 3}
@@ -87,7 +89,8 @@ def test_the_products_fit_the_network_and_the_head(tmp_path):
     network = backbones.build("conv2-4", (3, 32, 32))
     backbones.load_weights(network, tmp_path / OmlMeta.product(run.model.args))
     assert_same_weights(weights_of(network), weights_of(run.model.backbone))
-    own = {"rln": str(tmp_path / "rln.safetensors"), "reset": False, "outputs": run.info.num_classes}
+    head = tmp_path / "pln.safetensors"
+    own = {"rln": str(tmp_path / "rln.safetensors"), "reset": False, "pln": str(head), "outputs": run.info.num_classes}
     model = build("oml", own, backbone="conv2-4").model
     assert_same_weights(weights_of(model.pln), weights_of(run.model.pln))
     assert_same_weights(weights_of(model.backbone), weights_of(run.model.backbone))
@@ -96,12 +99,15 @@ def test_the_products_fit_the_network_and_the_head(tmp_path):
     for given in ({"pln_layers": 2}, {"outputs": run.info.num_classes + 1}):
         with pytest.raises(UsageError, match="--no-reset: .*has shape.*; --outputs, .* or --reset"):
             build("oml", own | given, backbone="conv2-4")
-    beside = {"rln": "none", "beside": str(tmp_path / "rln.safetensors")}  # of a --backbone_path
-    model = Oml(network, run.info, OmlArgs(**own | beside))
-    assert_same_weights(weights_of(model.pln), weights_of(run.model.pln))
     with pytest.raises(UsageError, match="--no-reset: the representation has no file, so there is no head beside it"):
-        build("oml", own | {"rln": "none"}, backbone="conv2-4")
-    (tmp_path / "pln.safetensors").unlink()
+        build("oml", own | {"rln": "none", "pln": None}, backbone="conv2-4")
+    write_manifest(tmp_path)
+    model = build("oml", own | {"rln": "none"}, backbone="conv2-4").model  # of a --backbone_path
+    assert_same_weights(weights_of(model.pln), weights_of(run.model.pln))
+    head.write_bytes((tmp_path / "rln.safetensors").read_bytes())
+    with pytest.raises(UsageError, match="pln.safetensors: not as manifest.json says, so head and representation may"):
+        build("oml", own, backbone="conv2-4")
+    head.unlink()
     with pytest.raises(UsageError, match="--no-reset: there is no .*pln.safetensors; --reset draws the head anew"):
         build("oml", own, backbone="conv2-4")
 
@@ -132,6 +138,9 @@ def test_scratch_begins_as_the_stage_does():
         layer = numbers(Oml, OmlArgs(rln="none", drawn=drawn)).backbone
         norms[drawn] = next(p for p in layer.parameters() if p.ndim == 2).std().item()
     assert norms[True] > 1.3 * norms[False]  # sqrt(2 / 6) and sqrt(2 / 22) of 96 numbers
+    network = backbones.build("mlp-64", (3, 32, 32))
+    Oml(network, meta().info, OmlArgs(rln="none", drawn=True))
+    assert network.layers[0].weight.std().item() == pytest.approx((2 / 3072) ** 0.5, rel=0.02)
 
 
 def test_functions_get_slots_of_their_own_anew_in_every_meta_step():
@@ -252,10 +261,57 @@ def test_where_the_representation_comes_from():
     assert rln == str(stage.output) and stage.output.name == "rln.safetensors"
     assert prepared(pln_layers=2)[0][0].output != stage.output
     assert prepared(rln="none") == ([], "none") == prepared(backbone_path="any.safetensors")
-    plan = plans.make({"model": "oml", "dataset": "seq-sines", "backbone_path": "any.safetensors"})
-    plan.method.prepare(plan.run, plan.method_args)
-    assert plan.method_args.beside == "any.safetensors" and not plan.method_args.reset
     assert prepared(rln="mine.safetensors") == ([], "mine.safetensors")
+
+
+def test_which_head_goes_on():
+    def named(**given):
+        plan = plans.make({"model": "oml", "dataset": "seq-sines"} | given)
+        stages = plan.method.prepare(plan.run, plan.method_args)
+        return plan.method_args.pln, stages
+
+    assert named(backbone_path="made/any.safetensors") == ("made/pln.safetensors", [])
+    assert named(rln="made/any.safetensors") == ("made/pln.safetensors", [])
+    assert named(rln="made/any.safetensors", pln="other.safetensors") == ("other.safetensors", [])
+    assert named(rln="none") == named(rln="made/any.safetensors", reset=True) == (None, [])
+    pln, (stage,) = named()
+    assert pln == str(stage.output.with_name("pln.safetensors"))
+
+
+def test_another_head_makes_another_run(tmp_path, said):
+    """Both are complete and begin with the same representation."""
+    usual = ["--dataset", "sines", "--model", "oml_meta", "--backbone", "mlp-8", "--steps", "2", "--device", "cpu"]
+    for seed in (1, 2):
+        made = ["--seed", seed, "--save_to", tmp_path / f"{seed}", "--results", tmp_path / "runs"]
+        assert said(*usual, *made)[0] == 0
+    words = ["--dataset", "seq-sines", "--model", "oml", "--backbone", "mlp-8", "--n_iter", "1", "--device", "cpu"]
+    words += ["--rln", tmp_path / "1" / "rln.safetensors", "--results", tmp_path / "online", "--resume", "auto"]
+    folders = []
+    for head in ([], ["--pln", tmp_path / "2" / "pln.safetensors"], []):
+        code, lines, errors = said(*words, *head)
+        assert code == 0
+        folders.append(lines[-1])
+    assert folders[0] == folders[2] != folders[1] and "complete; not repeated" in "".join(errors)
+    code, lines, _ = said("report", tmp_path / "online")
+    assert code == 0 and sum(line.startswith("| oml") for line in lines) == 2
+    assert said(*words, "--reset", "--pln", "any")[2][-1].endswith("only with --no-reset")
+
+
+def test_a_head_that_cannot_fit_is_refused_before_its_stage(tmp_path, said):
+    for own, reason in (
+        (["--dataset", "seq-omniglot"], "the head of stage 1 on omniglot has 964 columns, and this run's has 1000"),
+        (["--dataset", "seq-characters", "--outputs", 2000], "stage 1 on glyphs has 1000 columns, and this run's has"),
+    ):
+        code, _, errors = said("--model", "oml", "--no-reset", "--checkpoint_dir", tmp_path, *own, "--dry_run")
+        assert code == 2 and reason in errors[-1] and errors[-1].endswith("or --reset")
+
+
+@pytest.mark.parametrize("where", [{"rln": "none"}, {"rln": "a"}, {"backbone_path": "a"}])
+@pytest.mark.parametrize("idle", [{"pretrain": "glyphs-last"}, {"pretrain_dir": "somewhere"}])
+def test_pretraining_data_that_nobody_reads_are_refused(where, idle):
+    plan = plans.make({"model": "oml", "dataset": "seq-glyphs"} | where | idle)
+    with pytest.raises(UsageError, match=f"--{[*idle][0]} .*: has no effect, as other options say where everything"):
+        stages_of(plan)
 
 
 def test_a_head_that_the_stage_will_make_is_not_missed(tmp_path, capsys):

@@ -287,6 +287,7 @@ DEFAULTS = {
         "pretrain": None,
         "pretrain_dir": None,
         "rln": None,
+        "pln": None,
         "lr": 0.001,
         "optimizer": "adam",
         "pln_layers": 1,

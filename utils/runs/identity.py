@@ -49,15 +49,19 @@ def option_digests(plan: Plan, to_come: tuple[str, ...] = ()) -> dict[str, str]:
     """Option (method.x ...) -> SHA-256 of the file or files that it names, or the word that stands there instead.
 
     Not of the weights, for which there is `backbone.fingerprint`. to_come: paths that nobody has made yet, which are
-    left out. Raises UsageError for others that are not there.
+    left out with what lies in them. Raises UsageError for others that are not there.
     """
     found = {}
     for part, options in plan.parts().items():
         for name, told in option_metadata(type(options)).items():
             value = getattr(options, name)
-            if told["reads"] is not None and name != "backbone_path" and value not in to_come:
+            if told["reads"] is not None and name != "backbone_path" and not _is_to_come(value, to_come):
                 found[f"{part}.{name}"] = value if value in NOTHING else _digest(name, Path(value), told["reads"])
     return found
+
+
+def _is_to_come(value: str | None, to_come: tuple[str, ...]) -> bool:
+    return value is not None and any(place in to_come for place in (value, str(Path(value).parent)))
 
 
 def _digest(option: str, path: Path, files: tuple[str, ...]) -> str:
