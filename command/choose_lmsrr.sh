@@ -17,7 +17,13 @@ cd "$repo"
 export OMP_NUM_THREADS=1
 pair="--backbone vit_tiny_glyphs+vit_tiny_icons" last="--trainable last --last_blocks 3"
 plain="--optimizer plain --train_mask none --memory_size 100" exact="--exact_reservoir"
-rates="${RATES:-0.003 0.01 0.03 0.1 0.3}"
+
+rates_of() { # ROW: iCaRL's loss is a mean over all outputs, so its rates are larger
+    case "$1" in
+    *"--model icarl "*) echo "${RATES:-0.1 0.3 1 3 10}" ;;
+    *) echo "${RATES:-0.003 0.01 0.03 0.1 0.3}" ;;
+    esac
+}
 
 rows() {
     cat <<ROWS
@@ -42,7 +48,7 @@ chosen="$(rows | grep -F -e "${1:---model}")" || { echo "choose_lmsrr: no row ha
 place() { echo "runs/choose_lmsrr/${1//[^a-z0-9.]/_}/$2"; } # of the runs of a ROW at a RATE
 
 while read -r row; do
-    for rate in $rates; do
+    for rate in $(rates_of "$row"); do
         for dataset in seq-icons-dev seq-glyphs-dev; do
             echo "$row --lr $rate --dataset $dataset --results $(place "$row" "$rate")"
         done
@@ -53,7 +59,7 @@ done <<<"$chosen" |
     echo "choose_lmsrr: not every setting has ended, see the errors above" >&2
 while read -r row; do
     ended=()
-    for rate in $rates; do
+    for rate in $(rates_of "$row"); do
         folder="$(place "$row" "$rate")"
         # shellcheck disable=SC2012  # names of runs are plain
         [ "$(ls "$folder"/*/*/*/summary.json 2>/dev/null | wc -l)" -lt 2 ] || ended+=("$folder")

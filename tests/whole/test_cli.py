@@ -251,9 +251,10 @@ def test_misa_warms_its_prompts_once(plugins, tmp_path, in_process, capsys):
     """Stage one with prompts of the shape that is asked for; the stream starts from what it leaves."""
     folder = tmp_path / "products"
     places = ["--results", str(tmp_path / "runs"), "--checkpoint_dir", str(folder), "--device", "cpu"]
-    words = ["--plugins", str(plugins), "--model", "misa", "--dataset", "stripes", "--pretrain", "many-stripes"]
+    words = ["--plugins", str(plugins), "--model", "misa", "--dataset", "stripes"]
+    pretrained = ["--pretrain", "many-stripes"]
     words += ["--backbone", "test_vit", "--backbone_path", "random", "--pos_e_prompt", "2", "--len_e_prompt", "3"]
-    assert main.main([*words, *QUICK, *places]) == 0
+    assert main.main([*words, *pretrained, *QUICK, *places]) == 0
     first = capsys.readouterr()
     assert first.err.count("is not there yet; making it with misa_isa on many-stripes") == 1
     made = files_below(folder)
@@ -265,7 +266,7 @@ def test_misa_warms_its_prompts_once(plugins, tmp_path, in_process, capsys):
 
     times = {name: (folder / name).stat().st_mtime_ns for name in made}
     prompts = ["--load_pt", str((folder / made[1]).parent)]
-    for given in ([], prompts):
+    for given in (pretrained, prompts):
         assert main.main([*words, *QUICK, *places, *given]) == 0
         again = capsys.readouterr()
         assert "making it" not in again.err

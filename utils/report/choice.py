@@ -75,7 +75,8 @@ def choose(runs: list[Run], option: str, measure: str, rule: Literal["mode", "me
 
 
 def _alike(runs: list[Run], option: str) -> list[Run]:
-    """The runs. Raises UsageError unless they differ in the option, and beside it in seeds alone."""
+    """The runs. Raises UsageError unless they differ in the option, and beside it in seeds, and in datasets with what
+    only these say and hold."""
     keys = {key_of(run.settings, option) for run in runs}
     if keys == {None}:
         known = sorted({key.partition(".")[2] for run in runs for key in run.settings if not key.endswith(CONTENT)})
@@ -83,7 +84,12 @@ def _alike(runs: list[Run], option: str) -> list[Run]:
         hint = f"; did you mean {near[0]}?" if near else ""
         raise UsageError(f"--option {option}: no option of this name decides what these runs compute{hint}")
     own = {name for key in (*keys, DATASET) if key is not None for name in (key, key + CONTENT)}
-    if others := [key for key in differing_keys([run.settings for run in runs]) if key not in own]:
+    by_dataset: dict[str | None, list[dict[str, str]]] = {}
+    for run in runs:
+        by_dataset.setdefault(run.settings.get(DATASET), []).append(run.settings)
+    between = {key for key in differing_keys([run.settings for run in runs]) if not key.startswith("data.")}
+    within = {key for settings in by_dataset.values() for key in differing_keys(settings)}
+    if others := sorted((between | within) - own):
         told = ", ".join(f"{short(key)} ({' | '.join(_told(runs, key))})" for key in others[:MOST_NAMED])
         more = f" and {len(others) - MOST_NAMED} more" if len(others) > MOST_NAMED else ""
         raise UsageError(f"the runs differ in more than {option} and seeds: {told}{more}; name folders of one kind")

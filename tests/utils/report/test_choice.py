@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import yaml
 
 import main
-from tests.utils.report.test_comparison import kill, make_run
+from tests.utils.report.test_comparison import digest_of, kill, make_run
+from utils.runs.summary import OWN_DIGEST, fields_sha256
 
 
 def make_runs(folder: Path, scores: dict, option: str = "lr", measure: str = "A_last", **more) -> None:
@@ -66,11 +68,25 @@ def test_datasets_count_like_seeds(tmp_path, capsys):
     for dataset, scores in (("glyphs", (0.5, 0.2)), ("icons", (0.1, 0.6))):
         for value, score in zip((0.1, 0.2), scores, strict=True):
             name, method = f"{dataset}-{value}", {"lr": value}
-            make_run(tmp_path, "er", 1, name, {"A_last": score}, dataset=dataset, method=method)
+            run = make_run(tmp_path, "er", 1, name, {"A_last": score}, dataset=dataset, method=method)
+            hold(run, dataset, "plain" if dataset == "icons" else None)
     code, out, error = chosen(capsys, tmp_path, "mean")
-    assert (code, out) == (0, "0.2\n") and "| glyphs seed 1 | icons seed 1 |" in error
+    assert (code, out) == (0, "0.2\n"), error
+    assert "| glyphs seed 1 | icons seed 1 |" in error
     kill(tmp_path / "icons/er/icons-0.2-seed1", "")
     assert "lr 0.2 lacks icons seed 1; every value needs" in chosen(capsys, tmp_path, "mean")[2]
+    hold(tmp_path / "icons/er/icons-0.1-seed1", "other icons", "plain")
+    assert "the runs differ in more than lr and seeds: data.train (" in chosen(capsys, tmp_path, "mean")[2]
+
+
+def hold(folder: Path, content: str, pictures: str | None) -> None:
+    """Says what a run read, and an option that only one of the datasets has."""
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    config |= {"identity": {"incidental": [], "read": {"data.train": digest_of(content)}}}
+    config |= {} if pictures is None else {"data": {"pictures": pictures}}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    summary = json.loads((folder / "summary.json").read_text())
+    (folder / "summary.json").write_text(json.dumps(summary | {OWN_DIGEST: fields_sha256(summary)}))
 
 
 def change(folder: Path) -> None:
