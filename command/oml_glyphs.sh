@@ -14,7 +14,8 @@ repo="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 . "$repo/command/setup.sh"
 cd "$repo"
 export OMP_NUM_THREADS=1 RUNS=runs/oml_glyphs BASELINE=''
-made=checkpoints/oml_characters
+made=checkpoints/oml_characters searched="$(mktemp)" # its lines: the folders of runs
+trap 'rm -f "$searched"' EXIT
 online="0.003 0.001 0.0003" batches="0.02 0.005 0.001" chosen_rows=""
 vit="--backbone vit_tiny_glyphs" conv="--backbone conv4-64 --backbone_path $made/oml/rln.safetensors"
 
@@ -42,10 +43,12 @@ while IFS=$'\t' read -r rates options; do
     search="$RUNS/search/${options//[^a-z0-9.]/_}" chosen=""
     if [ "$rates" != - ]; then
         for rate in $rates; do echo "$options --lr $rate"; done | xargs -P "${JOBS:-2}" -L 1 "$VENV/bin/python" main.py \
-            --dataset seq-glyphs --validation 0.2 --seed 100 --eval_period 1000 --results "$search" --resume auto
-        chosen=" --lr $("$VENV/bin/python" main.py choose "$search" --option lr --by A_auc --rule mean)"
+            --dataset seq-glyphs --validation 0.2 --seed 100 --eval_period 1000 --results "$search" --resume auto |
+            tee "$searched"
+        mapfile -t tried <"$searched" # by this call: others may lie beside them
+        chosen=" --lr $("$VENV/bin/python" main.py choose "${tried[@]}" --option lr --by A_auc --rule mean)"
     fi
     chosen_rows+="$options$chosen"$'\n'
 done <<<"$wanted"
-ARGS="${ARGS:---seeds 1 2 3 4 5}" exec bash command/compare.sh "bash command/oml_glyphs.sh" seq-glyphs \
+ARGS="${ARGS:---seeds 1 2 3 4 5}" bash command/compare.sh "bash command/oml_glyphs.sh" seq-glyphs \
     results/oml/glyphs ${1:+"--model"} <<<"${chosen_rows%$'\n'}"

@@ -25,22 +25,20 @@ made="${CKPT_ROOT:-checkpoints}/oml_omniglot" out=results/oml/omniglot
 on="--dataset omniglot --backbone conv6-256"
 in_2019="--tasks 1 --update_step 10 --meta_batch 10 --steps 15000 --pln_layers 2 --first_order"
 export RESULTS=runs/oml_omniglot COUNTS="${COUNTS:-10 50 100 200 600}"
-data="${DATA_ROOT:-data}"
-export ARGS="--data_dir $data ${ARGS:-}"
 
 bash command/run_oml.sh "${RUNS:+RUNS=$RUNS }bash command/oml_omniglot.sh" seq-omniglot "$out" "$@" <<ROWS
-stage $on --model oml_meta --save_to $made/2020
-stage $on --model oml_meta $in_2019 --save_to $made/2019
-stage $on --model supervised --save_to $made/pretraining.safetensors
-stage $on --model srnn --save_to $made/srnn.safetensors
-oml --model oml --rln $made/2020/rln.safetensors
-oml-2019 --model oml --rln $made/2019/rln.safetensors --pln_layers 2
-pretraining --model oml --backbone_path $made/pretraining.safetensors
-srnn --model oml --backbone_path $made/srnn.safetensors
+stage $on --model oml_meta --save_to '$made/2020'
+stage $on --model oml_meta $in_2019 --save_to '$made/2019'
+stage $on --model supervised --save_to '$made/pretraining.safetensors'
+stage $on --model srnn --save_to '$made/srnn.safetensors'
+oml --model oml --rln '$made/2020/rln.safetensors'
+oml-2019 --model oml --rln '$made/2019/rln.safetensors' --pln_layers 2
+pretraining --model oml --backbone_path '$made/pretraining.safetensors'
+srnn --model oml --backbone_path '$made/srnn.safetensors'
 scratch --model oml --rln none
-oracle --model oml --rln $made/2020/rln.safetensors --n_tasks 1 --n_epochs 5
+oracle --model oml --rln '$made/2020/rln.safetensors' --n_tasks 1 --n_epochs 5
 ROWS
 [ $# = 0 ] || exit 0
 # shellcheck disable=SC2086  # it is a list
-"$VENV/bin/python" main.py representation $on --data_dir "$data" --out "$out" \
+"$VENV/bin/python" main.py representation $on --data_dir "${DATA_ROOT:-data}" --out "$out" \
     "$made/2020/rln.safetensors" "$made/2019/rln.safetensors" "$made/pretraining.safetensors" "$made/srnn.safetensors"

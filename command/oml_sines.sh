@@ -23,6 +23,8 @@ repo="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 . "$repo/command/setup.sh"
 cd "$repo"
 setting="${SETTING:-2020}"
+need_whole STEPS "${STEPS:-1}"
+need_whole RUNS "${RUNS:-50}"
 case "$setting" in
 2020)
     network="--backbone mlp-400-400-400-400-400 --pln_layers 1"
@@ -43,13 +45,14 @@ made="checkpoints/oml_sines/$setting-${STEPS:-default}" seeds="--seeds $(seq -s 
 caller="${RUNS:+RUNS=$RUNS }${STEPS:+STEPS=$STEPS }SETTING=$setting bash command/oml_sines.sh"
 export RUNS="runs/oml_sines/$setting-${STEPS:-default}"
 
+rows="--model oml $network --rln $made/oml/rln.safetensors $seeds
+--model oml $network --rln $made/pretraining/rln.safetensors $seeds
+--model oml $network --rln none $seeds"
+grep -q -F -e "${1:---model}" <<<"$rows" || { echo "oml_sines: no row has the words '$1'" >&2; exit 2; }
+
 OMP_NUM_THREADS=1 xargs -P "${JOBS:-2}" -L 1 "$VENV/bin/python" main.py --model oml_meta --dataset sines \
     --results "$RUNS" --resume auto ${ARGS:-} <<STAGES
 $network $meta --save_to $made/oml
 $network $plain --save_to $made/pretraining
 STAGES
-BASELINE='' REPORT=--interval exec bash command/compare.sh "$caller" seq-sines "results/oml/sines-$setting" "$@" <<ROWS
---model oml $network --rln $made/oml/rln.safetensors $seeds
---model oml $network --rln $made/pretraining/rln.safetensors $seeds
---model oml $network --rln none $seeds
-ROWS
+BASELINE='' REPORT=--interval exec bash command/compare.sh "$caller" seq-sines "results/oml/sines-$setting" "$@" <<<"$rows"

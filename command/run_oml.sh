@@ -15,8 +15,10 @@
 # RATES   what they are chosen from, the largest first (default: the release's)
 # RUNS    repetitions, seeds 1, 2 ... (default: 10)
 # RESULTS --results (default: runs/oml)
+# DATA_ROOT  --data_dir (default: data)
 #
-# JOBS, ARGS (but not --seeds: those are RUNS'), and what happens when it is called again: see compare.sh.
+# JOBS, ARGS (but not --seeds: those are RUNS'), and what happens when it is called again: see compare.sh. A rate is
+# chosen by the runs of this call alone.
 set -euo pipefail
 
 repo="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -28,35 +30,43 @@ repetitions="${RUNS:-10}" results="${RESULTS:-runs/oml}" failed=0
 given="$(cat)"
 rows="$(sed '/^stage /d' <<<"$given" | grep -F -e "$words")" ||
     { echo "run_oml: no row has the words '$words'" >&2; exit 2; }
-numbers() { # NAME, VALUES: refuses what is none, before stages are made
-    local value
-    for value in $2; do
-        [[ "$value" =~ ^[0-9.]+(e-?[0-9]+)?$ ]] || { echo "run_oml: $1: '$value' is no number" >&2; exit 2; }
-    done
-}
-numbers COUNTS "${COUNTS:-}"
-numbers RATES "${RATES:-}"
-numbers RUNS "$repetitions"
-seeds="$(seq -s " " "$repetitions")"
-# shellcheck disable=SC2206,SC2207,SC2086  # RATES is a list
-grid=($(LC_ALL=C printf '%g ' ${RATES:-0.03 0.01 0.003 0.001 0.0003 0.0001 0.00003 0.00001}))  # as `choose` prints them
+# shellcheck disable=SC2206  # they are lists
+counts=(${COUNTS:-10 50 100 200 400}) rates=(${RATES:-0.03 0.01 0.003 0.001 0.0003 0.0001 0.00003 0.00001})
+need_whole COUNTS "${counts[@]}"
+need_whole RUNS "$repetitions"
+[ "$repetitions" -le 100 ] ||
+    { echo "run_oml: RUNS: '$repetitions' are more than 100, and seed 101 is one of the search" >&2; exit 2; }
+for rate in "${rates[@]}"; do
+    [[ "$rate" =~ ^([0-9]+\.?[0-9]*|\.[0-9]+)(e-?[0-9]+)?$ ]] ||
+        { echo "run_oml: RATES: '$rate' is no number" >&2; exit 2; }
+done
+seeds="$(seq -s " " "$repetitions")" grid=() made="$(mktemp)" # its lines: the folders of runs
+trap 'rm -f "$made"' EXIT
+for rate in "${rates[@]}"; do grid+=("$(LC_ALL=C printf '%g' "$rate")"); done
 middle=$(( ${#grid[@]} > 3 ? (${#grid[@]} - 3) / 2 : 0 ))
 
-main() { xargs -r -P "${JOBS:-2}" -L 1 "$VENV/bin/python" main.py --resume auto ${ARGS:-} "$@"; }
+main() {
+    xargs -r -P "${JOBS:-2}" -L 1 "$VENV/bin/python" main.py --resume auto \
+        ${DATA_ROOT:+--data_dir "$DATA_ROOT"} ${ARGS:-} "$@"
+}
+on_stream="--scenario class-il --class_order natural --classes COUNT --batch_size 1 --eval_mask none --eval_period -1"
+on_stream+=" --eval_passes last --eval_train"
 lines() { # of the rows with COUNT classes, each after its name
     local name options
     while read -r name options; do
         case "$options" in *"--n_tasks "*) ;; *) options+=" --n_tasks $1" ;; esac
-        echo "$name $options --scenario class-il --class_order natural --classes $1 --batch_size 1 --eval_mask none" \
-            "--eval_period -1 --eval_passes last --eval_train"
+        echo "$name $options ${on_stream/COUNT/$1}"
     done <<<"$rows"
 }
 try() { # NAME, OPTIONS, RATE: lists five runs to be made, and the row that waits for them
     todo+="$2 --lr $3 --results $search/$1/$3"$'\n' waiting+=" $1 "
 }
 
+most="$(printf '%s\n' "${counts[@]}" | sort -n | tail -n 1)" # too many are refused before the stages
+main --model oml --dataset "$dataset" --rln none --n_tasks "$most" --dry_run <<<"${on_stream/COUNT/$most}" >/dev/null ||
+    exit 2
 sed -n 's/^stage //p' <<<"$given" | main --results "$results"
-for count in ${COUNTS:-10 50 100 200 400}; do
+for count in "${counts[@]}"; do
     search="$results/search/$count" todo="" waiting="" chosen=""
     declare -A first=() last=() best=()  # of each row: the rates that were tried, by their places; the best of them
     while read -r name options; do
@@ -64,13 +74,13 @@ for count in ${COUNTS:-10 50 100 200 400}; do
         for rate in "${grid[@]:middle:3}"; do try "$name" "$options" "$rate"; done
     done <<<"$(lines "$count")"
     while [ -n "$todo" ]; do
-        main --dataset "$dataset" --seeds 101 102 103 104 105 <<<"${todo%$'\n'}"
+        main --dataset "$dataset" --seeds 101 102 103 104 105 <<<"${todo%$'\n'}" | tee -a "$made"
         searched="$waiting" todo="" waiting=""
         while read -r name options; do
             [[ "$searched" == *" $name "* ]] || continue
-            tried=("${grid[@]:first[$name]:last[$name] - first[$name] + 1}") # no others, which may have been begun before
-            best[$name]="$("$VENV/bin/python" main.py choose "${tried[@]/#/$search/$name/}" \
-                --option lr --by A_train --rule mode)"
+            mapfile -t tried < <(grep -F -e "$search/$name/" "$made") # of this call: others may lie beside them
+            best[$name]="$(LC_ALL=C printf '%g' \
+                "$("$VENV/bin/python" main.py choose "${tried[@]}" --option lr --by A_train --rule mode)")"
             if [ "${best[$name]}" = "${grid[first[$name]]}" ] && [ "${first[$name]}" -gt 0 ]; then
                 first[$name]=$((first[$name] - 1))
                 try "$name" "$options" "${grid[first[$name]]}"

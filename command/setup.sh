@@ -2,11 +2,13 @@
 # Makes the virtual environment that every other command uses, and keeps it while the requirements are unchanged.
 #
 #   bash command/setup.sh        make or refresh it
-#   . command/setup.sh           the same, from another bash script; VENV then holds its absolute path
+#   . command/setup.sh           the same, from another bash script; VENV then holds its absolute path, and there is
+#                                need_whole NAME VALUE..., which refuses what is no whole number from 1 on
 #
 # VENV    the folder of the environment (default: .venv in the repository)
 # REQUIREMENTS  what it is to hold: requirements.txt (default), or requirements-dev.txt, which the tests need
 # PYTHON  the interpreter to make it with, 3.10 or newer (default: the first one found on PATH)
+# JOBS    how many runs at a time, of the scripts that say so: looked at here
 
 # Sourced: do the work in a process of its own, so that no option, trap or exit reaches the caller's shell.
 if [ "${BASH_SOURCE[0]}" != "$0" ]; then
@@ -14,6 +16,16 @@ if [ "${BASH_SOURCE[0]}" != "$0" ]; then
     VENV="${VENV:-$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)/.venv}"
     case "$VENV" in /*) ;; *) VENV="$PWD/$VENV" ;; esac
     export VENV
+    need_whole() {
+        local name="$1" value
+        shift
+        for value in "$@"; do
+            [[ "$value" =~ ^[1-9][0-9]{0,8}$ ]] && continue
+            echo "$(basename "$0" .sh): $name: '$value' is no whole number from 1 on" >&2
+            exit 2
+        done
+    }
+    need_whole JOBS "${JOBS:-2}"
     return 0
 fi
 

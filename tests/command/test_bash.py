@@ -30,8 +30,18 @@ FILES = sorted({*DATASETS.files()} - ONBOARD - {"imagenet", "omniglot", "seq-gem
 
 RECORDER = """#!/usr/bin/env bash
 if [ "$1" = main.py ] && [ "$2" = report ]; then shift 2; echo "REPORT $*" >>"$RECORD"; exit 0; fi
-if [ "$1" = main.py ] && [ "$2" = choose ]; then shift 2; echo "CHOOSE $*" >>"$RECORD"; echo 0.003; exit 0; fi
-if [ "$1" = main.py ]; then shift; line="$(printf '%q ' "$@")"; echo "$line" >>"$RECORD"; exit 0; fi
+if [ "$1" = main.py ] && [ "$2" = choose ]; then shift 2; echo "CHOOSE $*" >>"$RECORD"; echo $CHOSEN; exit 0; fi
+if [ "$1" = main.py ]; then
+    shift
+    line="$(printf '%q ' "$@")"
+    echo "$line" >>"$RECORD"
+    before=
+    for word; do
+        [ "$before" != --results ] || echo "$word/run"
+        before="$word"
+    done
+    exit 0
+fi
 exec {python} "$@"
 """
 
@@ -50,7 +60,7 @@ def recorded(tmp_path):
     def run(file: str, *words: str, code: int = 0, **variables: str) -> list[str]:
         record = tmp_path / "record"
         record.unlink(missing_ok=True)
-        environment = os.environ | {"VENV": str(venv), "RECORD": str(record)} | variables
+        environment = os.environ | {"VENV": str(venv), "RECORD": str(record), "CHOSEN": "0.003"} | variables
         done = subprocess.run(
             ["bash", str(COMMAND / file), *words], env=environment, cwd=tmp_path, capture_output=True, text=True
         )
@@ -124,13 +134,18 @@ def test_headers_name_file_and_use():
         assert "# Expected: " in text and text.rstrip().endswith(f'/run.sh" {dataset} "$@"')
 
 
+def reported(results: str, rows: int, rest: str) -> str:
+    """The report of a comparison: of the runs of its rows, whatever lies beside them."""
+    return " ".join(["REPORT", *[f"{results}/run"] * rows, rest])
+
+
 # Real pictures
 
 
 @pytest.mark.parametrize("name", ["emoji", "icons"])
 def test_rows_on_pictures_are_plans_of_ten_seeds(name, recorded):
     *lines, report = recorded(f"compare_{name}.sh", "--host", JOBS="1")
-    assert report == f"REPORT runs/compare/seq-{name} --baseline host"
+    assert report == reported("runs/compare", len(lines), f"--baseline host --out runs/compare/seq-{name}")
     rows = [plans.parse(shlex.split(line)) for line in lines]
     hosts = {plan.method_args.host for plan in rows if plan.run.model == "mepo"}
     assert hosts == {"l2p", "dualprompt", "coda", "mvp", "misa", "flyprompt", "singleprompt"}
@@ -251,7 +266,8 @@ def test_the_small_network_on_permuted_mnist(recorded):
 def test_rows_on_digits_have_what_is_published_for_split_mnist(recorded):
     *lines, report = recorded("posterior_digits.sh", "--", JOBS="1")
     rows, kinds = planned(lines)
-    assert kinds == [*POSTERIOR, POSTERIOR[-1]] and report == "REPORT runs/posterior/seq-digits"
+    assert kinds == [*POSTERIOR, POSTERIOR[-1]]
+    assert report == reported("runs/posterior", len(lines), "--out runs/posterior/seq-digits")
     for k, (plan, (model, posterior, protection)) in enumerate(zip(rows, kinds, strict=True)):
         given = {"posterior": posterior, "protection": protection} if model == "posterior_replay" else {}
         own = {"det_multi_head": True} if k == len(POSTERIOR) else {}
@@ -265,8 +281,7 @@ def test_rows_on_digits_have_what_is_published_for_split_mnist(recorded):
 def test_rows_on_toys_are_the_published_runs(recorded):
     lines = recorded("posterior_toys.sh", "--seeds", JOBS="1")
     assert [line for line in lines if line.startswith("REPORT")] == [
-        "REPORT runs/posterior/modes-2d",
-        "REPORT runs/posterior/regression-1d",
+        reported("runs/posterior", 9, f"--out runs/posterior/{dataset}") for dataset in ("modes-2d", "regression-1d")
     ]
     for dataset in ("modes-2d", "regression-1d"):
         rows, kinds = planned([line for line in lines if f"--dataset {dataset}" in line])
@@ -297,6 +312,7 @@ def test_rows_of_oml_are_searched_and_then_run(file, recorded):
     names, dataset = OML_FILES[file]
     lines = recorded(file, "--model", COUNTS="10 50", JOBS="1", RUNS="50")
     plan_of = [plans.parse(shlex.split(line)) for line in lines if line.startswith("--")]
+    assert plan_of[0].run.dry_run and plan_of.pop(0).tasks.classes == 50
     stages = [plan for plan in plan_of if plan.run.dataset != dataset]
     runs = [plan for plan in plan_of if plan.run.dataset == dataset]
     assert [plan.run.model for plan in stages][-3:] == ["oml_meta", "supervised", "srnn"]
@@ -318,11 +334,12 @@ def test_rows_of_oml_are_searched_and_then_run(file, recorded):
             assert (plan.run.n_tasks, plan.run.n_epochs) == mixed
     ends = [line for line in lines if line.startswith(("CHOOSE", "REPORT"))]
     assert [line.split()[0] for line in ends] == (["CHOOSE"] * 2 * len(names) + ["REPORT"]) * 2
-    for name, line in zip(names, ends):  # the rates tried, no other runs that may lie beside them
+    for name, line in zip(names, ends):  # the runs of the rates tried, no others that may lie beside them
         *folders, option, lr, by, measure, rule, mode = line.split()[1:]
-        assert [folder.split("/search/")[1] for folder in folders] == [f"10/{name}/{rate}" for rate in RATES]
+        assert [folder.split("/search/")[1] for folder in folders] == [f"10/{name}/{rate}/run" for rate in RATES]
         assert [option, lr, by, measure, rule, mode] == ["--option", "lr", "--by", "A_train", "--rule", "mode"]
-    assert ends[-1].endswith(f"/50/{dataset} --interval")
+    results = {plan.run.results for plan in runs if plan.tasks.classes == 50} - {plan.run.results for plan in search}
+    assert ends[-1] == reported(*results, len(names), f"--interval --out {[*results][0]}/{dataset}")
 
 
 @pytest.mark.parametrize("setting, layers, batch", [("2020", 1, 10), ("2019", 2, 32)])
@@ -355,16 +372,36 @@ def test_rows_on_sines_are_the_published_runs(setting, layers, batch, recorded):
 )
 def test_rates_are_tried_as_far_as_the_best_is_at_the_edge(rates, tried, recorded):
     lines = recorded("oml_characters.sh", "--model oml --rln none --backbone", COUNTS="10", JOBS="1", RATES=rates)
-    searched = [shlex.split(line) for line in lines if "/search/" in line and not line.startswith("CHOOSE")]
-    assert [words[words.index("--lr") + 1] for words in searched] == tried
+    assert searched(lines) == tried
+
+
+def searched(lines: list[str]) -> list[str]:
+    """The rates that were tried."""
+    rows = [shlex.split(line) for line in lines if "/search/" in line and not line.startswith("CHOOSE")]
+    return [words[words.index("--lr") + 1] for words in rows]
+
+
+def test_the_edge_is_found_whatever_way_a_rate_is_written(recorded):
+    rates = {"RATES": "10 1.0 1e-1 .01 0.001", "CHOSEN": "1.0"}
+    lines = recorded("oml_characters.sh", "--model oml --rln none --backbone", COUNTS="10", JOBS="1", **rates)
+    assert searched(lines) == ["1", "0.1", "0.01", "10"]
+
+
+def test_folders_of_omniglot_may_have_blanks(recorded):
+    places = {"DATA_ROOT": "/my data", "CKPT_ROOT": "/my products"}
+    lines = recorded("oml_omniglot.sh", "--model", COUNTS="10", JOBS="1", RATES="0.003", RUNS="1", **places)
+    plan_of = [plans.parse(shlex.split(line)) for line in lines if line.startswith("--")]
+    assert {plan.run.data_dir for plan in plan_of} == {"/my data"}
+    named = [getattr(plan.method_args, "save_to", None) or plan.method_args.rln for plan in plan_of[1:]]
+    assert {"/my products/oml_omniglot/2020", "/my products/oml_omniglot/2020/rln.safetensors"} <= {*named}
 
 
 def test_longer_stages_of_oml_go_to_folders_of_their_own(recorded):
     given = {"COUNTS": "10", "JOBS": "1", "RATES": "0.003"}
     lines = recorded("oml_characters.sh", "--model oml --rln none --backbone", **given, STEPS="8000")
-    meta, *classifiers = [plans.parse(shlex.split(line)) for line in lines[:3]]
+    _, meta, *classifiers = [plans.parse(shlex.split(line)) for line in lines[:4]]
     assert meta.method_args.steps == 8000 and [plan.run.n_epochs for plan in classifiers] == [8, 8]
-    assert "characters-8000/" in meta.method_args.save_to and "runs/oml_characters-8000/search/10/" in lines[3]
+    assert "characters-8000/" in meta.method_args.save_to and "runs/oml_characters-8000/search/10/" in lines[4]
     assert recorded("oml_characters.sh", STEPS="80", code=2) == ["oml_characters: STEPS=80: give thousands, as 8000"]
 
 
@@ -386,9 +423,19 @@ def test_rows_of_oml_on_a_blurry_stream_are_searched_where_nobody_looks(recorded
 
 def test_bad_words_and_numbers_of_oml_are_refused(recorded):
     assert recorded("oml_characters.sh", "nobody", code=2) == ["run_oml: no row has the words 'nobody'"]
-    for name, value in {"COUNTS": "fifty", "RATES": "-1", "RUNS": "ten"}.items():
-        refused = recorded("oml_characters.sh", code=2, **{name: value})
-        assert refused == [f"run_oml: {name}: '{value}' is no number"]
+    whole = "is no whole number from 1 on"
+    for name, value, reason in [
+        *(("COUNTS", value, whole) for value in ("fifty", "0", "1.5", "010")),
+        *(("RUNS", value, whole) for value in ("ten", "0", "1.5")),
+        *(("JOBS", value, whole) for value in ("two", "0")),
+        *(("RATES", value, "is no number") for value in ("-1", "1.2.3", ".", "1e")),
+        ("RUNS", "101", "are more than 100, and seed 101 is one of the search"),
+    ]:
+        (refused,) = recorded("oml_characters.sh", code=2, **{name: value})
+        assert refused.endswith(f": {name}: '{value}' {reason}")
+    for name, value in (("STEPS", "abc"), ("STEPS", "08"), ("RUNS", "1.9")):
+        assert recorded("oml_sines.sh", code=2, **{name: value}) == [f"oml_sines: {name}: '{value}' {whole}"]
+    assert recorded("oml_sines.sh", "nobody", code=2) == ["oml_sines: no row has the words 'nobody'"]
     assert recorded("oml_glyphs.sh", "nobody", code=2)[-1] == "oml_glyphs: no row has the words 'nobody'"
 
 
@@ -454,8 +501,7 @@ def test_rows_of_lmsrr_are_plans_of_two_networks_and_one_memory(file, recorded):
 def test_the_table_of_lmsrr_is_run_with_rates_that_were_tried(recorded):
     lines = recorded("lmsrr_icons.sh", "--backbone", JOBS="1")
     assert [line for line in lines if line.startswith("REPORT")] == [
-        "REPORT runs/lmsrr/seq-icons",
-        "REPORT runs/lmsrr/seq-glyphs",
+        reported("runs/lmsrr", 14, f"--out runs/lmsrr/{dataset}") for dataset in ("seq-icons", "seq-glyphs")
     ]
     rates = {word for line in lines for before, word in pairwise(line.split()) if before == "--lr"}
     grids = re.findall(r"RATES:-([^}]*)}", (COMMAND / "choose_lmsrr.sh").read_text())
