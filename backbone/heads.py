@@ -18,9 +18,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backbone.small import kaiming
-from utils.device import full_precision
+from utils.device import free_memory, full_precision
+from utils.errors import UsageError
 from utils.finite import FiniteRows
 
+IN_TRAINING = 28  # bytes per weight under Adam: itself, its gradient, two moments, and a copy of three for a checkpoint
 RIDGES = tuple(10.0**k for k in range(-8, 9))  # candidates of the search, in order
 
 
@@ -34,7 +36,14 @@ def linear_head(in_features: int, num_classes: int) -> nn.Linear:
 
 def prediction_network(width: int, num_outputs: int, layers: int = 1, hidden: int = 0) -> nn.Sequential:
     """OML's prediction network: one linear layer, or two with ReLU between and `hidden` units; Kaiming normal weights,
-    zero biases."""
+    zero biases. Raises UsageError if the memory does not hold what training makes of it."""
+    count = (width + 1) * num_outputs if layers == 1 else (width + 1) * hidden + (hidden + 1) * num_outputs
+    if count * IN_TRAINING > (free := free_memory()):
+        sizes = f"{num_outputs:,} outputs" + (f" and {hidden:,} units (--pln_width)" if layers > 1 else "")
+        raise UsageError(
+            f"a head of {sizes} on {width:,} features has {count:,} weights, for which training takes "
+            f"{count * IN_TRAINING / 2**30:,.1f} GiB, and {free / 2**30:,.1f} GiB of memory are free; make it smaller"
+        )
     if layers == 1:
         network = nn.Sequential(nn.Linear(width, num_outputs))
     else:

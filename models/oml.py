@@ -10,7 +10,8 @@ On numbers (`seq-sines`) a step takes a batch, the number of the task is part of
 come one after the other, a task each: the release's `--iid`, which mixes them, is not here.
 Departures: classes have columns in the order in which they are met, where the release has labels for columns; and the
 columns without a class, which the release lets win, are never given. The images of a class come in the order of the
-stream, which shuffles them, where the release takes that of their files.
+stream, which shuffles them, where the release takes that of their files. With `--on_nan skip` all steps of a batch are
+left out together.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from utils.args import (
     add_options,
     as_dict,
     method_options,
+    option_metadata,
     option_names,
     resolve,
 )
@@ -271,6 +272,9 @@ def _check(plan: Plan) -> None:
         raise UsageError(f"--scenario {run.scenario}: {run.model} runs on {' or '.join(method.scenarios)}{whose}")
     if tasks is not None and tasks.class_order != "random" and run.scenario == "domain-il":
         raise UsageError(f"--class_order {tasks.class_order}: the tasks of --scenario domain-il share their classes")
+    for name in ("eval_mask", "eval_batch_size"):
+        if not method.evaluated and _is_other(plan, name):
+            raise UsageError(f"--{name} {getattr(run, name)}: {run.model} is not evaluated; leave it out")
     if plan.dataset and plan.dataset.num_targets is not None:
         _check_targets(plan)
     domains = plan.dataset.max_domains if plan.dataset else 0
@@ -294,11 +298,19 @@ def _check(plan: Plan) -> None:
         raise UsageError("--eval_period 0: give a number of images, or a negative number for none")
 
 
+def _is_other(plan: Plan, name: str) -> bool:
+    """Whether an option of the run was given on the command line, and another value than its default."""
+    typed = plan.origins["run"].get(name) == "command line"
+    return typed and getattr(plan.run, name) != option_metadata(RunArgs)[name]["default"]
+
+
 def _check_targets(plan: Plan) -> None:
     """Of data with numbers to predict: settings that need classes."""
     method, run = plan.method, plan.run
     if "numbers" not in method.predicts:
         raise UsageError(f"--model {run.model}: predicts classes, and {run.dataset} has numbers to predict")
+    if _is_other(plan, "eval_mask"):
+        raise UsageError(f"--eval_mask {run.eval_mask}: masks classes, and {run.dataset} has numbers to predict")
     if plan.tasks is not None and plan.tasks.eval_ahead:
         raise UsageError(f"--eval_ahead: compares accuracies, and {run.dataset} has numbers to predict")
     if plan.tasks is not None and plan.tasks.eval_train:

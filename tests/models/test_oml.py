@@ -375,10 +375,27 @@ def test_products_on_the_command_line(tmp_path, capsys, few_digits, in_process):
             ["--model", "oml_meta", "--dataset", "glyphs", "--save_to", "made", "--seeds", "1", "2"],
             "--save_to made: is for what one run makes; --seeds asks for 2 runs",
         ),
+        (
+            ["--model", "oml", "--dataset", "seq-sines", "--rln", "none", "--eval_mask", "none"],
+            "--eval_mask none: masks classes, and seq-sines has numbers to predict",
+        ),
+        (
+            ["--model", "oml", "--dataset", "seq-glyphs", "--rln", "none", "--outputs", "1000000"],
+            "a head of 1,000,000 outputs on 1,024 features has 1,025,000,000 weights",
+        ),
+        (
+            ["--model", "oml_meta", "--dataset", "glyphs", "--pln_layers", "2", "--pln_width", "999999999"],
+            "a head of 1,000 outputs and 999,999,999 units (--pln_width) on 1,024 features",
+        ),
+        *(
+            (["--model", "oml_meta", "--dataset", "glyphs", *words], f"{' '.join(words)}: oml_meta is not evaluated")
+            for words in (["--eval_mask", "none"], ["--eval_batch_size", "5"])
+        ),
         (["representation", "a", "--backbone", "mlp-4", "--dataset", "seq-sines"], "--dataset seq-sines: features of"),
     ],
 )
-def test_what_is_refused_in_a_line(words, said, tmp_path, capsys):
+def test_what_is_refused_in_a_line(words, said, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("backbone.heads.free_memory", lambda: 2**34)
     places = [] if words[0] == "representation" else ["--device", "cpu", "--results", str(tmp_path)]
     assert main.main([*words, *places]) == 2
     error = capsys.readouterr().err
