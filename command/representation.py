@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utils import requirements
-from utils.args import Parser
+from utils.args import Parser, add_options, option_names
 from utils.errors import UsageError, printable
+from utils.registry import DATASETS, add_plugins
 from utils.runs import signals
 from utils.runs.cores import Cores
 
@@ -38,6 +39,8 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--data_dir", metavar="DIR", default="data", help="folder of the datasets [data]")
     parser.add_argument("--cache_dir", metavar="DIR", default="data", help="folder of what is made of them [data]")
     parser.add_argument("--device", metavar="STR", help="cpu, cuda or cuda:<index> [cuda if there is one]")
+    parser.add_argument("--plugins", metavar="DIR", help="folder with datasets/*.py of your own")
+    own = dataset_options(parser, argv)
     options = parser.parse(argv)
     if options.images < SHOWN:
         raise UsageError(f"--images {options.images}: give a number of images, at least {SHOWN}")
@@ -49,13 +52,13 @@ def main(argv: list[str]) -> None:
     from utils import plan as plans
     from utils.data.images import Transform, image_set
     from utils.files.disk import check_writable
-    from utils.registry import DATASETS
     from utils.report.markup import markdown_table
     from utils.representation import statistics
 
     with signals.obeyed(), Cores() as cores:
         device = devices.pick(options.device)
         given = {name: getattr(options, name) for name in ("backbone", "dataset", "data_dir", "cache_dir")}
+        given |= {name: getattr(options, name) for name in own if hasattr(options, name)}
         if DATASETS.load(options.dataset).num_inputs is not None:
             raise UsageError(f"--dataset {options.dataset}: features of images are looked at, and it holds numbers")
         plan = plans.make({"model": "ncm", **given})  # any method: of the plan only its data are used
@@ -82,12 +85,27 @@ def main(argv: list[str]) -> None:
             lifetimes[name] = found.lifetimes
         print(markdown_table(table))
         print(f"\nOver {len(rows):,} training images of {plan.run.dataset}.", flush=True)
-        pictures = images.raw(shown).cpu() if places.size is not None else None
+        pictures = images.raw(shown).cpu()
         end = printable(f"{options.backbone}-{plan.run.dataset}.png")
         for kind, draw, content in (("maps", draw_maps, (maps, pictures)), ("lifetimes", draw_lifetimes, (lifetimes,))):
             path = Path(options.out, f"{kind}-{end}")
             if draw(path, *content):
                 print(path)
+
+
+def dataset_options(parser: Parser, argv: list[str]) -> set[str]:
+    """Adds those of the dataset that is named, and gives their names."""
+    first = Parser(add_help=False)
+    for name in ("dataset", "plugins"):
+        first.add_argument(f"--{name}")
+    chosen, _ = first.parse_known_args(argv)
+    if chosen.plugins:
+        add_plugins(chosen.plugins)
+    if not chosen.dataset:
+        return set()
+    kind = DATASETS.load(chosen.dataset).Args
+    add_options(parser, f"options of {DATASETS.resolve(chosen.dataset)}", kind)
+    return option_names(kind)
 
 
 def loaded(name: str, shape: tuple, file: Path) -> nn.Module:
@@ -124,37 +142,40 @@ def features_of(network: nn.Module, images: ImageSet, transform: Transform, rows
 # Pictures
 
 
-def draw_maps(path: Path, maps: dict[str, Tensor], pictures: Tensor | None) -> bool:
+def draw_maps(path: Path, maps: dict[str, Tensor], pictures: Tensor) -> bool:
     """A row per file: its features of SHOWN images and their mean over all, negative ones as 0, each divided by its
-    largest. maps: [SHOWN + 1, D]. pictures: uint8 [SHOWN, 3, H, W], drawn above; None of numbers."""
+    largest. maps: [SHOWN + 1, D]. pictures: uint8 [SHOWN, 3, H, W], drawn above."""
+    import matplotlib
+    import torch.nn.functional as F
+
     from utils.representation import map_shape
     from utils.runs.plots import literal, new_figure, picture, save
 
     @picture
     def draw(path: Path) -> None:
-        above = 0 if pictures is None else 1
         shapes = [map_shape(values.shape[1]) for values in maps.values()]
-        heights = [1.0] * above + [min(1.6, 1.9 * rows / columns) + 0.1 for rows, columns in shapes]
+        heights = [1.0] + [min(1.6, 1.9 * rows / columns) + 0.1 for rows, columns in shapes]
         figure, first = new_figure(8.4, sum(heights) + 0.55)
         first.remove()
         grid = figure.subplots(len(heights), SHOWN + 1, squeeze=False, height_ratios=heights)
         for axes in grid.flat:
             axes.set(xticks=[], yticks=[])
             axes.spines[:].set_visible(False)
-        if pictures is not None:
-            for axes, image in zip(grid[0], pictures):
-                axes.imshow(image.permute(1, 2, 0).numpy())
-        for line, (name, values), shape in zip(grid[above:], maps.items(), shapes):
+        for axes, image in zip(grid[0], pictures):
+            axes.imshow(image.permute(1, 2, 0).numpy())
+        colours = matplotlib.colormaps["Blues"].with_extremes(bad="0.85")
+        for line, (name, values), (rows, columns) in zip(grid[1:], maps.items(), shapes):
             active = values.clamp(min=0)
-            for axes, one in zip(line, active / active.amax(dim=1, keepdim=True).clamp(min=1e-12)):
-                shown = axes.imshow(one.reshape(shape).numpy(), cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
+            active = active / active.amax(dim=1, keepdim=True).clamp(min=1e-12)
+            active = F.pad(active, (0, rows * columns - active.shape[1]), value=float("nan"))  # empty places
+            for axes, one in zip(line, active.reshape(-1, rows, columns).numpy()):
+                shown = axes.imshow(one, cmap=colours, vmin=0, vmax=1, interpolation="nearest")
                 axes.spines[:].set(visible=True, color="0.6", linewidth=0.6)
             line[0].set_ylabel(literal(name), fontsize=9)
-        if above:
-            grid[0, SHOWN].set_visible(False)
-        for k, axes in enumerate(grid[above]):
+        grid[0, SHOWN].set_visible(False)
+        for k, axes in enumerate(grid[1]):
             axes.set_title("mean of all images" if k == SHOWN else f"image {k + 1}", fontsize=9)
-        bar = figure.colorbar(shown, ax=grid[above:], shrink=0.8, aspect=25, pad=0.01)
+        bar = figure.colorbar(shown, ax=grid, shrink=0.8, aspect=25, pad=0.01)
         bar.set_label("activation / largest", fontsize=9)
         bar.outline.set_visible(False)
         save(figure, path)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 RATIO = 4 / 9  # height to width of a map: 2304 units are 32 x 72
+FLATTEST = 16  # columns to a row
 
 
 class Statistics(NamedTuple):
@@ -29,7 +30,10 @@ def statistics(features: Tensor) -> Statistics:
 
 
 def map_shape(units: int) -> tuple[int, int]:
-    """(rows, columns) of a map of so many units: of all rectangles with no place empty the one nearest to 4:9."""
+    """(rows, columns) of a map of so many units: of all rectangles with no place empty the one nearest to 4:9. If that
+    is a line, as of a prime number of units, the last row of another is not full."""
     heights = [rows for rows in range(1, units + 1) if units % rows == 0]
     rows = min(heights, key=lambda rows: abs(rows * rows / units / RATIO - 1))
-    return rows, units // rows
+    if rows * rows * FLATTEST < units:
+        rows = round((RATIO * units) ** 0.5)
+    return rows, -(-units // rows)

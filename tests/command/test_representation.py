@@ -24,7 +24,7 @@ def test_statistics_of_features():
 
 @pytest.mark.parametrize(
     ("units", "shape"),
-    [(2304, (32, 72)), (1024, (16, 64)), (128, (8, 16)), (36, (4, 9)), (127, (1, 127)), (1, (1, 1))],
+    [(2304, (32, 72)), (1024, (16, 64)), (128, (8, 16)), (36, (4, 9)), (127, (8, 16)), (7, (1, 7)), (1, (1, 1))],
 )
 def test_maps_are_as_near_to_four_by_nine_as_they_divide(units, shape):
     assert map_shape(units) == shape
@@ -55,6 +55,20 @@ def test_a_table_and_two_pictures(weights, tmp_path, said):
         assert str(picture) in lines
         if kind == "maps":
             assert_picture(picture)
+
+
+def test_options_of_the_dataset_are_taken(zoo, tmp_path, said):
+    """Those that its own refusals name, too."""
+    file = tmp_path / "w.safetensors"
+    save_file(backbone.build("conv2-4", (3, 24, 24)).state_dict(), file)
+    words = ["representation", file, "--backbone", "conv2-4", "--dataset", "seq-folder", "--data_dir", zoo]
+    words += ["--cache_dir", tmp_path / "cache", "--out", tmp_path / "out", "--device", "cpu"]
+    code, _, errors = said(*words)
+    assert code == 2 and errors[-1].endswith("give it with --input_size")
+    code, lines, _ = said(*words, "--input_size", 24)
+    assert code == 0 and lines[2].startswith("| w ") and (tmp_path / "out" / "maps-conv2-4-seq-folder.png").exists()
+    code, _, errors = said("representation", file, "--backbone", "conv2-4", *DATA, "--input_size", 24)
+    assert code == 2 and errors == ["error: unknown option --input_size; see --help"]
 
 
 def test_bad_input_is_one_line(weights, tmp_path, said):
