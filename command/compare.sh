@@ -32,7 +32,8 @@ xargs -P "${JOBS:-2}" -L 1 "$VENV/bin/python" main.py --dataset "$dataset" --res
 case " ${ARGS:-} " in *" --dry_run "*) exit "$failed" ;; esac
 [ $# -gt 0 ] || [ "$failed" = 0 ] ||
     { echo "compare: not every row has ended, see above; $out stays as it is" >&2; exit 1; }
-mapfile -t report <"$made"
+report=()
+while IFS= read -r folder; do report+=("$folder"); done <"$made"
 [ ${#report[@]} -gt 0 ] || exit "$failed"
 # shellcheck disable=SC2206  # REPORT is a list
 report+=(${REPORT:-})

@@ -45,7 +45,8 @@ while IFS=$'\t' read -r rates options; do
         for rate in $rates; do echo "$options --lr $rate"; done | xargs -P "${JOBS:-2}" -L 1 "$VENV/bin/python" main.py \
             --dataset seq-glyphs --validation 0.2 --seed 100 --eval_period 1000 --results "$search" --resume auto |
             tee "$searched"
-        mapfile -t tried <"$searched" # by this call: others may lie beside them
+        tried=() # by this call: others may lie beside them
+        while IFS= read -r folder; do tried+=("$folder"); done <"$searched"
         chosen=" --lr $("$VENV/bin/python" main.py choose "${tried[@]}" --option lr --by A_auc --rule mean)"
     fi
     chosen_rows+="$options$chosen"$'\n'
