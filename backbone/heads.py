@@ -17,12 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbone.small import kaiming
+from backbone.small import BYTES, kaiming
 from utils.device import free_memory, full_precision
 from utils.errors import UsageError
 from utils.finite import FiniteRows
 
-IN_TRAINING = 28  # bytes per weight under Adam: itself, its gradient, two moments, and a copy of three for a checkpoint
 RIDGES = tuple(10.0**k for k in range(-8, 9))  # candidates of the search, in order
 
 
@@ -36,20 +35,26 @@ def linear_head(in_features: int, num_classes: int) -> nn.Linear:
 
 def prediction_network(width: int, num_outputs: int, layers: int = 1, hidden: int = 0) -> nn.Sequential:
     """OML's prediction network: one linear layer, or two with ReLU between and `hidden` units; Kaiming normal weights,
-    zero biases. Raises UsageError if the memory does not hold what training makes of it."""
-    count = (width + 1) * num_outputs if layers == 1 else (width + 1) * hidden + (hidden + 1) * num_outputs
-    if count * IN_TRAINING > (free := free_memory()):
-        sizes = f"{num_outputs:,} outputs" + (f" and {hidden:,} units (--pln_width)" if layers > 1 else "")
-        raise UsageError(
-            f"a head of {sizes} on {width:,} features has {count:,} weights, for which training takes "
-            f"{count * IN_TRAINING / 2**30:,.1f} GiB, and {free / 2**30:,.1f} GiB of memory are free; make it smaller"
-        )
+    zero biases."""
     if layers == 1:
         network = nn.Sequential(nn.Linear(width, num_outputs))
     else:
         network = nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, num_outputs))
     kaiming(network)
     return network
+
+
+def check_size(width: int, num_outputs: int, layers: int, hidden: int, moments: int) -> None:
+    """Raises UsageError if the memory does not hold what training makes of such a prediction network: weights,
+    gradients, moments of the optimizer, and a copy for a checkpoint, but of gradients."""
+    count = (width + 1) * num_outputs if layers == 1 else (width + 1) * hidden + (hidden + 1) * num_outputs
+    needed, free = count * BYTES * (1 + 2 * (1 + moments)), free_memory()
+    if needed > free:
+        sizes = f"{num_outputs:,} outputs" + (f" and {hidden:,} units (--pln_width)" if layers > 1 else "")
+        raise UsageError(
+            f"a head of {sizes} on {width:,} features has {count:,} weights, for which training takes "
+            f"{needed / 2**30:,.1f} GiB, and {free / 2**30:,.1f} GiB of memory are free; make it smaller"
+        )
 
 
 class ClassSums(nn.Module):

@@ -18,7 +18,7 @@
 # DATA_ROOT  --data_dir (default: data)
 #
 # JOBS, ARGS (but not --seeds: those are RUNS'), and what happens when it is called again: see compare.sh. A rate is
-# chosen by the runs of this call alone.
+# chosen by the runs of this call alone. It needs bash 4.
 set -euo pipefail
 
 repo="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -27,16 +27,23 @@ cd "$repo"
 export OMP_NUM_THREADS=1
 caller="${COUNTS:+COUNTS=\"$COUNTS\" }${RATES:+RATES=\"$RATES\" }$1" dataset="$2" out="$3" words="${4:-}"
 repetitions="${RUNS:-10}" results="${RESULTS:-runs/oml}" failed=0
+results="$("$VENV/bin/python" -c 'import pathlib, sys; print(pathlib.Path(sys.argv[1]))' "$results")" # as main.py does
 given="$(cat)"
 rows="$(sed '/^stage /d' <<<"$given" | grep -F -e "$words")" ||
     { echo "run_oml: no row has the words '$words'" >&2; exit 2; }
 # shellcheck disable=SC2206  # they are lists
 counts=(${COUNTS:-10 50 100 200 400}) rates=(${RATES:-0.03 0.01 0.003 0.001 0.0003 0.0001 0.00003 0.00001})
-need_whole COUNTS "${counts[@]}"
+need_whole COUNTS "${counts[@]:-}"
 need_whole RUNS "$repetitions"
+case " ${ARGS:-} " in
+*" --dry_run "*)
+    echo "run_oml: ARGS has --dry_run, but rows are known when stages and searches have ended; ask main.py" >&2
+    exit 2
+    ;;
+esac
 [ "$repetitions" -le 100 ] ||
     { echo "run_oml: RUNS: '$repetitions' are more than 100, and seed 101 is one of the search" >&2; exit 2; }
-for rate in "${rates[@]}"; do
+for rate in "${rates[@]:-}"; do
     [[ "$rate" =~ ^([0-9]+\.?[0-9]*|\.[0-9]+)(e-?[0-9]+)?$ ]] ||
         { echo "run_oml: RATES: '$rate' is no number" >&2; exit 2; }
 done
@@ -59,7 +66,7 @@ lines() { # of the rows with COUNT classes, each after its name
     done <<<"$rows"
 }
 try() { # NAME, OPTIONS, RATE: lists five runs to be made, and the row that waits for them
-    todo+="$2 --lr $3 --results $search/$1/$3"$'\n' waiting+=" $1 "
+    todo+="$2 --lr $3 --results '$search/$1/$3'"$'\n' waiting+=" $1 "
 }
 
 most="$(printf '%s\n' "${counts[@]}" | sort -n | tail -n 1)" # too many are refused before the stages
@@ -79,8 +86,8 @@ for count in "${counts[@]}"; do
         while read -r name options; do
             [[ "$searched" == *" $name "* ]] || continue
             mapfile -t tried < <(grep -F -e "$search/$name/" "$made") # of this call: others may lie beside them
-            best[$name]="$(LC_ALL=C printf '%g' \
-                "$("$VENV/bin/python" main.py choose "${tried[@]}" --option lr --by A_train --rule mode)")"
+            rate="$("$VENV/bin/python" main.py choose "${tried[@]}" --option lr --by A_train --rule mode)"
+            best[$name]="$(LC_ALL=C printf '%g' "$rate")"
             if [ "${best[$name]}" = "${grid[first[$name]]}" ] && [ "${first[$name]}" -gt 0 ]; then
                 first[$name]=$((first[$name] - 1))
                 try "$name" "$options" "${grid[first[$name]]}"

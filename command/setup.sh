@@ -22,10 +22,10 @@ if [ "${BASH_SOURCE[0]}" != "$0" ]; then
         for value in "$@"; do
             [[ "$value" =~ ^[1-9][0-9]{0,8}$ ]] && continue
             echo "$(basename "$0" .sh): $name: '$value' is no whole number from 1 on" >&2
-            exit 2
+            return 2
         done
     }
-    need_whole JOBS "${JOBS:-2}"
+    need_whole JOBS "${JOBS:-2}" || return
     return 0
 fi
 

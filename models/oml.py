@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backbone import begins_untrained, features, load_weights
-from backbone.heads import prediction_network
+from backbone.heads import check_size, prediction_network
 from backbone.products import PretrainArgs, Stage, make_stage, open_dataset
 from backbone.small import Conv, kaiming, with_slots
 from models.base import FEATURES, ContinualModel, ModelArgs
@@ -43,7 +43,7 @@ OTHER_HEAD = "--outputs, --pln_layers and --pln_width are to be those it is made
 @dataclass(kw_only=True)
 class OmlArgs(ModelArgs, PretrainArgs):
     """No options, `prepare` fills them in: drawn: whether the network begins untrained; to_come: columns of the head
-    that a stage is to make, None where none is."""
+    that a stage is to make, 0 where nobody knows how many, None where no stage is to make one."""
 
     rln: str | None = option(
         None,
@@ -111,7 +111,10 @@ class Oml(ContinualModel):
         if self.numbers:
             self._check_numbers()
         outputs = info.num_targets if self.numbers else max(info.num_classes, args.outputs)
-        self.pln = prediction_network(backbone.num_features, outputs, args.pln_layers, args.pln_width)
+        sizes = backbone.num_features, outputs, args.pln_layers, args.pln_width
+        if not isinstance(info, Restored):
+            check_size(*sizes, moments=2 if args.optimizer == "adam" else 0)
+        self.pln = prediction_network(*sizes)
         if not args.reset and not isinstance(info, Restored):
             self._take_head(outputs)
         self.task = 0  # at hand, on numbers
@@ -119,7 +122,7 @@ class Oml(ContinualModel):
     def _take_head(self, outputs: int) -> None:
         """The head that `--pln` names. Raises UsageError where there is none, or one that does not fit."""
         args = self.args
-        if args.to_come not in (None, outputs):
+        if args.to_come not in (None, 0, outputs):
             raise UsageError(
                 f"--no-reset: the head of stage 1 on {args.pretrain} has {args.to_come} columns, and this run's has "
                 f"{outputs}; {OTHER_HEAD}"
@@ -159,7 +162,7 @@ class Oml(ContinualModel):
             head = {"pln_layers": args.pln_layers, "pln_width": args.pln_width}
             stages.append(make_stage("oml_meta", "rln", run, args, None, own=head, any_network=True))
             args.rln = origin = str(stages[0].output)
-            if not args.reset and args.pln is None and not stages[0].output.exists():
+            if not args.reset and args.pln is None and not stages[0].output.with_name(PLN).is_file():
                 args.to_come = columns_of(stages[0])
         if not args.reset and args.pln is None and origin != NONE:
             args.pln = str(Path(origin).with_name(PLN))
@@ -231,9 +234,12 @@ class Oml(ContinualModel):
 
 
 def columns_of(stage: Stage) -> int:
-    """Of the head that stage 1 will leave."""
-    dataset, places = open_dataset(plans.make(stage.options | {"model": stage.model, "dataset": stage.dataset}))
-    dataset.inspect(places)
+    """Of the head that stage 1 will leave; 0 where its data cannot be opened, which whoever checks the stage says."""
+    try:
+        dataset, places = open_dataset(plans.make(stage.options | {"model": stage.model, "dataset": stage.dataset}))
+        dataset.inspect(places)
+    except UsageError:
+        return 0
     return dataset.num_classes if dataset.num_targets is None else dataset.num_targets
 
 

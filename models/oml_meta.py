@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backbone import begins_untrained, features
-from backbone.heads import prediction_network
+from backbone.heads import check_size, prediction_network
 from backbone.small import kaiming, with_slots
 from backbone.unrolled import Unrolled, UnrolledLinear
 from models.base import ContinualModel, ModelArgs
@@ -103,7 +103,9 @@ class OmlMeta(ContinualModel):
         outputs = info.num_targets if self.numbers else info.num_classes
         if args.iid and self.numbers:
             outputs *= -(-info.num_classes // args.capacity)
-        self.pln = prediction_network(backbone.num_features, outputs, args.pln_layers, args.pln_width)
+        sizes = backbone.num_features, outputs, args.pln_layers, args.pln_width
+        check_size(*sizes, moments=2)
+        self.pln = prediction_network(*sizes)
         self.generator = torch.Generator(device="cpu").manual_seed(info.seed)
         self._check()
 

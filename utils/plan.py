@@ -272,9 +272,8 @@ def _check(plan: Plan) -> None:
         raise UsageError(f"--scenario {run.scenario}: {run.model} runs on {' or '.join(method.scenarios)}{whose}")
     if tasks is not None and tasks.class_order != "random" and run.scenario == "domain-il":
         raise UsageError(f"--class_order {tasks.class_order}: the tasks of --scenario domain-il share their classes")
-    for name in ("eval_mask", "eval_batch_size"):
-        if not method.evaluated and _is_other(plan, name):
-            raise UsageError(f"--{name} {getattr(run, name)}: {run.model} is not evaluated; leave it out")
+    if not method.evaluated and _is_other(plan, "eval_mask"):
+        raise UsageError(f"--eval_mask {run.eval_mask}: {run.model} is not evaluated; leave it out")
     if plan.dataset and plan.dataset.num_targets is not None:
         _check_targets(plan)
     domains = plan.dataset.max_domains if plan.dataset else 0

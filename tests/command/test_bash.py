@@ -11,6 +11,7 @@ import sys
 from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -29,8 +30,8 @@ ONBOARD |= {"seq-characters", "seq-icons", "seq-icons-dev", "modes-2d", "regress
 FILES = sorted({*DATASETS.files()} - ONBOARD - {"imagenet", "omniglot", "seq-gem", "seq-omniglot"})
 
 RECORDER = """#!/usr/bin/env bash
-if [ "$1" = main.py ] && [ "$2" = report ]; then shift 2; echo "REPORT $*" >>"$RECORD"; exit 0; fi
-if [ "$1" = main.py ] && [ "$2" = choose ]; then shift 2; echo "CHOOSE $*" >>"$RECORD"; echo $CHOSEN; exit 0; fi
+if [ "$1 $2" = "main.py report" ]; then shift 2; echo "REPORT $*" >>"$RECORD"; exit 0; fi
+if [ "$1 $2" = "main.py choose" ]; then shift 2; echo "CHOOSE $*" >>"$RECORD"; [ $CHOSEN ] && echo $CHOSEN; exit; fi
 if [ "$1" = main.py ]; then
     shift
     line="$(printf '%q ' "$@")"
@@ -57,12 +58,17 @@ def recorded(tmp_path):
     digest = hashlib.sha256((ROOT / "requirements.txt").read_bytes()).hexdigest()
     (venv / ".requirements.sha256").write_text(digest + "\n")
 
-    def run(file: str, *words: str, code: int = 0, **variables: str) -> list[str]:
+    def run(file: str, *words: str, code: int = 0, rows: str = "", **variables: str) -> list[str]:
         record = tmp_path / "record"
         record.unlink(missing_ok=True)
         environment = os.environ | {"VENV": str(venv), "RECORD": str(record), "CHOSEN": "0.003"} | variables
         done = subprocess.run(
-            ["bash", str(COMMAND / file), *words], env=environment, cwd=tmp_path, capture_output=True, text=True
+            ["bash", str(COMMAND / file), *words],
+            env=environment,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            input=rows,
         )
         assert done.returncode == code, done.stderr
         return record.read_text().splitlines() if record.exists() else [done.stderr.splitlines()[-1]]
@@ -387,6 +393,19 @@ def test_the_edge_is_found_whatever_way_a_rate_is_written(recorded):
     assert searched(lines) == ["1", "0.1", "0.01", "10"]
 
 
+def test_a_search_that_chooses_nothing_ends_it(recorded):
+    lines = recorded("oml_characters.sh", "--model", code=1, COUNTS="10", JOBS="1", RATES="0.003", CHOSEN="")
+    assert lines[-1].startswith("CHOOSE") and not any("REPORT" in line for line in lines)
+
+
+@pytest.mark.parametrize("results", ["./some runs/", "some//runs"])
+def test_the_folder_of_results_may_be_written_in_any_way(results, recorded):
+    given = {"rows": "scratch --model oml --rln none", "COUNTS": "5", "RATES": "0.003", "RESULTS": results}
+    lines = recorded("run_oml.sh", "CALLER", "seq-digits", "out", "--model", **given)
+    chosen = next(line for line in lines if line.startswith("CHOOSE"))
+    assert chosen == f"CHOOSE {Path(results)}/search/5/scratch/0.003/run --option lr --by A_train --rule mode"
+
+
 def test_folders_of_omniglot_may_have_blanks(recorded):
     places = {"DATA_ROOT": "/my data", "CKPT_ROOT": "/my products"}
     lines = recorded("oml_omniglot.sh", "--model", COUNTS="10", JOBS="1", RATES="0.003", RUNS="1", **places)
@@ -426,13 +445,16 @@ def test_bad_words_and_numbers_of_oml_are_refused(recorded):
     whole = "is no whole number from 1 on"
     for name, value, reason in [
         *(("COUNTS", value, whole) for value in ("fifty", "0", "1.5", "010")),
+        *(("COUNTS", " ", whole), ("RATES", " ", "is no number")),
         *(("RUNS", value, whole) for value in ("ten", "0", "1.5")),
         *(("JOBS", value, whole) for value in ("two", "0")),
         *(("RATES", value, "is no number") for value in ("-1", "1.2.3", ".", "1e")),
         ("RUNS", "101", "are more than 100, and seed 101 is one of the search"),
     ]:
         (refused,) = recorded("oml_characters.sh", code=2, **{name: value})
-        assert refused.endswith(f": {name}: '{value}' {reason}")
+        assert refused.endswith(f": {name}: '{value.strip()}' {reason}")
+    (refused,) = recorded("oml_characters.sh", code=2, ARGS="--dry_run")
+    assert refused.startswith("run_oml: ARGS has --dry_run, but rows are known when")
     for name, value in (("STEPS", "abc"), ("STEPS", "08"), ("RUNS", "1.9")):
         assert recorded("oml_sines.sh", code=2, **{name: value}) == [f"oml_sines: {name}: '{value}' {whole}"]
     assert recorded("oml_sines.sh", "nobody", code=2) == ["oml_sines: no row has the words 'nobody'"]

@@ -109,7 +109,8 @@ def read(config: dict[str, Any]) -> dict[str, str | None] | None:
 def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
     """What the run with the config `there` has other than the one that is to begin with `here`, an entry each.
 
-    What only one of them says is passed over, but for options: one that `there` does not know counts as its default.
+    What only one of them says is passed over, but for options, one that `there` does not know counting as its default,
+    and for files that were asked for here.
     """
     old, new, origin = deciding(there), deciding(here), here.get("origin") or {}
     if "command line" not in (_origin_of_period(there), _origin_of_period(here)):
@@ -133,6 +134,10 @@ def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
             for name in both
             if before[name] != now[name]
         ]
+    if (known := read(there)) is not None:
+        new_files = {name: digest for name, digest in (read(here) or {}).items() if digest and name not in known}
+        asked = [name for name in new_files if origin.get(name.partition(".")[2]) == "command line"]
+        found += [f"{name} has the content {new_files[name]:.{SHORT}} here and is unknown there" for name in asked]
     return found
 
 

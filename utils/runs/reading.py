@@ -81,7 +81,7 @@ class Run:
         the first digits of its digest. Keys: run.x, method.x, host.x, data.x."""
         options = identity.deciding(self.config).items()
         digests = (identity.read(self.config) or {}).items()
-        read = {f"{name}{CONTENT}": str(digest)[: identity.SHORT] for name, digest in digests}
+        read = {f"{name}{CONTENT}": digest[: identity.SHORT] for name, digest in digests if digest is not None}
         return {name: printable(str(value)) for name, value in options if name not in REPETITION} | read
 
     @property

@@ -345,6 +345,16 @@ def test_an_option_that_came_later_counts_as_its_default(own, ended, capsys):
 # The code
 
 
+def test_a_file_that_an_older_version_did_not_look_at_counts_where_it_is_asked_for():
+    there = {"identity": {"incidental": ["method.pln"], "read": {"method.rln": "1" * 64}}}
+    here = {"identity": {"incidental": ["method.pln"], "read": {"method.rln": "1" * 64, "method.pln": "2" * 64}}}
+    assert identity.differences(there, here) == []
+    here["origin"] = {"pln": "command line"}
+    assert identity.differences(there, here) == ["method.pln has the content 22222222 here and is unknown there"]
+    here["identity"]["read"]["method.pln"] = None
+    assert identity.differences(there, here) == []
+
+
 def test_changed_code_is_told_and_recorded(own, monkeypatch, tmp_path, capsys):
     words = [*own, "--resume", "auto"]
     stop(words, monkeypatch)
