@@ -38,11 +38,9 @@ while IFS= read -r folder; do report+=("$folder"); done <"$made"
 # shellcheck disable=SC2206  # REPORT is a list
 report+=(${REPORT:-})
 [ -z "${BASELINE-host}" ] || report+=(--baseline "${BASELINE-host}")
-if [ $# -gt 0 ]; then # some rows only: the committed table stays as it is
-    "$VENV/bin/python" main.py report "${report[@]}" --out "$runs/$dataset"
-    exit "$failed"
-fi
+[ $# = 0 ] || out="$runs/$dataset" # some rows only: the committed table stays as it is
 "$VENV/bin/python" main.py report "${report[@]}" --out "$out"
+[ $# = 0 ] || exit "$failed"
 {
     echo "made by:  ${ARGS:+ARGS=\"$ARGS\" }$caller"
     echo "commit:   $(git rev-parse HEAD)"

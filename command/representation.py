@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from utils import requirements
 from utils.args import Parser, add_options, option_names
 from utils.errors import UsageError, printable
-from utils.registry import DATASETS, add_plugins
+from utils.registry import DATASETS
 from utils.runs import signals
 from utils.runs.cores import Cores
 
@@ -39,7 +39,6 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--data_dir", metavar="DIR", default="data", help="folder of the datasets [data]")
     parser.add_argument("--cache_dir", metavar="DIR", default="data", help="folder of what is made of them [data]")
     parser.add_argument("--device", metavar="STR", help="cpu, cuda or cuda:<index> [cuda if there is one]")
-    parser.add_argument("--plugins", metavar="DIR", help="folder with datasets/*.py of your own")
     own = dataset_options(parser, argv)
     options = parser.parse(argv)
     if options.images < SHOWN:
@@ -96,11 +95,8 @@ def main(argv: list[str]) -> None:
 def dataset_options(parser: Parser, argv: list[str]) -> set[str]:
     """Adds those of the dataset that is named, and gives their names."""
     first = Parser(add_help=False)
-    for name in ("dataset", "plugins"):
-        first.add_argument(f"--{name}")
+    first.add_argument("--dataset")
     chosen, _ = first.parse_known_args(argv)
-    if chosen.plugins:
-        add_plugins(chosen.plugins)
     if not chosen.dataset:
         return set()
     kind = DATASETS.load(chosen.dataset).Args

@@ -27,7 +27,6 @@ cd "$repo"
 export OMP_NUM_THREADS=1
 caller="${COUNTS:+COUNTS=\"$COUNTS\" }${RATES:+RATES=\"$RATES\" }$1" dataset="$2" out="$3" words="${4:-}"
 repetitions="${RUNS:-10}" results="${RESULTS:-runs/oml}" failed=0
-results="$("$VENV/bin/python" -c 'import pathlib, sys; print(pathlib.Path(sys.argv[1]))' "$results")" # as main.py does
 given="$(cat)"
 rows="$(sed '/^stage /d' <<<"$given" | grep -F -e "$words")" ||
     { echo "run_oml: no row has the words '$words'" >&2; exit 2; }
@@ -85,7 +84,7 @@ for count in "${counts[@]}"; do
         searched="$waiting" todo="" waiting=""
         while read -r name options; do
             [[ "$searched" == *" $name "* ]] || continue
-            mapfile -t tried < <(grep -F -e "$search/$name/" "$made") # of this call: others may lie beside them
+            mapfile -t tried < <(grep -F -e "search/$count/$name/" "$made") # of this call: others may lie beside them
             rate="$("$VENV/bin/python" main.py choose "${tried[@]}" --option lr --by A_train --rule mode)"
             best[$name]="$(LC_ALL=C printf '%g' "$rate")"
             if [ "${best[$name]}" = "${grid[first[$name]]}" ] && [ "${first[$name]}" -gt 0 ]; then

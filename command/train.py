@@ -189,8 +189,7 @@ def with_content(job: Job, so_far: bool = False) -> dict:
     read["run.backbone_path"] = backbones.fingerprint(options.backbone, options.backbone_path, options.checkpoint_dir)
     if order := job.class_order():
         read["run.class_order"] = hashlib.sha256(repr(order).encode()).hexdigest()
-    missing = [stage.output for stage in job.stages if not is_made(stage)] if so_far else []
-    to_come = tuple(str(path) for output in missing for path in (output, output.parent))
+    to_come = tuple(str(stage.output.parent) for stage in job.stages if not is_made(stage)) if so_far else ()
     return identity.config(plan, {**read, **identity.option_digests(plan, to_come)})
 
 

@@ -48,8 +48,8 @@ def config(plan: Plan, read: Mapping[str, str | None] = MappingProxyType({})) ->
 def option_digests(plan: Plan, to_come: tuple[str, ...] = ()) -> dict[str, str]:
     """Option (method.x ...) -> SHA-256 of the file or files that it names, or the word that stands there instead.
 
-    Not of the weights, for which there is `backbone.fingerprint`. to_come: paths that nobody has made yet, which are
-    left out with what lies in them. Raises UsageError for others that are not there.
+    Not of the weights, for which there is `backbone.fingerprint`. to_come: folders that nobody has filled yet, which
+    are left out with what is to lie in them. Raises UsageError for others that are not there.
     """
     found = {}
     for part, options in plan.parts().items():

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 import yaml
 
 import main
-from tests.utils.report.test_comparison import digest_of, kill, make_run
-from utils.runs.summary import OWN_DIGEST, fields_sha256
+from tests.utils.report.test_comparison import digest_of, kill, make_run, seal
 
 
 def make_runs(folder: Path, scores: dict, option: str = "lr", measure: str = "A_last", **more) -> None:
@@ -85,8 +83,7 @@ def hold(folder: Path, content: str, pictures: str | None) -> None:
     config |= {"identity": {"incidental": [], "read": {"data.train": digest_of(content)}}}
     config |= {} if pictures is None else {"data": {"pictures": pictures}}
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    summary = json.loads((folder / "summary.json").read_text())
-    (folder / "summary.json").write_text(json.dumps(summary | {OWN_DIGEST: fields_sha256(summary)}))
+    seal(folder)
 
 
 def change(folder: Path) -> None:

@@ -81,6 +81,13 @@ def make_run(
     return folder
 
 
+def seal(folder: Path) -> None:
+    """Writes into a run's summary the digest of its fields, as a run that says what it read does."""
+    file = folder / "summary.json"
+    summary = json.loads(file.read_text())
+    file.write_text(json.dumps(summary | {summary_file.OWN_DIGEST: summary_file.fields_sha256(summary)}))
+
+
 def digest_of(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -383,9 +390,7 @@ def test_of_files_that_were_read_those_that_were_asked_for_name_a_row(tmp_path, 
         config = yaml.safe_load((folder / "config.yaml").read_text())
         config |= {"origin": asked, "identity": {"incidental": [], "read": read}}
         (folder / "config.yaml").write_text(yaml.safe_dump(config))
-        summary = json.loads((folder / "summary.json").read_text())
-        digest = {summary_file.OWN_DIGEST: summary_file.fields_sha256(summary)}
-        (folder / "summary.json").write_text(json.dumps(summary | digest))
+        seal(folder)
     out, _ = make_table(tmp_path, capsys=capsys)
     names = [line.split("|")[1].strip() for line in out.splitlines() if line.startswith("| mepo")]
     assert names == ["mepo (misa)", "mepo (misa) meta_path=44444444", "mepo (misa) meta_path=none"]
@@ -400,9 +405,7 @@ def test_files_are_named_by_their_paths_where_these_differ(tmp_path, capsys):
             config |= {"origin": {"rln": "command line"}}
             config["identity"] = {"incidental": ["method.rln"], "read": {"method.rln": digest * 64}}
             (folder / "config.yaml").write_text(yaml.safe_dump(config))
-            summary = json.loads((folder / "summary.json").read_text())
-            digests = {summary_file.OWN_DIGEST: summary_file.fields_sha256(summary)}
-            (folder / "summary.json").write_text(json.dumps(summary | digests))
+            seal(folder)
         out, _ = make_table(results, capsys=capsys)
         return [line.split("|")[1].strip() for line in out.splitlines() if line.startswith("| oml")]
 
@@ -1023,8 +1026,7 @@ def test_summary_that_says_other_than_the_tables(field, value, there, tmp_path, 
 def test_any_field_of_a_summary_that_was_changed_is_noticed(field, value, tmp_path, capsys):
     make_run(tmp_path, seed=1)
     summary = make_run(tmp_path, seed=2) / "summary.json"
-    content = json.loads(summary.read_text())
-    summary.write_text(json.dumps(content | {summary_file.OWN_DIGEST: summary_file.fields_sha256(content)}))
+    seal(summary.parent)
     assert make_table(tmp_path, capsys=capsys)[1] == ""
     set_field(summary, field, value)
     assert f"{summary} is damaged: its fields are not what the run wrote" in make_table(tmp_path, capsys=capsys)[1]

@@ -342,9 +342,6 @@ def test_an_option_that_came_later_counts_as_its_default(own, ended, capsys):
         assert identity.differences(config, here) == ([reason] if reason else [])
 
 
-# The code
-
-
 def test_a_file_that_an_older_version_did_not_look_at_counts_where_it_is_asked_for():
     there = {"identity": {"incidental": ["method.pln"], "read": {"method.rln": "1" * 64}}}
     here = {"identity": {"incidental": ["method.pln"], "read": {"method.rln": "1" * 64, "method.pln": "2" * 64}}}
@@ -353,6 +350,9 @@ def test_a_file_that_an_older_version_did_not_look_at_counts_where_it_is_asked_f
     assert identity.differences(there, here) == ["method.pln has the content 22222222 here and is unknown there"]
     here["identity"]["read"]["method.pln"] = None
     assert identity.differences(there, here) == []
+
+
+# The code
 
 
 def test_changed_code_is_told_and_recorded(own, monkeypatch, tmp_path, capsys):
