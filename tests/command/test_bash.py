@@ -38,7 +38,7 @@ if [ "$1" = main.py ]; then
     echo "$line" >>"$RECORD"
     before=
     for word; do
-        [ "$before" != --results ] || echo "$word/run"
+        [ "$before" != --results ] || echo "$word/run" | sed 's,//*,/,g; s,^[.]/,,' # as main.py has it
         before="$word"
     done
     exit 0
